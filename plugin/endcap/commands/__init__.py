@@ -1,0 +1,1 @@
+"""Subcommands of the ``endcap`` command that need only the library."""

@@ -1,0 +1,145 @@
+"""The one table of settings. ``docs/settings.md`` is generated from it and a test holds the two together.
+
+A value comes from, strongest first: a keyword argument, the environment (``ENDCAP_WINDOW=200``), the file named by
+``ENDCAP_CONFIG`` (default ``endcap.toml`` in the working directory), the default below. Secrets are ``SecretStr`` and
+never printed.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from endcap.errors import ConfigurationError
+
+CONFIG_VARIABLE = "ENDCAP_CONFIG"
+
+
+class Settings(BaseSettings):
+    """All settings, with their defaults. Everything embedded until one of the ``*_url`` settings says otherwise."""
+
+    model_config = SettingsConfigDict(env_prefix="ENDCAP_", extra="forbid", frozen=True)
+
+    # Where things are kept
+    data_dir: Path = Field(Path(".endcap"), description="Folder of the embedded index, the event log and the models.")
+    database_url: str = Field("", description="SQLAlchemy URL of the event log; empty: SQLite in the data folder.")
+    redis_url: str = Field("", description="Redis for profiles and tasks; empty: in process.")
+    triton_url: str = Field("", description="Triton's gRPC address (host:port); empty: score in process.")
+
+    # The search engine
+    engine_url: str = Field("", description="Elasticsearch or OpenSearch URL; empty: the embedded engine.")
+    engine_api_key: SecretStr = Field(SecretStr(""), description="API key for Endcap's own calls to the engine.")
+    engine_username: str = Field("", description="User name for Endcap's own calls, where no API key is used.")
+    engine_password: SecretStr = Field(SecretStr(""), description="Password that goes with the user name.")
+    engine_ca_file: str = Field("", description="CA bundle that the engine's certificate is checked against.")
+    engine_timeout_s: float = Field(10.0, gt=0, description="Seconds to wait for the engine.")
+    engine_connections: int = Field(32, ge=1, description="Pooled connections to the engine, per server process.")
+    index: str = Field("products", description="Index (or alias) that holds the products.")
+    searchable_indices: list[str] = Field(
+        default_factory=list, description="Indices that may be searched through the hook; empty: only `index`."
+    )
+    personalized_indices: list[str] = Field(
+        default_factory=list, description="Indices whose hits are products and are reordered; empty: only `index`."
+    )
+    analyzer: str = Field("standard", description="Text analyzer of an index that Endcap makes on Elasticsearch.")
+
+    # The catalogue
+    field_roles: dict[str, str] = Field(
+        default_factory=dict,
+        description="Role -> field of the shop's rows (id, title, description, brand, category, price, stock, image, "
+        "url). What is not named is guessed; other fields become attributes.",
+    )
+    category_separator: str = Field(" > ", description="Between the levels of a category path in one string.")
+    text_encoder: str = Field(
+        "sentence-transformers/all-MiniLM-L6-v2",
+        description="Hub id or folder of a sentence-transformers model; `use-multilingual` for the packaged ONNX "
+        "model; `none` for keyword search only.",
+    )
+    product_refresh_s: float = Field(60.0, gt=0, description="Seconds between looks for changed products.")
+
+    # The hook
+    window: int = Field(100, ge=1, le=10_000, description="Hits that are reordered: the top of the engine's answer.")
+    deadline_ms: float = Field(30.0, gt=0, description="Milliseconds that Endcap's own work may take in a search.")
+    scoring_threads: int = Field(4, ge=1, description="Searches scored at once per process; more fail open.")
+    two_phase: str = Field(
+        "auto",
+        pattern="^(auto|always|never)$",
+        description="Fetch ids for the window and documents for the page only: `auto` where it is cheaper.",
+    )
+    shopper_header: str = Field("X-Endcap-Shopper", description="Request header that carries the shopper's id.")
+    shopper_cookie: str = Field("endcap_shopper", description="Cookie that carries it where the header is absent.")
+    shopper_secret: SecretStr = Field(
+        SecretStr(""), description="If set, shopper ids must be signed with it (itsdangerous Signer); others are anonymous."
+    )
+    personalize_header: str = Field("X-Endcap-Personalize", description="`off` gives the engine's own answer.")
+    max_body_bytes: int = Field(1_000_000, ge=1_000, description="Largest request body, after decompression.")
+    max_searches: int = Field(50, ge=1, description="Searches in one `_msearch`.")
+    cors_origins: list[str] = Field(default_factory=list, description="Origins whose pages may call the API.")
+
+    # Events and profiles
+    max_events: int = Field(1_000, ge=1, description="Events in one request.")
+    max_event_attributes_bytes: int = Field(8_000, ge=0, description="Largest `event_attributes` of one event.")
+    profile_products: int = Field(160, ge=1, description="Products remembered per shopper (20 bytes each).")
+    profile_recent: int = Field(50, ge=1, description="Latest actions remembered per shopper (13 bytes each).")
+    profile_cache_mb: float = Field(64.0, gt=0, description="Memory for profiles in process; older ones are reloaded.")
+    half_life_days: float = Field(30.0, gt=0, description="After so many days an action counts half in a profile.")
+    popularity_half_life_days: float = Field(30.0, gt=0, description="The same for a product's recent popularity.")
+    tail_interval_s: float = Field(0.25, gt=0, description="Seconds between looks for events of other processes.")
+
+    # The server
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8080, ge=0, le=65535, description="Port to listen on.")
+    server_workers: int = Field(1, ge=1, description="Server processes; more than one wants `redis_url`.")
+    server_threads: int = Field(8, ge=1, description="Threads per server process.")
+
+    @field_validator("engine_url")
+    @classmethod
+    def _plain_url(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("must start with http:// or https://")
+        return value.rstrip("/")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        file = Path(os.environ.get(CONFIG_VARIABLE, "endcap.toml"))
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
+
+    @property
+    def hook_indices(self) -> frozenset[str]:
+        """Indices that may be searched from outside."""
+        return frozenset(self.searchable_indices or [self.index]) | self.product_indices
+
+    @property
+    def product_indices(self) -> frozenset[str]:
+        """Indices whose hits are products."""
+        return frozenset(self.personalized_indices or [self.index])
+
+
+def load_settings(**overrides: object) -> Settings:
+    """The settings in force.
+
+    Raises:
+        ConfigurationError: naming the setting, what it got and what it takes.
+    """
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors(include_input=False)
+        )
+        raise ConfigurationError(f"settings: {problems}. `endcap settings` lists them all.") from None

@@ -1,0 +1,1 @@
+"""Endcap's work behind the scenes: training, evaluation and, on schedule, reports."""
