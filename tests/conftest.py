@@ -1,0 +1,56 @@
+"""Real servers as fixtures, and a report of every test that was not run."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import pytest
+
+from tests.services.fixtures import chromium, elasticsearch, shared_dir
+
+__all__ = ["chromium", "elasticsearch", "shared_dir"]
+
+#: Fixture -> marker that a test gets for using it, so that `-m "not elasticsearch"` needs no care in the tests.
+MARKERS = {
+    "elasticsearch": "elasticsearch",
+    "opensearch": "opensearch",
+    "redis_url": "redis",
+    "postgres_url": "postgres",
+    "triton": "triton",
+    "chromium": "browser",
+    "shared_dir": "shared",
+}
+
+_deselected: list[str] = []
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for name in getattr(item, "fixturenames", ()):
+            if name in MARKERS:
+                item.add_marker(MARKERS[name])
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    _deselected.extend(item.nodeid for item in items)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name what did not run, and why: silence must never look like success."""
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for report in terminalreporter.stats.get("skipped", []):
+        why = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        reasons[why.removeprefix("Skipped: ")].append(report.nodeid)
+    for report in terminalreporter.stats.get("xfailed", []):
+        reasons[f"expected to fail: {report.wasxfail}"].append(report.nodeid)
+    if _deselected:
+        reasons["deselected on the command line"].extend(_deselected)
+    if not reasons:
+        terminalreporter.write_line("every collected test ran")
+        return
+    terminalreporter.section(f"not run: {sum(len(names) for names in reasons.values())}")
+    for why, names in sorted(reasons.items()):
+        terminalreporter.write_line(f"{why}:")
+        for name in sorted(names):
+            terminalreporter.write_line(f"  {name}")

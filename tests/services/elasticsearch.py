@@ -1,0 +1,94 @@
+"""A real Elasticsearch, single node, from the distribution that Maven Central carries."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from pathlib import Path
+
+from tests.services.places import java_home, made_once, maven_repository
+from tests.services.process import Server, ServiceMissing, answers, free_port, service_user
+
+VERSION = "8.19.21"
+ARTIFACT = f"org.elasticsearch.distribution.integ-test-zip:elasticsearch:{VERSION}:zip"
+HEAP = "-Xms768m -Xmx768m"
+
+
+def distribution() -> Path:
+    """The unpacked distribution.
+
+    Raises:
+        ServiceMissing: it was not downloaded.
+    """
+    archive = (
+        maven_repository()
+        / f"org/elasticsearch/distribution/integ-test-zip/elasticsearch/{VERSION}/elasticsearch-{VERSION}.zip"
+    )
+
+    def unpack(folder: Path) -> None:
+        if not archive.is_file():
+            raise ServiceMissing(f"Elasticsearch {VERSION} is not downloaded (`make services` does it)")
+        with zipfile.ZipFile(archive) as packed:
+            packed.extractall(folder)
+        for program in folder.glob("*/bin/*"):
+            program.chmod(0o755)
+
+    return made_once(f"elasticsearch-{VERSION}", unpack) / f"elasticsearch-{VERSION}"
+
+
+def start(port: int | None = None, **settings: str) -> tuple[Server, str]:
+    """Start a node of its own; gives the server and its URL. ``settings`` go to elasticsearch.yml, ``__`` for dots."""
+    home, java = distribution(), java_home(17)
+    server = Server("elasticsearch", service_user("nobody", "elasticsearch"))
+    try:
+        port = port or free_port()
+        config = server.folder / "config"
+        shutil.copytree(home / "config", config)
+        values = {
+            "cluster.name": "endcap-tests",
+            "node.name": "tests",
+            "discovery.type": "single-node",
+            "http.port": str(port),
+            "transport.port": str(free_port()),
+            "path.data": str(server.folder / "data"),
+            "path.logs": str(server.folder / "logs"),
+            # Test machines' disks are full at times; the default then makes every index read-only.
+            "cluster.routing.allocation.disk.threshold_enabled": "false",
+            "xpack.security.enabled": "false",
+            "xpack.ml.enabled": "false",
+            **{key.replace("__", "."): value for key, value in settings.items()},
+        }
+        (config / "elasticsearch.yml").write_text("".join(f"{key}: {value}\n" for key, value in values.items()))
+        server.own(config)
+        scratch = server.folder / "tmp"
+        scratch.mkdir()
+        server.own(scratch)
+        secured = values["xpack.security.enabled"] == "true"
+        url = f"http://127.0.0.1:{port}"
+        ready = f"{url}/_cluster/health?wait_for_status=yellow&timeout=1s"
+        server.start(
+            [str(home / "bin" / "elasticsearch")],
+            (lambda: listening(port)) if secured else (lambda: answers(ready)),
+            timeout_s=120,
+            env={
+                "ES_JAVA_HOME": str(java),
+                "ES_JAVA_OPTS": HEAP,
+                "ES_PATH_CONF": str(config),
+                "ES_TMPDIR": str(scratch),
+                # The launcher is a JVM too, and it stays.
+                "CLI_JAVA_OPTS": "-Xms16m -Xmx64m -XX:+UseSerialGC",
+            },
+        )
+    except BaseException:
+        server.stop()
+        raise
+    return server, url
+
+
+def listening(port: int) -> bool:
+    """Whether anything accepts connections there."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0

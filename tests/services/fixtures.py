@@ -1,0 +1,69 @@
+"""Session-wide fixtures that give tests a real server, started on first use.
+
+``ENDCAP_TEST_ELASTICSEARCH_URL`` (and likewise for the others) names a server that already runs: handy while
+developing, as the start is then saved. Such a server is never stopped, and tests keep to names of their own on it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.services import elasticsearch as elasticsearch_service
+from tests.services.process import Server, ServiceMissing
+
+
+def on_ci() -> bool:
+    """Whether a missing server is a failure."""
+    return os.environ.get("CI", "").lower() in {"1", "true", "yes"}
+
+
+def missing(reason: str) -> None:
+    """Skip with the reason, or fail where nothing may be missing."""
+    if on_ci():
+        pytest.fail(f"{reason} (with CI set, a missing server is a failure)", pytrace=False)
+    pytest.skip(reason)
+
+
+def _serve(name: str, start: Callable[[], tuple[Server, str]]) -> Iterator[str]:
+    running = os.environ.get(f"ENDCAP_TEST_{name.upper()}_URL")
+    if running:
+        yield running
+        return
+    try:
+        server, url = start()
+    except ServiceMissing as reason:
+        missing(f"{name}: {reason}")
+        return
+    try:
+        yield url
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def elasticsearch() -> Iterator[str]:
+    """URL of a real Elasticsearch 8.19 without security. It lacks language analyzers, Painless and ``GET /``."""
+    yield from _serve("elasticsearch", elasticsearch_service.start)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of a real Chromium for Playwright's ``executable_path``; start it with ``--no-sandbox`` as root."""
+    found = os.environ.get("ENDCAP_TEST_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if not found:
+        missing("browser: Chromium is not installed (`make services` does it)")
+    return str(found)
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """Reference data: ``ENDCAP_SHARED``, else the folder ``shared`` beside the checkout. Never in the repository."""
+    folder = Path(os.environ.get("ENDCAP_SHARED") or Path(__file__).resolve().parents[3] / "shared")
+    if not folder.is_dir():
+        pytest.skip("shared: no folder `shared` beside the checkout (or ENDCAP_SHARED), so its data cannot be read")
+    return folder
