@@ -6,16 +6,16 @@ from collections import defaultdict
 
 import pytest
 
-from tests.services.fixtures import chromium, elasticsearch, shared_dir
+from tests.services.fixtures import chromium, elasticsearch, opensearch, postgres, redis, shared_dir
 
-__all__ = ["chromium", "elasticsearch", "shared_dir"]
+__all__ = ["chromium", "elasticsearch", "opensearch", "postgres", "redis", "shared_dir"]
 
 #: Fixture -> marker that a test gets for using it, so that `-m "not elasticsearch"` needs no care in the tests.
 MARKERS = {
     "elasticsearch": "elasticsearch",
     "opensearch": "opensearch",
-    "redis_url": "redis",
-    "postgres_url": "postgres",
+    "redis": "redis",
+    "postgres": "postgres",
     "triton": "triton",
     "chromium": "browser",
     "shared_dir": "shared",

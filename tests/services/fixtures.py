@@ -14,6 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.services import elasticsearch as elasticsearch_service
+from tests.services import opensearch as opensearch_service
+from tests.services import postgres as postgres_service
+from tests.services import redis as redis_service
 from tests.services.process import Server, ServiceMissing
 
 
@@ -49,6 +52,24 @@ def _serve(name: str, start: Callable[[], tuple[Server, str]]) -> Iterator[str]:
 def elasticsearch() -> Iterator[str]:
     """URL of a real Elasticsearch 8.19 without security. It lacks language analyzers, Painless and ``GET /``."""
     yield from _serve("elasticsearch", elasticsearch_service.start)
+
+
+@pytest.fixture(scope="session")
+def opensearch() -> Iterator[str]:
+    """URL of a real OpenSearch 3.8, with analyzers and Painless, without the kNN plugin."""
+    yield from _serve("opensearch", opensearch_service.start)
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[str]:
+    """URL of a real, empty Redis."""
+    yield from _serve("redis", redis_service.start)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """SQLAlchemy URL of a real, empty PostgreSQL."""
+    yield from _serve("postgres", postgres_service.start)
 
 
 @pytest.fixture(scope="session")

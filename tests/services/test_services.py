@@ -7,9 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+import sqlalchemy
 import urllib3
+from redis import Redis
 
 from tests.services.process import GUARD
 
@@ -18,6 +22,31 @@ def test_elasticsearch_is_real(elasticsearch: str) -> None:
     answer = urllib3.request("GET", f"{elasticsearch}/_cluster/health")
     assert answer.headers["X-Elastic-Product"] == "Elasticsearch"
     assert answer.json()["number_of_data_nodes"] == 1
+
+
+def test_opensearch_is_real(opensearch: str) -> None:
+    assert urllib3.request("GET", opensearch).json()["version"]["distribution"] == "opensearch"
+
+
+def test_redis_is_real(redis: str) -> None:
+    client = Redis.from_url(redis)
+    client.set("endcap", "1")
+    assert client.getdel("endcap") == b"1"
+
+
+def test_postgres_is_real(postgres: str) -> None:
+    engine = sqlalchemy.create_engine(postgres)
+    with engine.connect() as connection:
+        assert connection.scalar(sqlalchemy.text("show server_version_num")).isdigit()
+    engine.dispose()
+
+
+def test_chromium_is_real(chromium: str, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("<p id=p></p><script>document.getElementById('p').textContent = 6 * 7</script>")
+    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}", "--dump-dom"]
+    shown = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=120)
+    assert '<p id="p">42</p>' in shown.stdout
 
 
 def test_a_server_ends_when_the_test_run_is_killed(tmp_path: Path) -> None:
@@ -52,9 +81,25 @@ def _alive(pid: int) -> bool:
     return "zombie" not in Path(f"/proc/{pid}/status").read_text() if Path(f"/proc/{pid}").exists() else True
 
 
-def _until(holds) -> None:  # type: ignore[no-untyped-def]
+def _until(holds: Callable[[], bool]) -> None:
     for _ in range(400):
         if holds():
             return
         time.sleep(0.05)
     raise AssertionError("it did not come about within 20 s")
+
+
+@pytest.mark.parametrize("ci", [False, True])
+def test_a_missing_server_is_named_and_fails_on_ci(ci: bool, tmp_path: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if key not in {"CI", "ENDCAP_TEST_REDIS_URL"}}
+    environment |= {"PATH": str(tmp_path), **({"CI": "true"} if ci else {})}
+    name = "tests/services/test_services.py::test_redis_is_real"
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", name]
+    ran = subprocess.run(command, cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True)
+    assert "redis: redis-server is not installed" in ran.stdout
+    if ci:
+        assert ran.returncode == 1
+    else:
+        assert ran.returncode == 0
+        assert "not run: 1" in ran.stdout
+        assert name in ran.stdout.split("not run: 1")[1]
