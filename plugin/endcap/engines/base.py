@@ -122,7 +122,11 @@ class Engine(Protocol):
         """Add or replace products: (product, unit vector float32 (d,) or None, text digest). Visible after refresh."""
 
     def update(self, changes: Iterable[tuple[str, Mapping[str, Any]]]) -> IndexReport:
-        """Change some fields of products (price, stock, …), keeping the rest and the vector. Unknown ids are errors."""
+        """Change some fields of products (price, stock, …), keeping the rest and the vector. Unknown ids are errors.
+
+        A change holds fields of the stored document: each replaces the old value, but ``attributes`` are merged by
+        name; None removes a field or an attribute. The text digest stays.
+        """
 
     def delete(self, ids: Iterable[str]) -> IndexReport:
         """Remove products; ids that are not there are errors."""
