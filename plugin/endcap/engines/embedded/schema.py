@@ -1,0 +1,304 @@
+"""How a product is laid out in the full-text index: fields, analysis, documents, exact filters.
+
+Fields come in three kinds. *Text* fields (``title``, ``brand_words``, …) are analysed into folded words; their
+``*_stem`` twins additionally strip English endings and weigh less. *Keyword* fields (``id``, ``brand``, ``category``,
+``attributes.NAME``) hold exact values for filters and facets. *Number* fields (``price``, ``stock``) serve ranges and
+sorting. ``source``, ``digest`` and ``vector`` are stored only: the index is the one truth, all else derives from it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import orjson
+import tantivy
+
+from endcap.engines.base import Filter
+from endcap.errors import InvalidInput
+
+#: Raised when a change of schema or analysis makes older folders unreadable: they must be rebuilt.
+FORMAT = 1
+
+ID = "id"
+#: Unsigned, unique per written version of a product and ever increasing: names a document for as long as it lives.
+SEQ = "seq"
+SOURCE, DIGEST, VECTOR_BYTES = "source", "digest", "vector"
+TITLE_SORT = "title_sort"
+
+#: Text field of a stored document -> (field with whole words, field with stems or None).
+TEXT_FIELDS: Mapping[str, tuple[str, str | None]] = {
+    "title": ("title", "title_stem"),
+    "brand": ("brand_words", None),
+    "category": ("category_words", "category_stem"),
+    "description": ("description", "description_stem"),
+    "attributes": ("attribute_words", None),
+}
+KEYWORD_FIELDS = (ID, "brand", "category")
+NUMBER_FIELDS = ("price", "stock")
+ATTRIBUTES = "attributes"
+
+WORDS, STEMS = "endcap_words", "endcap_stems"
+
+#: Longer attribute values are shown but neither filtered nor counted.
+MAX_KEYWORD = 1000
+_MAX_TITLE_SORT = 200
+
+# Scripts written without spaces are indexed one character at a time; queries ask for neighbouring pairs (see units()).
+_SINGLE = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\x{30FC}"
+_TOKEN = rf"[{_SINGLE}]|[[\p{{L}}\p{{M}}\p{{N}}]--[{_SINGLE}]]+"
+
+
+@cache
+def words_analyzer() -> tantivy.TextAnalyzer:
+    """Lower-cased words without accents; one token per character in scripts without spaces."""
+    return _folded().build()
+
+
+@cache
+def stems_analyzer() -> tantivy.TextAnalyzer:
+    """The words with English endings stripped."""
+    return _folded().filter(tantivy.Filter.stemmer("english")).build()
+
+
+def _folded() -> tantivy.TextAnalyzerBuilder:
+    builder = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.regex(_TOKEN))
+    for one in (tantivy.Filter.lowercase(), tantivy.Filter.ascii_fold(), tantivy.Filter.remove_long(256)):
+        builder = builder.filter(one)
+    return builder
+
+
+@cache
+def single_analyzer() -> tantivy.TextAnalyzer:
+    """Only the characters of scripts without spaces: tells them from words."""
+    return tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.regex(rf"[{_SINGLE}]")).build()
+
+
+@cache
+def build_schema() -> tantivy.Schema:
+    """The schema of every embedded index."""
+    builder = tantivy.SchemaBuilder()
+    builder.add_text_field(ID, stored=True, fast=True, tokenizer_name="raw", index_option="basic")
+    builder.add_unsigned_field(SEQ, indexed=True, fast=True)
+    for name in (SOURCE, DIGEST, VECTOR_BYTES):
+        builder.add_bytes_field(name, stored=True)
+    for words, stems in TEXT_FIELDS.values():
+        builder.add_text_field(words, tokenizer_name=WORDS)
+        if stems:
+            builder.add_text_field(stems, tokenizer_name=STEMS)
+    for name in ("brand", "category", TITLE_SORT):
+        builder.add_text_field(name, fast=True, tokenizer_name="raw", index_option="basic")
+    for name in NUMBER_FIELDS:
+        builder.add_float_field(name, indexed=True, fast=True)
+    builder.add_json_field(ATTRIBUTES, fast=True, tokenizer_name="raw", index_option="basic")
+    return builder.build()
+
+
+def register_analyzers(index: tantivy.Index) -> None:
+    """Every opened index needs its analyzers by name."""
+    index.register_tokenizer(WORDS, words_analyzer())
+    index.register_tokenizer(STEMS, stems_analyzer())
+
+
+def normalize(text: str) -> str:
+    """Text as it is analysed: composed accents, no lone surrogates. Lengths can change; offsets refer to the result."""
+    if text.isascii():
+        return text
+    return unicodedata.normalize("NFC", text.encode("utf-8", "ignore").decode())
+
+
+def terms(text: str) -> list[str]:
+    """The words of a text as the whole-word fields hold them."""
+    return words_analyzer().analyze(normalize(text))
+
+
+def stem(word: str) -> str:
+    """A word as the stem fields hold it."""
+    stems = stems_analyzer().analyze(word)
+    return stems[0] if stems else word
+
+
+def units(text: str) -> list[tuple[str, ...]]:
+    """What a query asks for: ``(word,)``, or ``(a, b)`` for each neighbouring pair in scripts without spaces.
+
+    "手机壳 case" gives ("手", "机"), ("机", "壳"), ("case",). A pair is meant as a phrase.
+    """
+    tokens = words_analyzer().pre_tokenize(normalize(text)).tokens
+    found: list[tuple[str, ...]] = []
+    run: list[str] = []
+    end = -1
+    for token in tokens:
+        single = not token.text.isascii() and bool(single_analyzer().analyze(token.text))
+        if run and (not single or token.char_offset_from != end):
+            found.extend(_pairs(run))
+            run = []
+        if single:
+            run.append(token.text)
+        else:
+            found.append((token.text,))
+        end = token.char_offset_to
+    found.extend(_pairs(run))
+    return list(dict.fromkeys(found))
+
+
+def _pairs(run: Sequence[str]) -> Iterable[tuple[str, ...]]:
+    return zip(run, run[1:], strict=False) if len(run) > 1 else [tuple(run)] if run else []
+
+
+def attribute_path(name: str) -> str:
+    """The index field of an attribute, usable in every tantivy call: "Screen size" -> "attributes.Screen_20_size".
+
+    Anything but ASCII letters and digits is written as its code point, so that no name needs quoting.
+    """
+    return f"{ATTRIBUTES}.{_attribute_key(name)}"
+
+
+def _attribute_key(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]", lambda match: f"_{ord(match.group()):x}_", name)
+
+
+def _attribute_value(value: Any) -> str | int | float | bool | None:
+    """A value as it is indexed: whole floats as ints, so that 5 and 5.0 are the same; None: not indexable."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if isinstance(value, str):
+        return value if len(value) <= MAX_KEYWORD else None
+    if isinstance(value, (int, float, np.integer, np.floating)):
+        number = float(value)
+        if not math.isfinite(number):
+            return None
+        return int(number) if number.is_integer() and abs(number) < 2**53 else number
+    return None
+
+
+def tantivy_document(document: Mapping[str, Any], digest: str, vector: bytes) -> tantivy.Document:
+    """What is written for a stored document (as :meth:`Product.to_document` makes it), but for its ``seq``.
+
+    ``vector`` holds the unit vector's float16 values in machine order, or is empty.
+
+    Raises:
+        TypeError, ValueError, UnicodeEncodeError: a value cannot be stored.
+    """
+    made = tantivy.Document()
+    made.add_bytes(SOURCE, orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS))
+    made.add_text(ID, document["id"])
+    if digest:
+        made.add_bytes(DIGEST, digest.encode())
+    if vector:
+        made.add_bytes(VECTOR_BYTES, vector)
+    for name in ("title", "brand", "description"):
+        if text := document.get(name):
+            _add_text(made, name, text)
+    if title := document.get("title"):
+        made.add_text(TITLE_SORT, normalize(title).casefold()[:_MAX_TITLE_SORT])
+    if brand := document.get("brand"):
+        made.add_text("brand", brand)
+    paths = document.get("category") or []
+    for path in paths:
+        made.add_text("category", path)
+    if paths:
+        _add_text(made, "category", max(paths, key=len))
+    for name in NUMBER_FIELDS:
+        if (number := document.get(name)) is not None:
+            made.add_float(name, float(number))
+    _add_attributes(made, document.get(ATTRIBUTES) or {})
+    return made
+
+
+def _add_text(made: tantivy.Document, name: str, text: str) -> None:
+    text = normalize(text)
+    for field in TEXT_FIELDS[name]:
+        if field:
+            made.add_text(field, text)
+
+
+def _add_attributes(made: tantivy.Document, attributes: Mapping[str, Any]) -> None:
+    indexed: dict[str, Any] = {}
+    for name, value in attributes.items():
+        several = value if isinstance(value, (list, tuple)) else [value]
+        values = [one for one in map(_attribute_value, several) if one is not None]
+        if values:
+            indexed[_attribute_key(str(name))] = values if len(values) > 1 else values[0]
+        for one in values:
+            if isinstance(one, str):
+                _add_text(made, ATTRIBUTES, one)
+    if indexed:
+        made.add_json(ATTRIBUTES, indexed)
+
+
+def filter_query(index: tantivy.Index, condition: Filter) -> tantivy.Query:
+    """The query of an exact filter. Scores are not meaningful: wrap or use under Must with a constant.
+
+    Raises:
+        InvalidInput: the field cannot be filtered, or a bound is not a number.
+    """
+    name, schema = condition.field, build_schema()
+    if name in KEYWORD_FIELDS:
+        if condition.gte is not None or condition.lte is not None:
+            raise InvalidInput(f"filter on {name!r}: gte and lte need a number field; give values")
+        # What cannot be encoded was never stored, so it equals nothing.
+        values = [str(one) for one in condition.values if _encodable(str(one))]
+        return tantivy.Query.term_set_query(schema, name, values) if values else tantivy.Query.empty_query()
+    if name in NUMBER_FIELDS:
+        return _numbers(schema, condition)
+    prefix, _, attribute = name.partition(".")
+    if prefix == ATTRIBUTES and attribute:
+        return _attribute(index, attribute, condition)
+    raise InvalidInput(f"filter on {name!r}: use id, brand, category, price, stock or attributes.NAME")
+
+
+def _numbers(schema: tantivy.Schema, condition: Filter) -> tantivy.Query:
+    either = [
+        tantivy.Query.term_query(schema, condition.field, float(one)) for one in condition.values if _is_number(one)
+    ]
+    if condition.gte is not None or condition.lte is not None:
+        low, high = _bound(condition.gte), _bound(condition.lte)
+        either.append(tantivy.Query.range_query(schema, condition.field, tantivy.FieldType.Float, low, high))
+    return any_of(either)
+
+
+def _attribute(index: tantivy.Index, attribute: str, condition: Filter) -> tantivy.Query:
+    path, schema = attribute_path(attribute), build_schema()
+    either = []
+    for raw in condition.values:
+        value = _attribute_value(raw)
+        if value is not None and not (isinstance(value, str) and not _encodable(value)):
+            either.append(tantivy.Query.term_query(schema, path, value))
+    low, high = _bound(condition.gte), _bound(condition.lte)
+    if low is not None or high is not None:
+        # Only the query parser makes ranges over a JSON path; the path is made of safe characters.
+        bounds = " TO ".join("*" if one is None else f"{one:.10f}" for one in (low, high))
+        either.append(index.parse_query(f"{path}:[{bounds}]", ["title"]))
+    return any_of(either)
+
+
+def any_of(queries: Sequence[tantivy.Query]) -> tantivy.Query:
+    """Matches where at least one does; nothing where there is none."""
+    if len(queries) == 1:
+        return queries[0]
+    return tantivy.Query.boolean_query([(tantivy.Occur.Should, one) for one in queries])
+
+
+def _bound(value: float | None) -> float | None:
+    if value is None:
+        return None
+    if not _is_number(value):
+        raise InvalidInput(f"filter bound {value!r} is not a finite number")
+    return float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
