@@ -1,5 +1,6 @@
 """Text (and later image) encoders behind one protocol."""
 
-from endcap.encoders.base import TextEncoder
+from endcap.encoders.base import Progress, TextEncoder
+from endcap.encoders.opening import open_text_encoder
 
-__all__ = ["TextEncoder"]
+__all__ = ["Progress", "TextEncoder", "open_text_encoder"]

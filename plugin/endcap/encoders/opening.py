@@ -1,0 +1,84 @@
+"""Opens the text encoder that the settings ask for."""
+
+from __future__ import annotations
+
+import logging
+from importlib.util import find_spec
+from pathlib import Path
+
+from endcap.encoders.base import TextEncoder
+from endcap.encoders.multilingual import SETTING as MULTILINGUAL
+from endcap.encoders.multilingual import MultilingualEncoder
+from endcap.encoders.onnx_text import CONFIG_FILE, ExportedConfig, OnnxTextEncoder
+from endcap.encoders.source import PACKAGE_PREFIX, model_folder, model_id
+from endcap.errors import ConfigurationError
+from endcap.settings import Settings
+
+NONE = "none"
+
+logger = logging.getLogger(__name__)
+
+
+def open_text_encoder(settings: Settings) -> TextEncoder | None:
+    """The encoder of ``settings.text_encoder``; None for keyword search only.
+
+    A sentence-transformers model is exported once into ``<data_dir>/encoders`` (needs the ``train`` extra); afterwards
+    the export alone is loaded, without torch. A model that cannot be exported is run by sentence-transformers.
+
+    Raises:
+        ConfigurationError: the model cannot be had; the message says what to do.
+    """
+    setting = settings.text_encoder.strip()
+    if setting.lower() in (NONE, ""):
+        return None
+    if setting == MULTILINGUAL:
+        return MultilingualEncoder()
+    named = Path(setting).expanduser()
+    if (named / CONFIG_FILE).is_file():
+        return OnnxTextEncoder(named)
+    encoders_dir = settings.data_dir / "encoders"
+    local = setting.startswith(PACKAGE_PREFIX) or named.is_dir()
+    exported = _find_export(setting, encoders_dir, check_content=local)
+    if exported:
+        return OnnxTextEncoder(exported)
+    if find_spec("sentence_transformers") is None or find_spec("torch") is None:
+        raise ConfigurationError(
+            f"text_encoder {setting!r} has to be exported once, which needs sentence-transformers and torch: "
+            "pip install 'endcap[train]', run any endcap command once (or copy <data_dir>/encoders from where it was "
+            "done), and serve without them from then on. Or set ENDCAP_TEXT_ENCODER to `use-multilingual` "
+            "(pip install 'endcap[multilingual]'), or to `none` for keyword search only."
+        )
+    return _export(model_folder(setting), setting, encoders_dir)
+
+
+def _find_export(setting: str, encoders_dir: Path, check_content: bool) -> Path | None:
+    """An export of the model: by its content where the model is at hand, else by the setting it was made from."""
+    from endcap.encoders.export import exported_folders
+
+    configs = {}
+    for folder in exported_folders(encoders_dir):
+        try:
+            configs[folder] = ExportedConfig.load(folder)
+        except ConfigurationError as error:
+            logger.warning("%s", error)
+    if check_content:
+        try:
+            wanted = model_id(model_folder(setting))
+        except ConfigurationError:
+            pass  # the model is gone; its export may still be here
+        else:
+            return next((folder for folder, config in configs.items() if config.id == wanted), None)
+    return next((folder for folder, config in configs.items() if config.source == setting), None)
+
+
+def _export(folder: Path, setting: str, encoders_dir: Path) -> TextEncoder:
+    from endcap.encoders.export import CannotExport, export_model
+    from endcap.encoders.sentence_transformer import SentenceTransformerEncoder
+
+    original = SentenceTransformerEncoder(folder)
+    logger.info("exporting the text encoder %s to ONNX (once)", setting)
+    try:
+        return OnnxTextEncoder(export_model(original, setting, encoders_dir))
+    except CannotExport as error:
+        logger.warning("text encoder %s is run by sentence-transformers, slowly, not exported: %s", setting, error)
+        return original
