@@ -7,20 +7,28 @@ never printed.
 
 from __future__ import annotations
 
+import difflib
+import logging
 import os
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
 from endcap.errors import ConfigurationError
 
 CONFIG_VARIABLE = "ENDCAP_CONFIG"
+#: Variables that only the tests and benchmarks read.
+_NOT_SETTINGS = (CONFIG_VARIABLE, "ENDCAP_TEST_", "ENDCAP_SHARED")
+
+logger = logging.getLogger(__name__)
 
 
 class Settings(BaseSettings):
@@ -55,13 +63,14 @@ class Settings(BaseSettings):
     field_roles: dict[str, str] = Field(
         default_factory=dict,
         description="Role -> field of the shop's rows (id, title, description, brand, category, price, stock, image, "
-        "url). What is not named is guessed; other fields become attributes.",
+        "url); a category may be several fields, `department,aisle`. What is not named is guessed; other fields become "
+        "attributes.",
     )
     category_separator: str = Field(" > ", description="Between the levels of a category path in one string.")
     text_encoder: str = Field(
         "sentence-transformers/all-MiniLM-L6-v2",
-        description="Hub id or folder of a sentence-transformers model; `use-multilingual` for the packaged ONNX "
-        "model; `none` for keyword search only.",
+        description="Hub id or folder of a sentence-transformers model, or `package:NAME` for one inside an installed "
+        "package; `use-multilingual` for the packaged ONNX model; `none` for keyword search only.",
     )
     product_refresh_s: float = Field(60.0, gt=0, description="Seconds between looks for changed products.")
 
@@ -77,7 +86,8 @@ class Settings(BaseSettings):
     shopper_header: str = Field("X-Endcap-Shopper", description="Request header that carries the shopper's id.")
     shopper_cookie: str = Field("endcap_shopper", description="Cookie that carries it where the header is absent.")
     shopper_secret: SecretStr = Field(
-        SecretStr(""), description="If set, shopper ids must be signed with it (itsdangerous Signer); others are anonymous."
+        SecretStr(""),
+        description="If set, shopper ids must be signed with it (itsdangerous Signer); others are anonymous.",
     )
     personalize_header: str = Field("X-Endcap-Personalize", description="`off` gives the engine's own answer.")
     max_body_bytes: int = Field(1_000_000, ge=1_000, description="Largest request body, after decompression.")
@@ -87,8 +97,8 @@ class Settings(BaseSettings):
     # Events and profiles
     max_events: int = Field(1_000, ge=1, description="Events in one request.")
     max_event_attributes_bytes: int = Field(8_000, ge=0, description="Largest `event_attributes` of one event.")
-    profile_products: int = Field(160, ge=1, description="Products remembered per shopper (20 bytes each).")
-    profile_recent: int = Field(50, ge=1, description="Latest actions remembered per shopper (13 bytes each).")
+    profile_products: int = Field(505, ge=1, description="Products remembered per shopper (7 bytes each).")
+    profile_recent: int = Field(50, ge=1, description="Latest actions remembered per shopper (9 bytes each).")
     profile_cache_mb: float = Field(64.0, gt=0, description="Memory for profiles in process; older ones are reloaded.")
     half_life_days: float = Field(30.0, gt=0, description="After so many days an action counts half in a profile.")
     popularity_half_life_days: float = Field(30.0, gt=0, description="The same for a product's recent popularity.")
@@ -116,8 +126,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        file = Path(os.environ.get(CONFIG_VARIABLE, "endcap.toml"))
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=config_file())
 
     @property
     def hook_indices(self) -> frozenset[str]:
@@ -131,15 +140,53 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: object) -> Settings:
-    """The settings in force.
+    """The settings in force. An unknown ``ENDCAP_*`` variable is warned about, an unknown key is an error.
 
     Raises:
         ConfigurationError: naming the setting, what it got and what it takes.
     """
+    named = os.environ.get(CONFIG_VARIABLE)
+    if named and not Path(named).is_file():
+        raise ConfigurationError(f"settings: {CONFIG_VARIABLE} names {named}, which is no file.")
+    known = [f"ENDCAP_{name.upper()}" for name in Settings.model_fields]
+    for variable in os.environ:
+        name = variable.upper()
+        if name.startswith("ENDCAP_") and not name.startswith(_NOT_SETTINGS) and name not in known:
+            logger.warning("the environment variable %s is no setting%s", variable, _did_you_mean(name, known))
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors(include_input=False)
-        )
-        raise ConfigurationError(f"settings: {problems}. `endcap settings` lists them all.") from None
+        problems = "; ".join(map(_problem, error.errors(include_input=False)))
+    except SettingsError as error:
+        problems = f"{error}: lists and tables are written as JSON there"
+    except ValueError as error:
+        problems = f"{config_file()} is not TOML: {error}"
+    raise ConfigurationError(f"settings: {problems}. `endcap settings --markdown` lists them all.")
+
+
+def setting_sources() -> dict[str, str]:
+    """Where each setting's value comes from: the name of a variable, the name of the file, or ``default``."""
+    variables = {variable.upper(): variable for variable in os.environ}
+    file = config_file()
+    keys = TomlConfigSettingsSource(Settings, toml_file=file)()
+    return {
+        name: variables.get(f"ENDCAP_{name.upper()}") or (str(file) if name in keys else "default")
+        for name in Settings.model_fields
+    }
+
+
+def config_file() -> Path:
+    """The file that settings are read from, whether it is there or not."""
+    return Path(os.environ.get(CONFIG_VARIABLE) or "endcap.toml")
+
+
+def _problem(item: Any) -> str:
+    name = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return f"there is no setting {name}{_did_you_mean(name, list(Settings.model_fields))}"
+    return f"{name}: {item['msg']}"
+
+
+def _did_you_mean(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    return f" (did you mean {near[0]}?)" if near else ""
