@@ -72,7 +72,7 @@ class Settings(BaseSettings):
         description="Hub id or folder of a sentence-transformers model, or `package:NAME` for one inside an installed "
         "package; `use-multilingual` for the packaged ONNX model; `none` for keyword search only.",
     )
-    product_refresh_s: float = Field(60.0, gt=0, description="Seconds between looks for changed products.")
+    product_refresh_s: float = Field(5.0, gt=0, description="Seconds between looks for changed products.")
 
     # The hook
     window: int = Field(100, ge=1, le=10_000, description="Hits that are reordered: the top of the engine's answer.")
@@ -92,6 +92,11 @@ class Settings(BaseSettings):
     personalize_header: str = Field("X-Endcap-Personalize", description="`off` gives the engine's own answer.")
     max_body_bytes: int = Field(1_000_000, ge=1_000, description="Largest request body, after decompression.")
     max_searches: int = Field(50, ge=1, description="Searches in one `_msearch`.")
+    hook_cursors: bool = Field(
+        False,
+        description="Let `scroll` and point-in-time searches through the hook. They hold memory in the engine and "
+        "name no index: only where every caller is trusted.",
+    )
     cors_origins: list[str] = Field(default_factory=list, description="Origins whose pages may call the API.")
 
     # Events and profiles

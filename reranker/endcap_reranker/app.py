@@ -1,0 +1,55 @@
+"""The application factory: the hook, Endcap's own API and the storefront demo in one Flask application."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+
+from endcap.errors import EndcapError
+from endcap.runtime import Runtime
+from flask import Flask, Response
+
+from endcap_reranker import telemetry
+from endcap_reranker.errors import install_error_handlers, json_response
+from endcap_reranker.hook import hook_blueprint
+
+#: Factories (``module:function``, each taking the runtime) of the blueprints beside the hook, in the order mounted.
+BLUEPRINTS = ("endcap_reranker.api:create_api", "endcap_reranker.demo.pages:create_demo")
+
+
+def create_app(runtime: Runtime) -> Flask:
+    """A WSGI application over a runtime. The caller closes the runtime."""
+    app = Flask("endcap_reranker", static_folder=None)
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    # A redirect is no answer to a search: what is not a path of ours is refused.
+    app.url_map.merge_slashes = False
+    app.extensions["endcap"] = runtime
+    install_error_handlers(app)
+    register_blueprints(app, runtime)
+
+    @app.get("/healthz")
+    def healthz() -> Response:
+        return json_response({"status": "ok"})
+
+    @app.get("/readyz")
+    def readyz() -> Response:
+        try:
+            return json_response({"status": "ready", "engine": runtime.engine.name, "products": runtime.engine.count()})
+        except EndcapError as error:
+            return json_response({"status": "unavailable", "reason": str(error)}, 503)
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        body, media_type = telemetry.exposition()
+        return Response(body, content_type=media_type)
+
+    return app
+
+
+def register_blueprints(app: Flask, runtime: Runtime) -> None:
+    """Mount every part. The hook comes last: where a page of the application has the same path, the page answers."""
+    for name in BLUEPRINTS:
+        module, _, function = name.partition(":")
+        if importlib.util.find_spec(module) is not None:
+            app.register_blueprint(getattr(importlib.import_module(module), function)(runtime))
+    app.register_blueprint(hook_blueprint(runtime))

@@ -1,0 +1,114 @@
+"""The server: gunicorn with threads, configured by Endcap's settings instead of a file of its own."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import socket
+import tempfile
+from typing import Any
+
+from endcap.errors import ConfigurationError
+from endcap.settings import Settings
+from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
+
+#: prometheus_client reads it when imported, so this module imports nothing that imports it.
+MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+GRACE_S = 30
+
+
+class Server(BaseApplication):
+    """Each worker process opens a runtime of its own after the fork, and closes it when it ends."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._runtime: Any = None
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Translate the settings."""
+        settings = self.settings
+        values = {
+            "bind": f"{_bracketed(settings.host)}:{settings.port}",
+            "worker_class": "gthread",
+            "workers": settings.server_workers,
+            "threads": settings.server_threads,
+            "graceful_timeout": GRACE_S,
+            "timeout": max(30, int(2 * settings.engine_timeout_s) + 5),
+            "keepalive": 75,
+            "limit_request_line": 8190,
+            "proc_name": "endcap",
+            "worker_tmp_dir": "/dev/shm" if os.path.isdir("/dev/shm") else None,  # noqa: S108 (heartbeats, off the disk)
+            "worker_exit": self._worker_exit,
+            "child_exit": _child_exit,
+        }
+        for name, value in values.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Any:
+        """The WSGI application, in a worker."""
+        from endcap.runtime import open_runtime
+
+        from endcap_reranker.app import create_app
+
+        self._runtime = open_runtime(self.settings)
+        return create_app(self._runtime)
+
+    def _worker_exit(self, server: Any, worker: Any) -> None:
+        if self._runtime is not None:
+            self._runtime.close()
+            self._runtime = None
+
+
+def _child_exit(server: Any, worker: Any) -> None:
+    if os.environ.get(MULTIPROCESS_VARIABLE):
+        from prometheus_client import multiprocess
+
+        multiprocess.mark_process_dead(worker.pid)
+
+
+def serve(settings: Settings) -> None:
+    """Serve until told to stop (SIGTERM, SIGINT): requests under way are finished first.
+
+    Raises:
+        ConfigurationError: the address cannot be listened on.
+    """
+    check_address(settings.host, settings.port)
+    scratch = ""
+    if settings.server_workers > 1 and not os.environ.get(MULTIPROCESS_VARIABLE):
+        scratch = os.environ[MULTIPROCESS_VARIABLE] = tempfile.mkdtemp(prefix="endcap-metrics-")
+    owner = os.getpid()
+    try:
+        Server(settings).run()
+    finally:
+        # run() ends by SystemExit, in the workers too: only the first process tidies up.
+        if scratch and os.getpid() == owner:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def check_address(host: str, port: int) -> None:
+    """Find out early, and say plainly, that the address cannot be had.
+
+    Raises:
+        ConfigurationError: it is taken, not this machine's, or not permitted.
+    """
+    if port == 0:
+        return
+    try:
+        family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, number) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            reason = f"port {port} is taken: stop what listens there, or choose another (--port, ENDCAP_PORT)"
+        elif error.errno == errno.EACCES:
+            reason = f"port {port} needs more rights: choose one from 1024 up (--port, ENDCAP_PORT)"
+        else:
+            reason = f"{error.strerror or error}: set an address of this machine (--host, ENDCAP_HOST)"
+        raise ConfigurationError(f"cannot listen on {host}:{port}: {reason}") from None
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

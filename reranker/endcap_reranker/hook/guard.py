@@ -1,0 +1,125 @@
+"""What may be asked: an allow-list of indices, and nothing in a body that reaches past it.
+
+A search can read other indices than the one it names: by a terms lookup, an indexed shape, a percolated or "more like
+this" document, a lookup field, a point in time. All of these are held to the same list. A ``wrapper`` query hides its
+content from any check and is refused. Scripts and ``runtime_mappings`` cannot leave the searched index and storefront
+clients send them, so they pass; an engine that must not run them says so itself (``script.allowed_types``,
+``search.allow_expensive_queries``). ``scroll`` and points in time hold memory in the engine and their ids name no
+index: they pass only where ``hook_cursors`` trusts the callers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from endcap_reranker.errors import Forbidden
+
+#: Bodies without any of these (and without escapes that could spell them) have nothing that names another index. They
+#: can be passed on as received; others are passed on as parsed, so that engine and guard cannot read them differently.
+_TELLTALES = (b"index", b"indices", b"wrapper", b"indexed_shape", b"pit", b"\\u")
+
+
+def telltale(raw: bytes) -> bool:
+    """Whether a body may contain something that names an index."""
+    return any(word in raw for word in _TELLTALES)
+
+
+class Guard:
+    """Checks searches against the allow-list. ``cursors`` lets ``scroll`` and points in time through."""
+
+    def __init__(self, indices: Iterable[str], cursors: bool = False) -> None:
+        self.allowed = frozenset(indices)
+        self.cursors = cursors
+
+    def indices(self, expression: Any) -> tuple[str, ...]:
+        """The indices that a path segment, a header's string or a list names, each once.
+
+        Raises:
+            Forbidden: one of them is not on the list. Wildcards, ``_all``, date math, remote clusters and exclusions
+                are names like any other here: none of them is on it.
+        """
+        parts: Sequence[Any] = expression if isinstance(expression, list) else [expression]
+        names: dict[str, None] = {}
+        for part in parts:
+            if not isinstance(part, str):
+                raise _unknown(part)
+            for name in part.split(","):
+                if name not in self.allowed:
+                    raise _unknown(name)
+                names[name] = None
+        if not names:
+            raise everything()
+        return tuple(names)
+
+    def params(self, params: Iterable[tuple[str, str]]) -> None:
+        """Check the parameters of the URL.
+
+        Raises:
+            Forbidden: one of them would widen what the request may see or hold.
+        """
+        for name, _ in params:
+            # Elasticsearch takes what belongs into the path from the parameters, too.
+            if name in {"index", "type", "id"}:
+                raise Forbidden(f"parameter [{name}] is not allowed here: name the index in the path")
+            if name == "scroll" and not self.cursors:
+                raise Forbidden("scroll is not allowed here: page with from and size, or with search_after")
+
+    def body(self, body: dict[str, Any]) -> None:
+        """Check a search body, however deep (no recursion: depth is the sender's choice).
+
+        Raises:
+            Forbidden: it reaches for an index that is not on the list, or hides what it does.
+        """
+        if "pit" in body and not self.cursors:
+            raise Forbidden("a point in time is not allowed here: page with from and size, or with search_after")
+        if "indices_boost" in body:
+            self._boosts(body["indices_boost"])
+        stack: list[Any] = [body]
+        while stack:
+            node = stack.pop()
+            if type(node) is list:
+                stack.extend(child for child in node if type(child) is dict or type(child) is list)
+                continue
+            for key, value in node.items():
+                if key in _SUSPECT:
+                    self._suspect(node, key, value)
+                if type(value) is dict or type(value) is list:
+                    stack.append(value)
+
+    def _suspect(self, node: dict[str, Any], key: str, value: Any) -> None:
+        if key == "index":
+            # terms lookup, percolate, indexed_shape, lookup of a query vector; a mere field of this name has no id.
+            if "id" in node or "path" in node:
+                self.indices(value)
+        elif key == "_index":
+            if "_id" in node or "doc" in node:
+                self.indices(value)
+        elif key == "target_index":
+            if "type" in node or "input_field" in node:
+                self.indices(value)
+        elif key == "indexed_shape":
+            if isinstance(value, dict) and "index" not in value:
+                self.indices("shapes")  # Elasticsearch's default for it
+        elif isinstance(value, dict) and "query" in value:
+            raise Forbidden("[wrapper] queries are not allowed here: send the query itself")
+
+    def _boosts(self, boosts: Any) -> None:
+        for entry in boosts if isinstance(boosts, list) else [boosts]:
+            for name in entry if isinstance(entry, dict) else []:
+                self.indices(name)
+
+
+_SUSPECT = frozenset({"index", "_index", "target_index", "indexed_shape", "wrapper"})
+
+
+def everything() -> Forbidden:
+    """The error for a search that names no index and so would search all of them."""
+    return Forbidden("a search over all indices is not allowed here: name an index that may be searched")
+
+
+def _unknown(name: Any) -> Forbidden:
+    return Forbidden(
+        f"action [indices:data/read/search] is not allowed on index [{str(name)[:200]}]: only indices that Endcap is "
+        "set to search (searchable_indices), each by its name"
+    )

@@ -1,0 +1,214 @@
+"""One search on its way through the hook: checked, planned, answered by the engine, ranked, cut to its page.
+
+``_search`` and ``_msearch`` share all of it. They differ in how bodies reach the engine, which is an :data:`Ask`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from endcap.personalizer import Ranking
+from endcap.settings import Settings
+
+from endcap_reranker import telemetry
+from endcap_reranker.errors import MalformedBody
+from endcap_reranker.hook import two_phase
+from endcap_reranker.hook.guard import Guard, telltale
+from endcap_reranker.hook.plan import Plan, plan_search
+from endcap_reranker.hook.reorder import Ranker, hits_of, ordered_page, put_page, rank_hits
+from endcap_reranker.hook.wire import Params
+from endcap_reranker.identity import Identifier, Identity
+
+
+@dataclass(slots=True)
+class Account:
+    """What a request cost and what became of it: for the answer's headers and the metrics."""
+
+    started: float = field(default_factory=time.perf_counter)
+    engine_s: float = 0.0
+    rankings: list[str] = field(default_factory=list)
+    personalized: bool = False
+    degraded: dict[str, None] = field(default_factory=dict)
+
+    def headers(self) -> dict[str, str]:
+        """The ``X-Endcap-*`` and ``Server-Timing`` headers."""
+        own_s = max(time.perf_counter() - self.started - self.engine_s, 0.0)
+        telemetry.ENGINE_SECONDS.observe(self.engine_s)
+        telemetry.OWN_SECONDS.observe(own_s)
+        made = {
+            "X-Endcap-Personalized": "1" if self.personalized else "0",
+            "Server-Timing": f"engine;dur={self.engine_s * 1000:.2f},endcap;dur={own_s * 1000:.2f}",
+        }
+        if self.rankings:
+            made["X-Endcap-Ranking"] = ",".join(self.rankings)
+        if self.degraded:
+            made["X-Endcap-Degraded"] = ",".join(self.degraded)
+        return made
+
+
+@dataclass(slots=True)
+class Search:
+    """A checked search. ``raw`` is what the engine gets where the search is left alone (``plan`` is then None and
+    ``untouched`` says why); ``params`` are the URL's as they apply to ``raw``."""
+
+    indices: tuple[str, ...]
+    body: dict[str, Any]
+    raw: bytes
+    identity: Identity
+    plan: Plan | None = None
+    untouched: str = ""
+    two_phase: bool = False
+    header: dict[str, Any] = field(default_factory=dict)
+    answer: dict[str, Any] = field(default_factory=dict)
+    ranking: Ranking | None = None
+    page: list[dict[str, Any]] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+
+    def widened(self) -> dict[str, Any]:
+        """The body that fetches the window."""
+        assert self.plan is not None
+        if self.two_phase:
+            return two_phase.first_phase(self.body, self.plan)
+        return {**self.body, "from": 0, "size": self.plan.fetch}
+
+
+#: Sends searches with the given bodies (and, if True, as a second phase), gives the engine's answers in their order;
+#: an error is an answer, too: Elasticsearch's error object.
+Ask = Callable[[list[tuple[Search, dict[str, Any] | bytes]], bool], list[dict[str, Any]]]
+
+
+class Searches:
+    """Prepares and finishes searches. One per process; thread-safe."""
+
+    def __init__(self, settings: Settings, personalizer: Ranker, identifier: Identifier, guard: Guard) -> None:
+        self.window = settings.window
+        self.products = settings.product_indices
+        self.personalizer = personalizer
+        self.identifier = identifier
+        self.guard = guard
+        self.thrift = two_phase.Thrift(settings.two_phase)
+
+    def prepare(
+        self, raw: bytes, indices: tuple[str, ...], params: Params, identity: Identity, personalize: bool
+    ) -> Search:
+        """Check a search and decide what becomes of it.
+
+        Raises:
+            Forbidden: it reaches past the allow-list.
+            MalformedBody: it is no JSON object.
+        """
+        body: Any = {}
+        if raw:
+            try:
+                body = orjson.loads(raw)
+            except ValueError as error:
+                raise MalformedBody(f"the search is not valid JSON: {error}") from None
+            if not isinstance(body, dict):
+                raise MalformedBody("the search is not a JSON object")
+            self.guard.body(body)
+        identity, stripped = self._identity(body, identity)
+        if stripped or telltale(raw):
+            raw = orjson.dumps(body)
+        search = Search(indices, body, raw, identity)
+        if not personalize:
+            search.untouched = "off"
+        elif not identity.shopper:
+            search.untouched = identity.problem or "anonymous"
+        elif not self.products.issuperset(indices):
+            search.untouched = "other_index"
+        else:
+            plan = plan_search(body, params, self.window)
+            if isinstance(plan, str):
+                search.untouched = plan
+            else:
+                search.plan = plan
+                search.two_phase = (
+                    b"random_score" not in raw
+                    and two_phase.possible(body, params, plan, indices)
+                    and self.thrift.pays(body, plan, indices[0])
+                )
+        return search
+
+    def _identity(self, body: dict[str, Any], identity: Identity) -> tuple[Identity, bool]:
+        """The search's shopper, and whether something of Endcap's own was taken out of the body."""
+        ext = body.get("ext")
+        if not isinstance(ext, dict) or "endcap" not in ext:
+            return identity, False
+        own = ext.pop("endcap")
+        if not ext:
+            del body["ext"]
+        if not identity.shopper and not identity.problem and isinstance(own, dict) and "shopper" in own:
+            identity = self.identifier.check(own["shopper"])
+        return identity, True
+
+    def finish(self, searches: list[Search], ask: Ask, account: Account) -> None:
+        """Turn answers to widened bodies into the pages that were asked for, in place."""
+        for search in searches:
+            self._rank(search)
+        thrifty = [search for search in searches if search.two_phase and search.page]
+        if thrifty:
+            self._fetch_documents(thrifty, ask)
+        for search in searches:
+            if "error" in search.answer:
+                continue
+            _account_for(search, account)
+            if search.page or hits_of(search.answer):
+                put_page(search.answer, search.page, search.scores)
+            if search.page:
+                self.thrift.learn(search.body, search.indices[0], search.page[0])
+
+    def _rank(self, search: Search) -> None:
+        plan = search.plan
+        assert plan is not None
+        hits = hits_of(search.answer)
+        search.ranking, search.page, search.scores = None, [], []
+        if hits:
+            search.ranking = rank_hits(self.personalizer, search.identity.shopper, plan.query, hits[: plan.window])
+            search.page, search.scores = ordered_page(hits, search.ranking, plan.start, plan.size)
+
+    def _fetch_documents(self, searches: list[Search], ask: Ask) -> None:
+        """The second phase; for those that do not come out the same, the whole search again in one phase."""
+        simple: list[Search] = []
+        again: list[Search] = []
+        for search in searches:
+            (simple if two_phase.single_index(hits_of(search.answer)) else again).append(search)
+        if simple:
+            answers = ask(
+                [(one, two_phase.second_phase(one.body, [hit["_id"] for hit in one.page])) for one in simple], True
+            )
+            for search, answer in zip(simple, answers, strict=True):
+                filled = two_phase.documents_for(search.page, hits_of(answer))
+                if filled is None:
+                    again.append(search)
+                    continue
+                search.page = filled
+                if isinstance(search.answer.get("took"), int) and isinstance(answer.get("took"), int):
+                    search.answer["took"] += answer["took"]
+                telemetry.TWO_PHASE.labels("done").inc()
+        if again:
+            for search in again:
+                search.two_phase = False
+                telemetry.TWO_PHASE.labels("repeated").inc()
+            for search, answer in zip(again, ask([(one, one.widened()) for one in again], False), strict=True):
+                search.answer = answer
+                if "error" not in answer:
+                    self._rank(search)
+
+
+def _account_for(search: Search, account: Account) -> None:
+    ranking = search.ranking
+    if ranking is None:
+        telemetry.SEARCHES.labels("untouched", "empty").inc()
+        return
+    account.rankings.append(ranking.id)
+    account.personalized = account.personalized or ranking.personalized
+    if ranking.degraded:
+        account.degraded[ranking.degraded] = None
+        telemetry.DEGRADED.labels(ranking.degraded).inc()
+        telemetry.SEARCHES.labels("degraded", ranking.degraded).inc()
+    else:
+        telemetry.SEARCHES.labels("ranked", "personal" if ranking.personalized else "unknown_shopper").inc()

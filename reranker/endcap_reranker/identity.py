@@ -1,0 +1,74 @@
+"""Who is searching: the shopper's id from a header, a cookie or the search's ``ext``, checked and, if set, signed.
+
+A bad id never fails a search. The shopper is then anonymous, and ``problem`` says why (``shopper_id``,
+``shopper_signature``); the answer shows it in ``X-Endcap-Degraded``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from endcap.events import MAX_ID_LENGTH
+from endcap.settings import Settings
+from flask import Request
+from itsdangerous import BadSignature, Signer
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """``shopper`` is empty for an anonymous one."""
+
+    shopper: str = ""
+    problem: str = ""
+
+
+ANONYMOUS = Identity()
+
+
+class Identifier:
+    """Reads shopper ids by the settings. Thread-safe."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.header = settings.shopper_header
+        self.cookie = settings.shopper_cookie
+        secret = settings.shopper_secret.get_secret_value()
+        self._signer = Signer(secret) if secret else None
+
+    def of_request(self, request: Request) -> Identity:
+        """The header's shopper, else the cookie's, else nobody."""
+        value = request.headers.get(self.header)
+        if value:
+            # WSGI hands headers over as latin-1; ids are UTF-8.
+            try:
+                value = value.encode("latin-1").decode()
+            except UnicodeError:
+                return Identity(problem="shopper_id")
+        else:
+            value = request.cookies.get(self.cookie)
+        return self.check(value) if value else ANONYMOUS
+
+    def check(self, value: Any) -> Identity:
+        """The identity that an id as it was sent stands for."""
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
+        if not isinstance(value, str):
+            return Identity(problem="shopper_id")
+        if self._signer is not None:
+            # A signature adds some 30 characters; far longer values are not worth the hashing.
+            if len(value) > 2 * MAX_ID_LENGTH:
+                return Identity(problem="shopper_id")
+            try:
+                value = self._signer.unsign(value).decode()
+            except (BadSignature, UnicodeError):
+                return Identity(problem="shopper_signature")
+        value = value.strip()
+        if not value:
+            return ANONYMOUS
+        if len(value) > MAX_ID_LENGTH or not value.isprintable():
+            return Identity(problem="shopper_id")
+        return Identity(value)
+
+    def sign(self, shopper: str) -> str:
+        """The id as a storefront's server hands it to the browser: signed where a secret is set."""
+        return self._signer.sign(shopper).decode() if self._signer is not None else shopper

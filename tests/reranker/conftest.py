@@ -1,0 +1,22 @@
+"""Fixtures of the server's tests."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.reranker.hook_support import Shop, make_index
+
+
+@pytest.fixture(scope="session")
+def shop_engine(elasticsearch: str) -> str:
+    """Elasticsearch with the index ``shop`` (three shards), ``articles`` and ``secret``."""
+    make_index(elasticsearch, "shop", shards=3)
+    make_index(elasticsearch, "articles")
+    make_index(elasticsearch, "secret")
+    return elasticsearch
+
+
+@pytest.fixture
+def shop(shop_engine: str) -> Shop:
+    """The hook over it: window 50, an order by hash, one phase."""
+    return Shop(shop_engine, searchable_indices=["shop", "articles"])
