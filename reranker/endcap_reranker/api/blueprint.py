@@ -1,0 +1,84 @@
+"""The blueprint: routes, CORS and the error format. What the routes do is in ``search.py`` and ``events.py``."""
+
+from __future__ import annotations
+
+import logging
+
+import orjson
+from endcap.errors import EndcapError
+from endcap.recall import Recaller
+from endcap.runtime import Runtime
+from flask import Blueprint, Response, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
+
+from endcap_reranker.api.events import accept_events
+from endcap_reranker.api.parameters import from_json, from_query, read_body
+from endcap_reranker.api.problems import problem, problem_of
+from endcap_reranker.api.search import search
+from endcap_reranker.cors import Cors
+from endcap_reranker.identity import Identifier
+
+logger = logging.getLogger(__name__)
+
+
+def create_api(runtime: Runtime) -> Blueprint:
+    """The API over a runtime. Mount it in any Flask application: ``app.register_blueprint(create_api(runtime))``."""
+    api = Blueprint("endcap_api", __name__, url_prefix="/v1")
+    settings = runtime.settings
+    identifier = Identifier(settings)
+    recaller = Recaller(runtime.engine, runtime.encoder)
+
+    @api.get("/search")
+    def search_get() -> Response:
+        return _json(
+            search(runtime, recaller, from_query(request.args), identifier.of_request(request), _switched_off())
+        )
+
+    @api.post("/search")
+    def search_post() -> Response:
+        wanted = from_json(read_body(request, settings.max_body_bytes), request.mimetype)
+        return _json(search(runtime, recaller, wanted, identifier.of_request(request), _switched_off()))
+
+    @api.post("/events")
+    def events_post() -> Response:
+        body = read_body(request, settings.max_body_bytes)
+        return _json(accept_events(runtime, identifier, body, request.mimetype, identifier.of_request(request)))
+
+    def _switched_off() -> bool:
+        return request.headers.get(settings.personalize_header, "").strip().lower() in {"off", "false", "0", "no"}
+
+    api.after_request(Cors(settings))
+
+    @api.errorhandler(EndcapError)
+    def own_error(error: EndcapError) -> Response:
+        if error.status >= 500:
+            logger.warning("%s: %s", error.kind, error)
+        return problem_of(error)
+
+    @api.errorhandler(HTTPException)
+    def http_error(error: HTTPException) -> Response:
+        response = problem(error.code or 500, error.name.lower().replace(" ", "_"), error.description or error.name)
+        for name, value in error.get_headers():
+            if name.lower() in {"allow", "retry-after"}:
+                response.headers[name] = value
+        return response
+
+    @api.errorhandler(Exception)
+    def any_error(error: Exception) -> Response:
+        logger.exception("unexpected error in %s", request.path)
+        return problem(500, "internal_error", "Endcap could not answer; its log holds the reason.")
+
+    # Flask asks a blueprint about a 404 or 405 only where one of its own routes matched: these catch the rest of /v1.
+    @api.route("/", defaults={"path": ""}, methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+    @api.route("/<path:path>", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+    def unknown(path: str) -> Response:
+        allowed = {"search": ["GET", "POST"], "events": ["POST"]}.get(path)
+        if allowed:
+            raise MethodNotAllowed(valid_methods=[*allowed, "OPTIONS"])
+        raise NotFound(f"/v1/{path:.100} is not part of this API: there are /v1/search and /v1/events.")
+
+    return api
+
+
+def _json(answer: object) -> Response:
+    return Response(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), content_type="application/json")

@@ -1,0 +1,119 @@
+"""``/v1/search``: recall, rank the window for the shopper, show a page."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from endcap.engines import SearchRequest
+from endcap.personalizer import Ranking
+from endcap.recall import Recall, Recaller
+from endcap.runtime import Runtime
+
+from endcap_reranker.api.parameters import MAX_DEPTH, SearchParameters
+from endcap_reranker.identity import Identity
+
+logger = logging.getLogger(__name__)
+
+
+def search(
+    runtime: Runtime, recaller: Recaller, wanted: SearchParameters, who: Identity, switched_off: bool = False
+) -> dict[str, Any]:
+    """The answer to a search, ready to be written as JSON.
+
+    Raises:
+        EngineError: the engine cannot answer; every other fault shows in ``ranking.degraded``.
+    """
+    started = time.perf_counter()
+    request = SearchRequest(
+        text=wanted.q,
+        filters=tuple(one.to_filter() for one in wanted.filters),
+        facets=wanted.facets,
+        sort=wanted.sort,
+    )
+    recall = recaller.recall(request, runtime.settings.window)
+    # A shopper who sorts by price wants that order and no other.
+    personal = wanted.personalize and not switched_off and wanted.sort == "relevance"
+    ranking = _rank(runtime, recall, who.shopper) if personal else _engine_order(len(recall.ids))
+    places, scores = _page(recaller, recall, ranking, wanted)
+    hits = recaller.page(recall, [one for one, _ in places], wanted.highlight)
+    reasons = _reasons(runtime, who.shopper, recall, [one for one, _ in places]) if wanted.explain else None
+    shown = [
+        {
+            "id": one,
+            "score": scores[n],
+            "engine_position": position,
+            "document": hit.document,
+            "highlights": hit.highlights,
+            "reasons": reasons[n] if reasons else [],
+        }
+        for n, ((one, position), hit) in enumerate(zip(places, hits, strict=True))
+        if hit is not None
+    ]
+    return {
+        "query": wanted.q,
+        "total": recall.total,
+        "took_ms": round((time.perf_counter() - started) * 1000, 2),
+        "ranking": {
+            "id": ranking.id,
+            "personalized": ranking.personalized,
+            "scorer": ranking.scorer,
+            "degraded": ",".join(part for part in (ranking.degraded, recall.degraded, who.problem) if part),
+            "took_ms": round(ranking.took_ms, 2),
+        },
+        "hits": shown,
+        "facets": {
+            name: [{"value": value, "count": count} for value, count in recall.facets.get(name, ())]
+            for name in wanted.facets
+        },
+        "suggestion": recall.suggestion,
+        "page": wanted.page,
+        "size": wanted.size,
+        "pages": math.ceil(min(recall.total, MAX_DEPTH) / wanted.size) if wanted.size else 0,
+    }
+
+
+def _engine_order(n: int) -> Ranking:
+    return Ranking(uuid.uuid4().hex, np.arange(n, dtype=np.int64), personalized=False)
+
+
+def _rank(runtime: Runtime, recall: Recall, shopper: str) -> Ranking:
+    if not recall.ids:
+        return _engine_order(0)
+    return runtime.personalizer.rank(shopper, recall.request.text, recall.ids, recall.scores)
+
+
+def _page(
+    recaller: Recaller, recall: Recall, ranking: Ranking, wanted: SearchParameters
+) -> tuple[list[tuple[str, int]], list[float]]:
+    """(id, place in the engine's order counted from 1) of the products of this page, and their scores.
+
+    Places within the window come from the ranking; those behind it from the engine, whose scores are unknown here
+    and given as 0.
+    """
+    start, stop = (wanted.page - 1) * wanted.size, wanted.page * wanted.size
+    order = ranking.order[start:stop]
+    values = recall.scores if ranking.scores is None else ranking.scores
+    places = [(recall.ids[int(place)], int(place) + 1) for place in order]
+    scores = [float(values[int(place)]) for place in order]
+    # Only a full window has anything behind it.
+    if stop > recall.window and len(recall.ids) >= recall.window:
+        offset = max(start, recall.window)
+        rest = recaller.beyond(recall, offset, stop - offset)
+        places.extend((one, offset + n) for n, one in enumerate(rest, start=1))
+        scores.extend(0.0 for _ in rest)
+    return places, scores
+
+
+def _reasons(runtime: Runtime, shopper: str, recall: Recall, ids: Sequence[str]) -> list[list[str]] | None:
+    try:
+        return runtime.personalizer.reasons(shopper, recall.request.text, list(ids))
+    except Exception:
+        # An explanation is a courtesy: never lose an answer over it.
+        logger.warning("reasons failed", exc_info=True)
+        return None

