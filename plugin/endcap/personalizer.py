@@ -1,11 +1,27 @@
-"""The pipeline of one search: features, scores, order; within a deadline, failing open."""
+"""The pipeline of one search: what is known about the shopper, features, scores, order; in time, failing open."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
 
 import numpy as np
+
+from endcap.catalog.table import ProductTable
+from endcap.errors import EndcapError, ScorerUnavailable
+from endcap.features import RankingInputs, ranking_inputs
+from endcap.popularity import Popularity
+from endcap.reasons import reasons
+from endcap.scoring.base import Scorer
+from endcap.stores.profiles import ProfileStore
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,9 +29,9 @@ class Ranking:
     """A reordered list of candidates.
 
     ``order`` (int64, shape (n,)) is a permutation: ``order[0]`` is the position, in the engine's order, of the
-    product that comes first. ``degraded`` is empty, or the short reason why the engine's order stands
-    (``deadline``, ``busy``, ``scorer_error``, …). ``personalized`` is False where nothing was known about the shopper
-    or personalisation was not wanted, too.
+    product that comes first. ``degraded`` is empty, or the short reason why the engine's order stands (``deadline``,
+    ``busy``, ``warming_up``, or the ``kind`` of an error). ``personalized`` is False where nothing is known about the
+    shopper; the order may then still follow what sells. ``scores`` (float32, (n,)) belong to the engine's order.
     """
 
     id: str
@@ -28,13 +44,110 @@ class Ranking:
 
 
 class Personalizer:
-    """Ranks candidates for a shopper. One per process; thread-safe."""
+    """Ranks candidates for a shopper. One per process; thread-safe.
+
+    ``table`` and ``scorer`` may be replaced at any time; a search in flight goes on with what it began with.
+    """
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        profiles: ProfileStore,
+        popularity: Popularity,
+        table: ProductTable | None = None,
+        deadline_ms: float = 30.0,
+        threads: int = 4,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """``table`` None: not loaded yet, every ranking is degraded to the engine's order until it is."""
+        self.scorer = scorer
+        self.table = table
+        self.popularity = popularity
+        self._profiles = profiles
+        self._deadline_s = deadline_ms / 1000.0
+        self._clock = clock
+        self._places = threading.BoundedSemaphore(threads)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="endcap-score")
 
     def rank(self, shopper: str, query: str, ids: Sequence[str], engine_scores: np.ndarray) -> Ranking:
-        """Order the candidates for this shopper. Never raises and never takes longer than the deadline: on any fault
-        the answer is the engine's order with the reason in ``degraded``."""
-        raise NotImplementedError
+        """Order the candidates for this shopper.
+
+        Never raises and never takes longer than the deadline: on any fault the answer is the engine's order with the
+        reason in ``degraded``. Ties keep the engine's order. A shopper without a name gets the engine's order too.
+        """
+        started = time.perf_counter()
+        if not shopper or not len(ids):
+            return _engine_order(len(ids), "", started)
+        # A separate thread, because only that bounds a scorer or a store that hangs.
+        if not self._places.acquire(blocking=False):
+            return _engine_order(len(ids), "busy", started)
+        try:
+            future = self._pool.submit(self._rank, shopper, query, ids, engine_scores)
+        except RuntimeError:  # the pool is shut down: the process is stopping
+            self._places.release()
+            return _engine_order(len(ids), "stopping", started)
+        future.add_done_callback(lambda _: self._places.release())
+        try:
+            scores, personalized, scorer = future.result(timeout=self._deadline_s)
+        except FutureTimeout:
+            future.cancel()
+            return _engine_order(len(ids), "deadline", started)
+        except EndcapError as error:
+            return _engine_order(len(ids), error.kind, started)
+        except Exception:
+            log.exception("ranking failed; the engine's order stands")
+            return _engine_order(len(ids), "internal_error", started)
+        order = np.argsort(-scores, kind="stable")
+        return Ranking(_new_id(), order, personalized, scorer, "", _since(started), scores)
 
     def reasons(self, shopper: str, query: str, ids: Sequence[str]) -> list[list[str]]:
-        """For each product, at most two short sentences on why it stands where it does, strongest first."""
-        raise NotImplementedError
+        """For each product, at most two short sentences on why it stands where it does, strongest first.
+
+        Empty lists where the shopper has no name or the reasons cannot be had now.
+        """
+        if not shopper or not len(ids) or self.table is None:
+            return [[] for _ in ids]
+        try:
+            return reasons(self._inputs(shopper, query, ids, np.zeros(len(ids), dtype=np.float32), self.table))
+        except EndcapError:
+            return [[] for _ in ids]
+
+    def close(self) -> None:
+        """Stop taking searches; those in flight finish."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _rank(
+        self, shopper: str, query: str, ids: Sequence[str], engine_scores: np.ndarray
+    ) -> tuple[np.ndarray, bool, str]:
+        table, scorer = self.table, self.scorer
+        if table is None:
+            raise WarmingUp("the products are still being loaded")
+        inputs = self._inputs(shopper, query, ids, engine_scores, table)
+        scores = np.asarray(scorer.score(inputs), dtype=np.float32)
+        if scores.shape != (len(ids),) or not np.isfinite(scores).all():
+            raise ScorerUnavailable(f"scorer {scorer.name} gave scores of shape {scores.shape} or not finite")
+        return scores, bool(inputs.profile), scorer.name
+
+    def _inputs(
+        self, shopper: str, query: str, ids: Sequence[str], engine_scores: np.ndarray, table: ProductTable
+    ) -> RankingInputs:
+        profile = self._profiles.get(shopper)
+        return ranking_inputs(profile, query, ids, engine_scores, table, self.popularity, self._clock())
+
+
+class WarmingUp(ScorerUnavailable):
+    """The process has just started and does not know the products yet."""
+
+    kind = "warming_up"
+
+
+def _engine_order(count: int, degraded: str, started: float) -> Ranking:
+    return Ranking(_new_id(), np.arange(count), False, "engine", degraded, _since(started))
+
+
+def _new_id() -> str:
+    return uuid.uuid4().hex
+
+
+def _since(started: float) -> float:
+    return (time.perf_counter() - started) * 1000.0

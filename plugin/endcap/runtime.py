@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
-from endcap.encoders import TextEncoder
+from endcap.catalog.table import ProductTable
+from endcap.encoders import TextEncoder, open_text_encoder
 from endcap.engines import Engine, WireEngine
+from endcap.errors import EndcapError
+from endcap.events import Event
 from endcap.personalizer import Personalizer
+from endcap.popularity import Popularity
+from endcap.scoring.baseline import BaselineScorer
 from endcap.settings import Settings
+from endcap.stores.events import EventLog
+from endcap.stores.profiles import LogProfiles, ProfileStore
+
+log = logging.getLogger(__name__)
+
+#: Loading the products may take at most this share of the time.
+_MOST_LOADING = 0.05
+#: Seconds between two snapshots of the popularity.
+_SNAPSHOT_S = 60.0
 
 
 @dataclass(slots=True)
@@ -18,16 +36,193 @@ class Runtime:
     engine: Engine
     wire: WireEngine
     encoder: TextEncoder | None
+    log: EventLog
+    profiles: ProfileStore
+    popularity: Popularity
     personalizer: Personalizer
+    upkeep: Upkeep = field(repr=False)
+
+    def record(self, events: Sequence[Event]) -> list[bool]:
+        """Store events; True for each that is new. The shoppers' next search knows of them.
+
+        Raises:
+            LogUnavailable: none was stored.
+        """
+        fresh = self.log.append(events)
+        self.profiles.touched({event.shopper for event, new in zip(events, fresh) if new})
+        return fresh
 
     def close(self) -> None:
-        raise NotImplementedError
+        """Stop the threads and give back files and connections."""
+        self.upkeep.close()
+        self.personalizer.close()
+        self.log.close()
+        self.wire.close()
+        self.engine.close()
 
 
-def open_runtime(settings: Settings) -> Runtime:
-    """Build every part that the settings ask for.
+class Upkeep:
+    """Two threads that keep a process's view of the world fresh: one follows the event log (popularity, and profiles
+    that other processes' events have changed), one reloads the products when the engine's version changes.
+
+    Faults are logged, visible in :attr:`problems`, and tried again at the next turn.
+    """
+
+    def __init__(
+        self, settings: Settings, engine: Engine, log_: EventLog, popularity: Popularity, profiles: ProfileStore,
+        personalizer: Personalizer,
+    ) -> None:  # fmt: skip
+        self._settings = settings
+        self._engine = engine
+        self._log = log_
+        self._popularity = popularity
+        self._profiles = profiles
+        self._personalizer = personalizer
+        self._snapshot = settings.data_dir / "popularity.npz"
+        self._stop = threading.Event()
+        self._caught_up = threading.Event()
+        self._loaded = threading.Event()
+        self._version = ""
+        self.problems: dict[str, str] = {}
+        self._threads = [
+            threading.Thread(target=self._loop, args=arguments, daemon=True, name=f"endcap-{arguments[0]}")
+            for arguments in (
+                ("events", self._follow, settings.tail_interval_s),
+                ("products", self._load, settings.product_refresh_s),
+            )
+        ]
+
+    def start(self) -> None:
+        """Start both threads. Must be called after a process has forked, not before."""
+        for thread in self._threads:
+            thread.start()
+
+    def wait_ready(self, timeout_s: float) -> bool:
+        """True once the products are loaded and the event log is caught up with."""
+        until = time.monotonic() + timeout_s
+        return self._loaded.wait(timeout_s) and self._caught_up.wait(max(0.0, until - time.monotonic()))
+
+    @property
+    def ready(self) -> bool:
+        """See :meth:`wait_ready`."""
+        return self._loaded.is_set() and self._caught_up.is_set()
+
+    def reload(self) -> None:
+        """Load the products now if they have changed; for those who cannot wait for the thread."""
+        self._load()
+
+    def close(self) -> None:
+        """Stop, keeping a snapshot of the popularity for the next start."""
+        self._stop.set()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(timeout=5.0)
+        self._save()
+
+    def _loop(self, name: str, work: Callable[[], float], interval: float) -> None:
+        saved = time.monotonic()
+        while not self._stop.is_set():
+            rest = interval
+            try:
+                rest = max(interval, work())
+                if self.problems.pop(name, None):
+                    log.info("%s: well again", name)
+            except EndcapError as error:
+                if self.problems.get(name) != str(error):
+                    log.warning("%s: %s; trying again", name, error)
+                self.problems[name] = str(error)
+            except Exception as error:
+                log.exception("%s: unexpected; trying again", name)
+                self.problems[name] = f"{type(error).__name__}: {error}"
+            if name == "events" and time.monotonic() - saved > _SNAPSHOT_S:
+                saved = time.monotonic()
+                self._save()
+            self._stop.wait(rest)
+
+    def _follow(self) -> float:
+        if not self._popularity.sequence:
+            self._popularity.restore(self._snapshot, self._log.last_sequence())
+        while not self._stop.is_set():
+            found = self._log.since(self._popularity.sequence)
+            if not len(found):
+                break
+            self._profiles.touched(set(found.shoppers))
+            self._popularity.add(found.keys, found.times, found.actions, int(found.sequence[-1]))
+        self._caught_up.set()
+        return 0.0
+
+    def _load(self) -> float:
+        started = time.monotonic()
+        version = self._engine.version()
+        if version == self._version and self._loaded.is_set():
+            return 0.0
+        self._personalizer.table = ProductTable.collect(self._engine.scan())
+        self._version = version
+        self._loaded.set()
+        return (time.monotonic() - started) / _MOST_LOADING
+
+    def _save(self) -> None:
+        try:
+            self._popularity.save(self._snapshot)
+        except OSError as error:
+            log.warning("the popularity snapshot could not be written: %s", error)
+
+
+def open_engine(settings: Settings) -> Engine:
+    """The engine that the settings ask for."""
+    if settings.engine_url:
+        from endcap.engines.elasticsearch import ElasticsearchEngine
+
+        return ElasticsearchEngine(settings)
+    from endcap.engines.embedded import EmbeddedEngine
+
+    return EmbeddedEngine(settings.data_dir, settings.index)
+
+
+def open_wire(settings: Settings, engine: Engine) -> WireEngine:
+    """What the hook stands in front of: the shop's own engine, or the embedded one."""
+    if settings.engine_url:
+        from endcap.engines.forward import HttpWireEngine
+
+        return HttpWireEngine(settings)
+    from endcap.engines.embedded import EmbeddedEngine
+    from endcap.engines.embedded.wire import EmbeddedWireEngine
+
+    assert isinstance(engine, EmbeddedEngine)
+    return EmbeddedWireEngine(engine)
+
+
+def open_log(settings: Settings) -> EventLog:
+    """The event log that the settings ask for."""
+    return EventLog(settings.database_url) if settings.database_url else EventLog.in_folder(settings.data_dir)
+
+
+def open_runtime(settings: Settings, start: bool = True) -> Runtime:
+    """Build every part that the settings ask for, and start the upkeep unless told otherwise.
 
     Raises:
         ConfigurationError: a part that was asked for is not installed or cannot be set up.
+        LogUnavailable: the event log cannot be opened.
     """
-    raise NotImplementedError
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    engine = open_engine(settings)
+    events = open_log(settings)
+    popularity = Popularity(settings.popularity_half_life_days)
+    profiles = LogProfiles(
+        events,
+        settings.profile_products,
+        settings.profile_recent,
+        settings.half_life_days,
+        settings.profile_cache_mb,
+    )
+    personalizer = Personalizer(
+        BaselineScorer(), profiles, popularity, None, settings.deadline_ms, settings.scoring_threads
+    )
+    upkeep = Upkeep(settings, engine, events, popularity, profiles, personalizer)
+    runtime = Runtime(
+        settings, engine, open_wire(settings, engine), open_text_encoder(settings), events, profiles, popularity,
+        personalizer, upkeep,
+    )  # fmt: skip
+    if start:
+        upkeep.start()
+    return runtime

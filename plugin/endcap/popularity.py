@@ -1,0 +1,101 @@
+"""How much each product is bought and looked at, by everyone: in all, lately, and this week.
+
+Decayed sums are kept as S = Σ w·2^((t - t0) / h), so that they do not depend on the order of events and a read at any
+time is S·2^((t0 - now) / h). In float64 that holds for some 1,000 half-lives after ``t0``: 19 years at one week.
+"""
+
+from __future__ import annotations
+
+import threading
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from endcap.catalog.table import lookup
+from endcap.events import Action
+from endcap.profiles import DAY_S
+
+#: What an action counts; impressions and searches do not.
+_WEIGHTS = np.zeros(256)
+_WEIGHTS[[Action.VIEW, Action.CLICK, Action.CART, Action.PURCHASE, Action.RETURN]] = 0.02, 0.05, 0.2, 1.0, -1.0
+
+_T0 = 1_420_070_400.0  # 2015-01-01: decayed sums stay finite until 2034 and exact for older events too
+_WEEK_DAYS = 7.0
+
+
+class Popularity:
+    """Counts per product key. Writers take a lock; readers use an immutable index and never wait."""
+
+    def __init__(self, half_life_days: float = 30.0) -> None:
+        self._half_lives = np.array([half_life_days, _WEEK_DAYS]) * DAY_S
+        self._lock = threading.Lock()
+        self._sums = np.zeros((0, 3))  # total, recent, week
+        self._slot: dict[int, int] = {}
+        self._index = (np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.int64))
+        self.sequence = 0
+
+    def __len__(self) -> int:
+        return len(self._slot)
+
+    def add(self, keys: np.ndarray, times: np.ndarray, actions: np.ndarray, sequence: int = 0) -> None:
+        """Count a batch of actions: uint64, float64 (seconds since 1970) and uint8, all (m,)."""
+        weights = _WEIGHTS[actions]
+        wanted = weights != 0
+        keys, times, weights = keys[wanted], times[wanted], weights[wanted]
+        with self._lock:
+            unique, inverse = np.unique(keys, return_inverse=True)
+            slots = np.empty(len(unique), dtype=np.int64)
+            before = len(self._slot)
+            for number, key in enumerate(unique.tolist()):
+                slots[number] = self._slot.setdefault(key, len(self._slot))
+            if len(self._slot) > len(self._sums):
+                grown = np.zeros((max(1024, len(self._slot) * 3 // 2), 3))
+                grown[: len(self._sums)] = self._sums
+                self._sums = grown
+            rows = slots[inverse]
+            np.add.at(self._sums[:, 0], rows, weights)
+            for column, half_life in enumerate(self._half_lives, start=1):
+                np.add.at(self._sums[:, column], rows, weights * np.exp2((times - _T0) / half_life))
+            if len(self._slot) != before:
+                known = np.fromiter(self._slot, dtype=np.uint64, count=len(self._slot))
+                order = np.argsort(known)
+                self._index = (known[order], order)
+            self.sequence = max(self.sequence, sequence)
+
+    def read(self, keys: np.ndarray, now: float) -> np.ndarray:
+        """Total, recent and weekly weight of each product; float32 (n, 3), 0 where nothing is known."""
+        sorted_keys, order = self._index
+        slots = lookup(sorted_keys, order, keys)
+        found = self._sums[np.maximum(slots, 0)] if len(self._slot) else np.zeros((len(keys), 3))
+        found = found * (slots >= 0)[:, None]
+        found[:, 1:] *= np.exp2((_T0 - now) / self._half_lives)
+        return np.maximum(found, 0.0).astype(np.float32)
+
+    def save(self, path: Path) -> None:
+        """Write a snapshot; a reader sees the old file or the new one, never half of it."""
+        with self._lock:
+            keys = np.fromiter(self._slot, dtype=np.uint64, count=len(self._slot))
+            sums = self._sums[: len(keys)].copy()
+            sequence = self.sequence
+        partial = path.with_suffix(".partial")
+        with partial.open("wb") as file:
+            np.savez(file, keys=keys, sums=sums, sequence=sequence, half_lives=self._half_lives)
+        partial.replace(path)
+
+    def restore(self, path: Path, newest: int) -> bool:
+        """Take up a snapshot. False, changing nothing, where there is none, it is damaged, has other half-lives, or
+        counts events beyond number ``newest``: those of another log."""
+        try:
+            with np.load(path, allow_pickle=False) as saved:
+                keys, sums, sequence = saved["keys"], saved["sums"], int(saved["sequence"])
+                if sequence > newest or not np.array_equal(saved["half_lives"], self._half_lives) or sums.shape != (len(keys), 3):
+                    return False
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return False
+        with self._lock:
+            self._slot = {key: slot for slot, key in enumerate(keys.tolist())}
+            self._sums, self.sequence = sums, sequence
+            order = np.argsort(keys)
+            self._index = (keys[order], order)
+        return True

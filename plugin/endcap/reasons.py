@@ -1,0 +1,51 @@
+"""Why a product stands where it does, in a few words, from the features that the scorer saw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from endcap.features import INDEX, RankingInputs
+
+MOST_REASONS = 2
+
+
+def reasons(inputs: RankingInputs) -> list[list[str]]:
+    """At most two reasons for each candidate, strongest first; an empty list where nothing sets it apart.
+
+    A reason states a fact about the shopper's own behaviour or the product's sales, never a guess about him.
+    """
+    features, table = inputs.features, inputs.table
+    best_brand = _best(features, "brand_share", 0.3)
+    best_recent = _best(features, "recent_share", 0.6)
+    found: list[list[str]] = []
+    for number, row in enumerate(inputs.rows.tolist()):
+        column = features[number]
+        said: list[str] = []
+        buys = round(float(np.expm1(column[INDEX["own_buys"]])))
+        if buys >= 2:
+            said.append(f"You bought this {'more than 30' if buys > 30 else buys} times")
+        elif buys == 1:
+            said.append("You bought this before")
+        elif column[INDEX["own_any"]]:
+            said.append("You looked at this" if column[INDEX["own_decayed"]] < 0.25 else "You were interested in this")
+        brand = table.brands[table.brand[row]] if row >= 0 and table.brand[row] >= 0 else ""
+        if brand and best_brand[number]:
+            said.append(f"You often choose {brand} here")
+        if column[INDEX["attribute_share"]] > 0.5 and not said:
+            said.append("Like what you usually buy here")
+        if column[INDEX["similarity"]] > 0.6 and not said:
+            said.append("Close to what you like")
+        if best_recent[number]:
+            said.append("Popular now")
+        elif column[INDEX["trend"]] > 0.7 and column[INDEX["recent"]] > 1.5:
+            said.append("Selling faster than usual")
+        found.append(said[:MOST_REASONS])
+    return found
+
+
+def _best(features: np.ndarray, name: str, least: float) -> Sequence[bool]:
+    """Candidates at the least given value and near the largest of this column."""
+    column = features[:, INDEX[name]]
+    return (column >= max(least, 0.8 * float(column.max(initial=0.0)))).tolist()

@@ -1,0 +1,276 @@
+"""The event log: every accepted event once, in order of arrival, behind SQLAlchemy (SQLite by default)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    create_engine,
+    event,
+    func,
+    insert,
+    select,
+)
+from sqlalchemy.exc import SQLAlchemyError
+
+from endcap.catalog.product import product_keys
+from endcap.errors import EndcapError
+from endcap.events import Action, Event
+
+_metadata = MetaData()
+_SEQUENCE = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only for INTEGER
+
+events = Table(
+    "events",
+    _metadata,
+    Column("sequence", _SEQUENCE, primary_key=True, autoincrement=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("time", Float, nullable=False),
+    Column("shopper", String, nullable=False),
+    Column("action", SmallInteger, nullable=False),
+    Column("product", String, nullable=False, default=""),
+    Column("session", String, nullable=False, default=""),
+    Column("query_id", String, nullable=False, default=""),
+    Column("query", String, nullable=False, default=""),
+    Column("position", Integer, nullable=False, default=0),
+    Column("quantity", Float, nullable=False, default=1.0),
+    Column("value", Float, nullable=False, default=0.0),
+    Column("attributes", LargeBinary, nullable=True),
+    Index("events_by_shopper", "shopper", "sequence"),
+)
+
+#: Ids asked for in one statement: below SQLite's limit on variables of old builds.
+_CHUNK = 900
+
+
+class LogUnavailable(EndcapError):
+    """The event log cannot be read or written now. Nothing was acknowledged that is not stored."""
+
+    status = 503
+    kind = "log_unavailable"
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Events as columns, all (n,): sequence int64, keys uint64 (0 for a search), times float64, actions uint8, and the
+    shoppers' ids."""
+
+    sequence: np.ndarray
+    keys: np.ndarray
+    times: np.ndarray
+    actions: np.ndarray
+    shoppers: list[str]
+
+    def __len__(self) -> int:
+        return len(self.sequence)
+
+
+class EventLog:
+    """Thread-safe. Writes are serialised within a process; SQLite serialises them between processes."""
+
+    def __init__(self, url: str) -> None:
+        """Raises LogUnavailable where the database cannot be opened."""
+        self._write_lock = threading.Lock()
+        self._engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+        if self._engine.dialect.name == "sqlite":
+            event.listen(self._engine, "connect", _prepare_sqlite)
+            event.listen(self._engine, "begin", _begin_sqlite)
+        try:
+            _metadata.create_all(self._engine)
+        except SQLAlchemyError as error:
+            raise LogUnavailable(f"cannot open the event log: {error}") from error
+
+    @classmethod
+    def in_folder(cls, data_dir: Path) -> EventLog:
+        """The default log: SQLite in the data folder."""
+        data_dir.mkdir(parents=True, exist_ok=True)
+        return cls(f"sqlite:///{data_dir / 'events.sqlite'}")
+
+    def append(self, batch: Sequence[Event]) -> list[bool]:
+        """Store events; True for each that is new, False for one whose id is there already (in the batch or the log).
+
+        All new ones are durable when this returns.
+
+        Raises:
+            LogUnavailable: none was stored.
+        """
+        with self._write_lock, self._transaction() as connection:
+            known: set[str] = set()
+            ids = [one.id for one in batch]
+            for start in range(0, len(ids), _CHUNK):
+                found = connection.execute(select(events.c.id).where(events.c.id.in_(ids[start : start + _CHUNK])))
+                known.update(row[0] for row in found)
+            fresh: list[bool] = []
+            rows: list[dict[str, Any]] = []
+            for one in batch:
+                new = one.id not in known
+                fresh.append(new)
+                if new:
+                    known.add(one.id)
+                    rows.append(_row(one))
+            if rows:
+                connection.execute(insert(events), rows)
+        return fresh
+
+    def append_many(self, source: Iterable[Event], batch: int = 20_000) -> Iterator[int]:
+        """Store a long stream in batches; yields how many of each batch were new."""
+        waiting: list[Event] = []
+        for one in source:
+            waiting.append(one)
+            if len(waiting) >= batch:
+                yield sum(self.append(waiting))
+                waiting = []
+        if waiting:
+            yield sum(self.append(waiting))
+
+    def last_sequence(self) -> int:
+        """Number of the newest event; 0 where there is none."""
+        with self._transaction(read_only=True) as connection:
+            return int(connection.execute(select(func.max(events.c.sequence))).scalar() or 0)
+
+    def count(self) -> int:
+        """Events in the log."""
+        with self._transaction(read_only=True) as connection:
+            return int(connection.execute(select(func.count()).select_from(events)).scalar() or 0)
+
+    def since(self, sequence: int, limit: int = 50_000) -> Columns:
+        """The next events after ``sequence``, at most ``limit``."""
+        chosen = _columns().where(events.c.sequence > sequence).order_by(events.c.sequence).limit(limit)
+        return self._read(chosen)
+
+    def of_shopper(self, shopper: str, after: int = 0, limit: int = 5_000) -> Columns:
+        """A shopper's latest ``limit`` events that arrived after number ``after``, in order of arrival."""
+        chosen = _columns().where(events.c.shopper == shopper, events.c.sequence > after)
+        found = self._read(chosen.order_by(events.c.sequence.desc()).limit(limit))
+        flipped = slice(None, None, -1)
+        return Columns(
+            found.sequence[flipped],
+            found.keys[flipped],
+            found.times[flipped],
+            found.actions[flipped],
+            found.shoppers[::-1],
+        )
+
+    def history(self, shopper: str, limit: int = 50) -> list[Event]:
+        """A shopper's latest events, newest first."""
+        chosen = select(events).where(events.c.shopper == shopper).order_by(events.c.sequence.desc()).limit(limit)
+        with self._transaction(read_only=True) as connection:
+            return [_event(row._mapping) for row in connection.execute(chosen)]
+
+    def close(self) -> None:
+        """Give back the connections."""
+        self._engine.dispose()
+
+    def _read(self, chosen: Any) -> Columns:
+        with self._transaction(read_only=True) as connection:
+            rows = connection.execute(chosen).all()
+        if not rows:
+            empty = np.empty(0)
+            return Columns(empty.astype(np.int64), empty.astype(np.uint64), empty, empty.astype(np.uint8), [])
+        sequence, products, times, actions, shoppers = zip(*rows)
+        return Columns(
+            np.array(sequence, dtype=np.int64),
+            _keys(list(products)),
+            np.array(times, dtype=np.float64),
+            np.array(actions, dtype=np.uint8),
+            list(shoppers),
+        )
+
+    def _transaction(self, read_only: bool = False) -> _Transaction:
+        return _Transaction(self._engine, read_only)
+
+
+class _Transaction:
+    """A connection with a transaction; database errors come out as LogUnavailable."""
+
+    def __init__(self, engine: Any, read_only: bool) -> None:
+        self._engine = engine
+        self._read_only = read_only
+
+    def __enter__(self) -> Connection:
+        try:
+            self._connection: Connection = self._engine.connect()
+            self._connection.info["read_only"] = self._read_only
+            self._connection.begin()
+        except SQLAlchemyError as error:
+            raise LogUnavailable(f"the event log cannot be reached: {error}") from error
+        return self._connection
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        try:
+            if error is None:
+                self._connection.commit()
+            else:
+                self._connection.rollback()
+        except SQLAlchemyError as failure:
+            raise LogUnavailable(f"the event log could not store this: {failure}") from failure
+        finally:
+            self._connection.close()
+        if isinstance(error, SQLAlchemyError):
+            raise LogUnavailable(f"the event log failed: {error}") from error
+
+
+def _prepare_sqlite(connection: Any, record: Any) -> None:
+    connection.isolation_level = None  # SQLAlchemy's own BEGIN (below) instead of sqlite3's guesses
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A writer takes the lock at once: a deferred one could fail at its first write, after having read.
+    connection.exec_driver_sql("BEGIN" if connection.info.get("read_only") else "BEGIN IMMEDIATE")
+
+
+def _columns() -> Any:
+    return select(events.c.sequence, events.c.product, events.c.time, events.c.action, events.c.shopper)
+
+
+def _keys(products: list[str]) -> np.ndarray:
+    """Keys of the products; 0 for none. Products repeat, so each is hashed once."""
+    unique = {name: number for number, name in enumerate(dict.fromkeys(products))}
+    keys = product_keys(list(unique))
+    if "" in unique:
+        keys[unique[""]] = 0
+    return keys[np.fromiter((unique[name] for name in products), dtype=np.int64, count=len(products))]
+
+
+def _row(one: Event) -> dict[str, Any]:
+    return {
+        "id": one.id,
+        "time": one.time,
+        "shopper": one.shopper,
+        "action": int(one.action),
+        "product": one.product,
+        "session": one.session,
+        "query_id": one.query_id,
+        "query": one.query,
+        "position": one.position,
+        "quantity": one.quantity,
+        "value": one.value,
+        "attributes": orjson.dumps(dict(one.attributes)) if one.attributes else None,
+    }
+
+
+def _event(row: Any) -> Event:
+    fields = {name: row[name] for name in Event.__slots__ if name in row and name not in ("action", "attributes")}
+    attributes = orjson.loads(row["attributes"]) if row["attributes"] else {}
+    return Event(action=Action(row["action"]), attributes=attributes, **fields)

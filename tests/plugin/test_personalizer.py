@@ -1,0 +1,179 @@
+"""The personalizer: the right order, in time, and the engine's order on any fault."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from endcap.catalog import Product, ProductTable
+from endcap.errors import ScorerUnavailable
+from endcap.events import Action, Event
+from endcap.features import RankingInputs
+from endcap.personalizer import Personalizer
+from endcap.popularity import Popularity
+from endcap.scoring.baseline import BaselineScorer
+from endcap.stores.events import EventLog
+from endcap.stores.profiles import LogProfiles
+
+IDS = [f"p{number}" for number in range(6)]
+SCORES = np.linspace(2.0, 1.5, 6, dtype=np.float32)
+TABLE = ProductTable(
+    [Product(one, f"Honey {one}", brand=f"b{number % 2}", categories=("Honey",)) for number, one in enumerate(IDS)]
+)
+
+
+class Shop:
+    """A personalizer over a real log."""
+
+    def __init__(self, folder: Path, deadline_ms: float = 2_000.0) -> None:
+        self.log = EventLog.in_folder(folder)
+        self.profiles = LogProfiles(self.log, 505, 50, 30.0, 8.0)
+        self.personalizer = Personalizer(BaselineScorer(), self.profiles, Popularity(), TABLE, deadline_ms, threads=2)
+        self.number = 0
+
+    def does(self, shopper: str, action: Action, product: str) -> None:
+        self.number += 1
+        self.log.append([Event(f"e{self.number}", time.time(), shopper, action, product)])
+        self.profiles.touched({shopper})
+
+    def order(self, shopper: str) -> list[str]:
+        ranking = self.personalizer.rank(shopper, "honey", IDS, SCORES)
+        assert ranking.degraded == ""
+        assert sorted(ranking.order.tolist()) == list(range(6))
+        return [IDS[place] for place in ranking.order]
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Shop]:
+    made = Shop(tmp_path)
+    yield made
+    made.personalizer.close()
+    made.log.close()
+
+
+def test_a_purchase_moves_the_product_up_in_the_very_next_search(shop: Shop) -> None:
+    assert shop.order("ann")[0] == "p0"
+    shop.does("ann", Action.PURCHASE, "p4")
+    assert shop.order("ann")[0] == "p4"
+    assert shop.order("bob")[0] == "p0", "one shopper's taste is not another's"
+
+
+def test_a_click_counts_less_than_a_purchase(shop: Shop) -> None:
+    shop.does("ann", Action.CLICK, "p2")
+    shop.does("ann", Action.PURCHASE, "p5")
+    order = shop.order("ann")
+    assert order.index("p5") < order.index("p2") < order.index("p1")
+
+
+def test_reasons_state_facts(shop: Shop) -> None:
+    for _ in range(3):
+        shop.does("ann", Action.PURCHASE, "p4")
+    said = dict(zip(IDS, shop.personalizer.reasons("ann", "honey", IDS)))
+    assert said["p4"][0] == "You bought this 3 times"
+    assert "You often choose b0 here" in said["p2"]
+    assert said["p1"] == []
+    assert shop.personalizer.reasons("", "honey", IDS) == [[]] * 6
+
+
+def test_without_a_shopper_the_engines_order_stands(shop: Shop) -> None:
+    ranking = shop.personalizer.rank("", "honey", IDS, SCORES)
+    assert ranking.order.tolist() == list(range(6))
+    assert not ranking.personalized
+    assert ranking.degraded == ""
+
+
+def test_nothing_to_rank(shop: Shop) -> None:
+    assert shop.personalizer.rank("ann", "honey", [], np.empty(0, np.float32)).order.shape == (0,)
+
+
+class Slow:
+    name = "slow"
+
+    def __init__(self) -> None:
+        self.free = threading.Event()
+
+    def score(self, inputs: RankingInputs) -> np.ndarray:
+        self.free.wait(20)
+        return np.zeros(len(inputs.rows), dtype=np.float32)
+
+
+class Broken:
+    name = "broken"
+
+    def __init__(self, fault: Exception | np.ndarray) -> None:
+        self.fault = fault
+
+    def score(self, inputs: RankingInputs) -> np.ndarray:
+        if isinstance(self.fault, Exception):
+            raise self.fault
+        return self.fault
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (ScorerUnavailable("down"), "scorer_unavailable"),
+        (ValueError("a bug"), "internal_error"),
+        (np.full(6, np.nan, dtype=np.float32), "scorer_unavailable"),
+        (np.zeros(5, dtype=np.float32), "scorer_unavailable"),
+    ],
+)
+def test_a_fault_leaves_the_engines_order_and_says_why(shop: Shop, fault: Exception | np.ndarray, reason: str) -> None:
+    shop.personalizer.scorer = Broken(fault)
+    ranking = shop.personalizer.rank("ann", "honey", IDS, SCORES)
+    assert (ranking.degraded, ranking.order.tolist(), ranking.personalized) == (reason, list(range(6)), False)
+    shop.personalizer.scorer = BaselineScorer()
+    assert shop.personalizer.rank("ann", "honey", IDS, SCORES).degraded == ""
+
+
+def test_a_hanging_scorer_costs_no_more_than_the_deadline_and_heals(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, deadline_ms=50)
+    slow = Slow()
+    shop.personalizer.scorer = slow
+    answers = [shop.personalizer.rank("ann", "honey", IDS, SCORES).degraded for _ in range(4)]
+    assert answers == ["deadline", "deadline", "busy", "busy"], "two threads hang, further searches do not queue up"
+    slow.free.set()
+    shop.personalizer.scorer = BaselineScorer()
+    until = time.monotonic() + 20
+    while (answer := shop.personalizer.rank("ann", "honey", IDS, SCORES).degraded) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert answer == ""
+    shop.personalizer.close()
+
+
+def test_before_the_products_are_loaded(shop: Shop) -> None:
+    shop.personalizer.table = None
+    assert shop.personalizer.rank("ann", "honey", IDS, SCORES).degraded == "warming_up"
+
+
+def test_a_log_that_cannot_be_read_degrades_the_search(shop: Shop, tmp_path: Path) -> None:
+    shop.log.close()
+    with (tmp_path / "events.sqlite").open("r+b") as file:
+        file.write(b"not a database at all" * 10)
+    for name in ("events.sqlite-wal", "events.sqlite-shm"):
+        (tmp_path / name).unlink(missing_ok=True)
+    ranking = shop.personalizer.rank("new shopper", "honey", IDS, SCORES)
+    assert (ranking.degraded, ranking.order.tolist()) == ("log_unavailable", list(range(6)))
+
+
+def test_the_cache_of_profiles_is_bounded_and_refills_from_the_log(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    small = LogProfiles(shop.log, 505, 50, 30.0, memory_mb=0.001)
+    shop.does("shopper 0", Action.PURCHASE, "p4")
+    for number in range(100):
+        small.get(f"shopper {number}")
+    assert len(small) <= 16
+    assert small.get("shopper 0").buys().tolist() == [1.0]
+
+
+def test_events_of_another_process_arrive_once(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    other = LogProfiles(EventLog.in_folder(tmp_path), 505, 50, 30.0, 8.0)
+    shop.does("ann", Action.PURCHASE, "p4")
+    assert other.get("ann").buys().tolist() == [1.0]
+    shop.does("ann", Action.PURCHASE, "p4")
+    for _ in range(3):
+        other.touched({"ann"})
+        assert other.get("ann").buys().tolist() == [2.0]

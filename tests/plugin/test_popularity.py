@@ -1,0 +1,67 @@
+"""Popularity: sums that decay, survive a restart and never half-load."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from endcap.catalog.product import product_keys
+from endcap.events import Action
+from endcap.popularity import Popularity
+from endcap.profiles import DAY_S
+
+NOW = 1_750_000_000.0
+
+
+def counted(**purchases: list[float]) -> Popularity:
+    popularity = Popularity(half_life_days=30)
+    for product, ages in purchases.items():
+        times = NOW - DAY_S * np.array(ages)
+        popularity.add(
+            np.repeat(product_keys([product]), len(ages)), times, np.full(len(ages), Action.PURCHASE, np.uint8), 7
+        )
+    return popularity
+
+
+def test_old_sales_count_in_all_but_hardly_lately() -> None:
+    popularity = counted(old=[300.0] * 4, new=[1.0])
+    old, new, unknown = popularity.read(product_keys(["old", "new", "never"]), NOW)
+    assert (old[0], new[0]) == (4.0, 1.0)
+    assert old[1] == pytest.approx(4 * 2**-10, rel=1e-4)
+    assert new[1] > 100 * old[1]
+    assert not unknown.any()
+
+
+def test_returns_take_back_and_never_go_below_zero() -> None:
+    popularity = counted(milk=[1.0])
+    key = product_keys(["milk"])
+    for _ in range(3):
+        popularity.add(key, np.array([NOW]), np.array([Action.RETURN], dtype=np.uint8))
+    assert (popularity.read(key, NOW) == 0).all()
+
+
+def test_reading_an_empty_one() -> None:
+    assert (Popularity().read(product_keys(["milk"]), NOW) == 0).all()
+
+
+def test_a_snapshot_restores_everything(tmp_path: Path) -> None:
+    first, second = counted(milk=[1.0, 2.0], tea=[40.0]), Popularity(half_life_days=30)
+    first.save(tmp_path / "popularity.npz")
+    assert second.restore(tmp_path / "popularity.npz", newest=7)
+    keys = product_keys(["tea", "milk"])
+    np.testing.assert_array_equal(first.read(keys, NOW), second.read(keys, NOW))
+    assert second.sequence == 7
+    second.add(product_keys(["new"]), np.array([NOW]), np.array([Action.PURCHASE], dtype=np.uint8))
+    assert second.read(product_keys(["new"]), NOW)[0, 0] == 1.0
+
+
+@pytest.mark.parametrize("damage", ["missing", "half", "other half-life", "other log"])
+def test_a_snapshot_that_does_not_fit_is_left_alone(tmp_path: Path, damage: str) -> None:
+    file = tmp_path / "popularity.npz"
+    counted(milk=[1.0]).save(file)
+    if damage == "missing":
+        file.unlink()
+    elif damage == "half":
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    fresh = Popularity(half_life_days=10 if damage == "other half-life" else 30)
+    assert not fresh.restore(file, newest=6 if damage == "other log" else 7)
+    assert len(fresh) == 0

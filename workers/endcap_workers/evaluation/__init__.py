@@ -1,0 +1,1 @@
+"""Judgements on real data: each module is one protocol, printed by ``endcap evaluate NAME``."""

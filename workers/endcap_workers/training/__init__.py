@@ -1,0 +1,1 @@
+"""Training: each module fits one kind of model."""
