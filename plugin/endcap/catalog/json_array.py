@@ -48,6 +48,8 @@ def elements(stream: IO[str], max_length: int) -> Iterator[tuple[int, Any]]:
             element, end = decode(buffer, at)
             # A number at the very end may go on in the next chunk.
             whole = end < len(buffer) or ended
+        except RecursionError:
+            raise ValueError(f"line {line} is nested too deeply") from None
         except ValueError as error:
             if ended or len(buffer) - at > max_length:
                 raise ValueError(f"line {line}: {getattr(error, 'msg', error)}") from None

@@ -26,6 +26,7 @@ from endcap.errors import ConfigurationError, InvalidInput
 
 #: Largest row (characters), and largest CSV field. Far above any product's, far below what hurts.
 MAX_ROW = 4_000_000
+_MAX_DEPTH = 32
 _SNIFF = 64 * 1024
 _PARQUET_BATCH = 1_000
 
@@ -154,7 +155,7 @@ class CatalogFile:
             except orjson.JSONDecodeError:
                 try:
                     values = json.loads(self._decode(text))  # knows NaN, and text that is not UTF-8
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     self._reject(Reject(self.name, line, f"not JSON: {error}", excerpt(text)))
                     continue
             yield from self._checked(line, values)
@@ -171,10 +172,12 @@ class CatalogFile:
             raise _Incomplete from None
 
     def _checked(self, line: int, values: Any) -> Iterator[Row]:
-        if isinstance(values, dict):
-            yield Row(line, values)
-        else:
+        if not isinstance(values, dict):
             self._reject(Reject(self.name, line, "the row is not a JSON object", excerpt(values)))
+        elif _deeper_than(values, _MAX_DEPTH):
+            self._reject(Reject(self.name, line, f"the row is nested deeper than {_MAX_DEPTH} levels"))
+        else:
+            yield Row(line, values)
 
     def _lines(self, raw: IO[bytes]) -> Iterator[bytes]:
         """Lines with their ends, without a byte order mark; of one longer than :data:`MAX_ROW` the beginning only."""
@@ -246,7 +249,7 @@ class CatalogFile:
                 for values in batch.to_pylist():
                     line += 1
                     self._last_line = line
-                    yield Row(line, values)
+                    yield from self._checked(line, values)
         except ArrowException as error:
             self._broken(f"the Parquet file is damaged: {str(error).splitlines()[0][:200]}")
             raise _Incomplete from None
@@ -261,6 +264,13 @@ _EXTENSIONS = {
     "csv": {".csv", ".tsv", ".txt"},
     "parquet": {".parquet", ".pq"},
 }
+
+
+def _deeper_than(value: Any, levels: int) -> bool:
+    if not isinstance(value, (dict, list)):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return not levels or any(_deeper_than(one, levels - 1) for one in inner if isinstance(one, (dict, list)))
 
 
 def _delimiter(head: str) -> str:

@@ -29,7 +29,7 @@ _NAMES: Mapping[str, str] = {
     "actual_price msrp rrp amount cost",
     "stock": "stock stock_quantity quantity_in_stock quantity qty stock_qty inventory inventory_quantity stock_level "
     "in_stock is_in_stock instock availability available is_available stock_status on_hand units_available",
-    "image": "image image_url image_link image_src main_image primary_image img img_url imgurl images image_urls "
+    "image": "image image_url im_url image_link image_src main_image primary_image img img_url imgurl images image_urls "
     "picture picture_url pictures photo photo_url photos image_1 image1 thumbnail thumbnail_url thumb img_500x500",
     "url": "url link page_url permalink href canonical_url page_link detail_url web_url deeplink",
 }
@@ -44,7 +44,7 @@ _LEVELS = (
     "subcategory",
     "sub_sub_category",
 )
-_PREFIX = re.compile(r"^(?:products?|items?|articles?|prod|goods|offer|variant)_(?=.)")
+_PREFIX = re.compile(r"^(?:g_)?(?:(?:products?|items?|articles?|prod|goods|offer|variant)_)?(?=.)")
 _NUMBERED = re.compile(r"(?:cat|category|categories|level|category_level|lvl|hierarchy)_?(\d{1,2})(?:_name)?")
 _IMAGE_LIKE = re.compile(r"(?:img|image|picture|photo|thumb)")
 

@@ -35,6 +35,7 @@ MAX_ATTRIBUTE_TEXT = 1_000
 MAX_ATTRIBUTE_LIST = 100
 
 _CSV_NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,9})(?:\.\d+)?")
+_PLAIN_NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 _CSV_BOOLEAN = frozenset({"true", "false"})
 
 
@@ -172,6 +173,8 @@ class RowReader:
                 self.notices[f"attribute {field} left out where it is not true or false"] += 1
             return word
         try:
+            if isinstance(value, str) and not _PLAIN_NUMBER.fullmatch(value.strip()):
+                raise Unusable("a unit, perhaps: 5 kg is not 5")
             number = to_number(json_scalar(value))
         except Unusable:
             if not (isinstance(value, float) and math.isnan(value)):

@@ -24,9 +24,8 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _TAG = re.compile(r"<(script|style)\b.*?</\1\s*>|<!--.*?-->|</?[a-zA-Z][^<>]{0,1000}>", re.DOTALL | re.IGNORECASE)
 _LINK_KEYS = ("url", "src", "link", "hi_res", "large", "thumb")
 _SPACES = re.compile(r"\s+")
-_CURRENCY = re.compile(
-    r"^(?:[A-Za-z]{1,4}\.?|[^\w\s.,+-]{1,3})?\s*|\s*(?:[A-Za-z]{1,4}\.?|[^\w\s.,+-]{1,3}|,-+|\.-+)?$"
-)
+_SIGN = r"[A-Za-z]{1,4}(?:\.|[^\w\s.,+-])?|[^\w\s.,+-]{1,3}"
+_CURRENCY = re.compile(rf"^(?:{_SIGN})?\s*|\s*(?:{_SIGN}|,-+|\.-+)?$")
 _PLAIN = re.compile(r"[+-]?\d*\.?\d+(?:[eE][+-]?\d+)?")
 _GROUPED = re.compile(r"[+-]?\d{1,3}(?:(?P<sep>[.,])\d{3})(?:(?P=sep)\d{3})*")
 
@@ -63,7 +62,7 @@ def to_id(value: Any) -> str:
         raise Unusable("the id is missing")
     if len(text.encode()) > MAX_ID_BYTES:
         raise Unusable(f"the id is longer than {MAX_ID_BYTES} bytes")
-    if _CONTROL.search(text):
+    if any(ord(character) < 32 or ord(character) == 127 for character in text):
         raise Unusable("the id holds a control character")
     return text
 
