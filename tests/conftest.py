@@ -6,13 +6,22 @@ from collections import defaultdict
 
 import pytest
 
-from tests.services.fixtures import chromium, elasticsearch, opensearch, postgres, redis, shared_dir
+from tests.services.fixtures import (
+    chromium,
+    elasticsearch,
+    opensearch,
+    postgres,
+    redis,
+    secured_elasticsearch,
+    shared_dir,
+)
 
-__all__ = ["chromium", "elasticsearch", "opensearch", "postgres", "redis", "shared_dir"]
+__all__ = ["chromium", "elasticsearch", "opensearch", "postgres", "redis", "secured_elasticsearch", "shared_dir"]
 
 #: Fixture -> marker that a test gets for using it, so that `-m "not elasticsearch"` needs no care in the tests.
 MARKERS = {
     "elasticsearch": "elasticsearch",
+    "secured_elasticsearch": "elasticsearch",
     "opensearch": "opensearch",
     "redis": "redis",
     "postgres": "postgres",

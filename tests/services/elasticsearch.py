@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import shutil
+import socket
+import subprocess
 import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.services.places import java_home, made_once, maven_repository
@@ -36,8 +42,11 @@ def distribution() -> Path:
     return made_once(f"elasticsearch-{VERSION}", unpack) / f"elasticsearch-{VERSION}"
 
 
-def start(port: int | None = None, **settings: str) -> tuple[Server, str]:
-    """Start a node of its own; gives the server and its URL. ``settings`` go to elasticsearch.yml, ``__`` for dots."""
+def start(port: int | None = None, prepare: Callable[[Path], Mapping[str, str]] = lambda _: {}) -> tuple[Server, str]:
+    """Start a node of its own; gives the server and its URL.
+
+    ``prepare`` gets the folder of the configuration, may add files to it, and gives lines for elasticsearch.yml.
+    """
     home, java = distribution(), java_home(17)
     server = Server("elasticsearch", service_user("nobody", "elasticsearch"))
     try:
@@ -56,7 +65,7 @@ def start(port: int | None = None, **settings: str) -> tuple[Server, str]:
             "cluster.routing.allocation.disk.threshold_enabled": "false",
             "xpack.security.enabled": "false",
             "xpack.ml.enabled": "false",
-            **{key.replace("__", "."): value for key, value in settings.items()},
+            **prepare(config),
         }
         (config / "elasticsearch.yml").write_text("".join(f"{key}: {value}\n" for key, value in values.items()))
         server.own(config)
@@ -64,7 +73,7 @@ def start(port: int | None = None, **settings: str) -> tuple[Server, str]:
         scratch.mkdir()
         server.own(scratch)
         secured = values["xpack.security.enabled"] == "true"
-        url = f"http://127.0.0.1:{port}"
+        url = f"{'https' if secured else 'http'}://127.0.0.1:{port}"
         ready = f"{url}/_cluster/health?wait_for_status=yellow&timeout=1s"
         server.start(
             [str(home / "bin" / "elasticsearch")],
@@ -85,10 +94,45 @@ def start(port: int | None = None, **settings: str) -> tuple[Server, str]:
     return server, url
 
 
+@dataclass(frozen=True, slots=True)
+class Secured:
+    """A node with security: its URL (https), the CA file of its certificate, a superuser's name and password."""
+
+    url: str
+    ca_file: str
+    username: str
+    password: str
+
+
+def start_secured(folder: Path) -> tuple[Server, Secured]:
+    """Start a node that wants TLS and a password. Its certificate is made in ``folder``."""
+    username, password = "endcap", "a long p:ssword"
+    store, certificate = folder / "http.p12", folder / "ca.pem"
+    keytool = [str(java_home(17) / "bin" / "keytool"), "-keystore", str(store), "-storepass", password]
+    make = ["-genkeypair", "-alias", "http", "-keyalg", "EC", "-dname", "CN=tests", "-ext", "san=ip:127.0.0.1"]
+    subprocess.run([*keytool, *make, "-storetype", "PKCS12", "-validity", "30"], check=True, capture_output=True)
+    export = ["-exportcert", "-rfc", "-alias", "http", "-file", str(certificate)]
+    subprocess.run([*keytool, *export], check=True, capture_output=True)
+
+    def prepare(config: Path) -> dict[str, str]:
+        shutil.copy(store, config / store.name)
+        digest = base64.b64encode(hashlib.sha1(password.encode()).digest()).decode()
+        (config / "users").write_text(f"{username}:{{SHA}}{digest}\n")
+        (config / "users_roles").write_text(f"superuser:{username}\n")
+        return {
+            "xpack.security.enabled": "true",
+            "xpack.security.transport.ssl.enabled": "false",
+            "xpack.security.http.ssl.enabled": "true",
+            "xpack.security.http.ssl.keystore.path": store.name,
+            "xpack.security.http.ssl.keystore.password": password,
+        }
+
+    server, url = start(prepare=prepare)
+    return server, Secured(url, str(certificate), username, password)
+
+
 def listening(port: int) -> bool:
     """Whether anything accepts connections there."""
-    import socket
-
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("127.0.0.1", port)) == 0

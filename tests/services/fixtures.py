@@ -55,6 +55,20 @@ def elasticsearch() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def secured_elasticsearch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[elasticsearch_service.Secured]:
+    """A second real Elasticsearch, with TLS and passwords."""
+    try:
+        server, secured = elasticsearch_service.start_secured(tmp_path_factory.mktemp("secured"))
+    except ServiceMissing as reason:
+        missing(f"elasticsearch: {reason}")
+        return
+    try:
+        yield secured
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
 def opensearch() -> Iterator[str]:
     """URL of a real OpenSearch 3.8, with analyzers and Painless, without the kNN plugin."""
     yield from _serve("opensearch", opensearch_service.start)
