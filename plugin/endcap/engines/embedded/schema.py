@@ -8,6 +8,7 @@ sorting. ``source``, ``digest`` and ``vector`` are stored only: the index is the
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import unicodedata
@@ -147,7 +148,7 @@ def units(text: str) -> list[tuple[str, ...]]:
 
 
 def _pairs(run: Sequence[str]) -> Iterable[tuple[str, ...]]:
-    return zip(run, run[1:], strict=False) if len(run) > 1 else [tuple(run)] if run else []
+    return itertools.pairwise(run) if len(run) > 1 else [tuple(run)] if run else []
 
 
 def attribute_path(name: str) -> str:

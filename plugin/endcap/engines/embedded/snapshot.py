@@ -13,7 +13,16 @@ import numpy as np
 import orjson
 import tantivy
 
-from endcap.engines.embedded.schema import DIGEST, FORMAT, ID, SEQ, SOURCE, VECTOR_BYTES, build_schema
+from endcap.engines.embedded.schema import (
+    DIGEST,
+    FORMAT,
+    ID,
+    SEQ,
+    SOURCE,
+    VECTOR_BYTES,
+    build_schema,
+    register_analyzers,
+)
 from endcap.engines.embedded.vectors import VectorTable
 from endcap.errors import EngineError
 
@@ -81,13 +90,13 @@ class Snapshot:
 
     def document(self, address: tantivy.DocAddress) -> dict[str, Any]:
         """The stored document, as :meth:`Product.to_document` made it."""
-        return orjson.loads(self.searcher.doc(address).get_first(SOURCE))
+        return orjson.loads(self.searcher.doc(address).get_first(SOURCE) or b"{}")
 
     def stored(self, address: tantivy.DocAddress) -> tuple[dict[str, Any], str, bytes]:
         """Document, text digest ('' if none) and the vector's float16 bytes (b'' if none)."""
         found = self.searcher.doc(address)
         digest = found.get_first(DIGEST) or b""
-        return orjson.loads(found.get_first(SOURCE)), digest.decode(), found.get_first(VECTOR_BYTES) or b""
+        return orjson.loads(found.get_first(SOURCE) or b"{}"), digest.decode(), found.get_first(VECTOR_BYTES) or b""
 
     def id_of(self, address: tantivy.DocAddress) -> str:
         return str(self.searcher.doc(address).get_first(ID))
@@ -140,8 +149,6 @@ def load(folder: Path, name: str, previous: Snapshot | None) -> Snapshot:
         FileNotFoundError: the folder went away meanwhile (a rebuild replaced it).
         EngineError: the folder cannot be read.
     """
-    from endcap.engines.embedded.schema import register_analyzers
-
     if previous is not None and previous.folder != folder:
         previous = None
     meta = json.loads((folder / "meta.json").read_text())
@@ -210,7 +217,7 @@ def _columns(
     blobs: list[bytes] = []
     for _, address in hits[first:]:
         found = searcher.doc(address)
-        ids.append(found.get_first(ID))
+        ids.append(str(found.get_first(ID)))
         blobs.append(found.get_first(VECTOR_BYTES) or b"")
     if vectors is not None:
         vectors = vectors.extended(blobs)

@@ -77,10 +77,7 @@ class VectorTable:
         """
         allowed = allowed & self.present
         rows = np.flatnonzero(allowed)
-        if 4 * len(rows) < self._rows:
-            scores = self._scores(vector, rows)
-        else:
-            scores = self._scores(vector, None)[rows]
+        scores = self._scores(vector, rows) if 4 * len(rows) < self._rows else self._scores(vector, None)[rows]
         if k < len(rows):
             best = np.argpartition(-scores, k - 1)[:k]
             # Everything as good as the last one, so that which of them stays does not depend on chance.

@@ -17,7 +17,7 @@ from endcap.errors import EngineError
 
 MAX_ID = 512
 _HEAP_BYTES = 64_000_000
-_CHANGEABLE = frozenset(one.name for one in fields(Product)) - {"id"} | {"category"}
+_CHANGEABLE = frozenset(one.name for one in fields(Product)) - {"id", "categories"} | {"category"}
 
 #: Document, text digest and the vector's float16 bytes; None: deleted.
 Pending: TypeAlias = "tuple[dict[str, Any], str, bytes] | None"
@@ -135,9 +135,9 @@ def checked(product: Product) -> Product:
 
 
 def changed(product: Product, changes: Mapping[str, Any]) -> Product:
-    """A product with some fields changed. None takes a field (or an attribute) away; attributes are merged.
+    """A product with some fields of its document changed, as :meth:`Engine.update` says.
 
-    A category comes as ``categories`` (the path) or as ``category`` (as documents have it: "A > B", or every prefix).
+    ``category`` is the leaf's whole path ("A > B") or, as documents have it, every prefix.
 
     Raises:
         TypeError, ValueError: there is no such field, or it cannot be changed.
@@ -153,8 +153,6 @@ def changed(product: Product, changes: Mapping[str, Any]) -> Product:
         elif name == "category":
             leaf = value if isinstance(value, str) else max(value or [], key=len, default="")
             values["categories"] = tuple(leaf.split(PATH_SEPARATOR)) if leaf else ()
-        elif name == "categories":
-            values[name] = tuple(value or ())
         elif name != "id":
             values[name] = "" if value is None and name not in ("price", "stock") else value
     return replace(product, **values)

@@ -1,0 +1,154 @@
+"""From the words of a search to full-text queries, from the strictest reading to the loosest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import tantivy
+
+from endcap.engines.embedded.schema import TEXT_FIELDS, build_schema, stem, terms, units
+from endcap.engines.embedded.spelling import Vocabulary
+
+Query = tantivy.Query
+MUST, SHOULD = tantivy.Occur.Must, tantivy.Occur.Should
+
+#: Text field -> weights of a whole word and of a stem in it. Title before brand and category before the rest.
+WEIGHTS: Mapping[str, tuple[float, float]] = {
+    "title": (4.0, 3.0),
+    "brand": (2.5, 0.0),
+    "category": (2.0, 1.5),
+    "description": (1.0, 0.8),
+    "attributes": (0.8, 0.0),
+}
+#: Of the other fields that hold a word, so much of the score counts beside the best field.
+_TIE = 0.2
+_PHRASE = {"title": 3.0, "title_stem": 1.5, "category_words": 1.0, "description": 0.5}
+#: What a word weighs that is one or two letters off, or only begins like what was asked.
+_TYPO = (1.0, 0.6, 0.35)
+_COMPLETION = 0.3
+
+#: Words beyond these are not looked at: nobody types them, and they would make a search slow.
+MAX_UNITS = 32
+_MAX_PHRASE = 12
+
+
+@dataclass(slots=True)
+class Reading:
+    """One way to read what was typed. ``words`` are the whole words that it matches, for highlighting."""
+
+    query: tantivy.Query
+    words: set[str] = field(default_factory=set)
+
+
+class Words:
+    """The words of one search.
+
+    A *unit* is a word, or a pair of neighbouring characters in scripts without spaces.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.units = units(text)[:MAX_UNITS]
+        self._terms = terms(text)[:MAX_UNITS]
+        self.plain = [unit[0] for unit in self.units if len(unit) == 1]
+
+    def readings(self, vocabulary: Vocabulary, fuzzy: bool) -> Iterator[Reading]:
+        """All words; all words with the unknown ones corrected or completed; with any word corrected; some words."""
+        yield self._all({})
+        corrected: dict[str, list[tuple[str, float]]] = {}
+        if fuzzy:
+            corrected = self._alternatives(vocabulary, unknown_only=True)
+            if corrected:
+                yield self._all(corrected)
+            every = self._alternatives(vocabulary, unknown_only=False)
+            if every.keys() != corrected.keys():
+                yield self._all(every)
+        if len(self.units) > 1:
+            half = (len(self.units) + 1) // 2
+            yield self._some(corrected, half)
+            if half > 1:
+                yield self._some(corrected, 1)
+
+    def strict(self) -> tantivy.Query:
+        """All words as they were typed."""
+        return self._all({}).query
+
+    def _alternatives(self, vocabulary: Vocabulary, unknown_only: bool) -> dict[str, list[tuple[str, float]]]:
+        found = {}
+        for word in self.plain:
+            if unknown_only and vocabulary.knows(word):
+                continue
+            others = [(other, _TYPO[distance]) for other, distance in vocabulary.similar(word)]
+            if word == self._terms[-1]:
+                near = {other for other, _ in others}
+                others += [(other, _COMPLETION) for other in vocabulary.completions(word) if other not in near]
+            if others:
+                found[word] = others
+        return found
+
+    def _all(self, alternatives: Mapping[str, Sequence[tuple[str, float]]]) -> Reading:
+        parts = [(MUST, self._unit(unit, alternatives)) for unit in self.units]
+        return self._reading([*parts, *self._phrases()], alternatives)
+
+    def _some(self, alternatives: Mapping[str, Sequence[tuple[str, float]]], at_least: int) -> Reading:
+        some = Query.boolean_query(
+            [(SHOULD, self._unit(unit, alternatives)) for unit in self.units], minimum_number_should_match=at_least
+        )
+        return self._reading([(MUST, some), *self._phrases()], alternatives)
+
+    def _reading(
+        self,
+        parts: list[tuple[tantivy.Occur, tantivy.Query]],
+        alternatives: Mapping[str, Sequence[tuple[str, float]]],
+    ) -> Reading:
+        words = {word for unit in self.units for word in unit}
+        words.update(other for others in alternatives.values() for other, _ in others)
+        return Reading(Query.boolean_query(parts), words)
+
+    def _unit(self, unit: tuple[str, ...], alternatives: Mapping[str, Sequence[tuple[str, float]]]) -> tantivy.Query:
+        if len(unit) > 1:
+            return pair_query(unit)
+        others = alternatives.get(unit[0], ())
+        if not others:
+            return word_query(unit[0])
+        either = [word_query(unit[0])]
+        either += [Query.boost_query(word_query(other), weight) for other, weight in others]
+        return Query.disjunction_max_query(either)
+
+    def _phrases(self) -> list[tuple[tantivy.Occur, tantivy.Query]]:
+        """The words next to each other, as they were typed, are worth more."""
+        if not 2 <= len(self._terms) <= _MAX_PHRASE:
+            return []
+        stems = [stem(one) for one in self._terms]
+        schema = build_schema()
+        return [
+            (
+                SHOULD,
+                Query.boost_query(
+                    Query.phrase_query(schema, name, list(stems if name.endswith("_stem") else self._terms)), weight
+                ),
+            )
+            for name, weight in _PHRASE.items()
+        ]
+
+
+def word_query(word: str) -> tantivy.Query:
+    """A word in any text field, the best of them deciding."""
+    schema = build_schema()
+    parts = []
+    for name, (whole, stemmed) in WEIGHTS.items():
+        words, stems = TEXT_FIELDS[name]
+        parts.append(Query.boost_query(Query.term_query(schema, words, word, "freq"), whole))
+        if stems and stemmed:
+            parts.append(Query.boost_query(Query.term_query(schema, stems, stem(word), "freq"), stemmed))
+    return Query.disjunction_max_query(parts, tie_breaker=_TIE)
+
+
+def pair_query(pair: tuple[str, ...]) -> tantivy.Query:
+    """Neighbouring characters in any text field, the best of them deciding."""
+    schema = build_schema()
+    parts = [
+        Query.boost_query(Query.phrase_query(schema, TEXT_FIELDS[name][0], list(pair)), whole)
+        for name, (whole, _) in WEIGHTS.items()
+    ]
+    return Query.disjunction_max_query(parts, tie_breaker=_TIE)

@@ -1,0 +1,104 @@
+"""Endcap's own keyword search over a snapshot."""
+
+from __future__ import annotations
+
+import tantivy
+
+from endcap.engines.base import Hit, SearchRequest, SearchResponse
+from endcap.engines.embedded.facets import facets
+from endcap.engines.embedded.highlight import Highlighter
+from endcap.engines.embedded.query import MUST, Query, Reading, Words
+from endcap.engines.embedded.ranking import SORTS, Ranked, count, top
+from endcap.engines.embedded.schema import filter_query, normalize, terms, words_analyzer
+from endcap.engines.embedded.snapshot import Snapshot
+from endcap.engines.embedded.spelling import Vocabulary
+from endcap.errors import InvalidInput
+
+#: A spelling is suggested only where so few products hold what was typed.
+_FEW = 3
+MAX_DEPTH = 1_000_000
+
+
+def search(snapshot: Snapshot, request: SearchRequest) -> SearchResponse:
+    """See :meth:`Engine.search`.
+
+    The strictest reading of the words that any product answers is the one that counts; filters narrow it down and
+    never loosen it.
+
+    Raises:
+        InvalidInput: a filter, facet, sort or page that cannot be answered.
+    """
+    if request.sort != "relevance" and request.sort not in SORTS:
+        raise InvalidInput(f"sort {request.sort!r}: use relevance, {', '.join(SORTS)}")
+    if request.offset < 0 or request.size < 0 or request.offset + request.size > MAX_DEPTH:
+        raise InvalidInput(f"offset {request.offset} and size {request.size}: use 0 to {MAX_DEPTH} in all")
+    filters = [(MUST, Query.const_score_query(filter_query(snapshot.index, one), 0.0)) for one in request.filters]
+    words = Words(request.text)
+    vocabulary = Vocabulary.of(snapshot)
+    suggestion = ""
+    if not request.text.strip():
+        reading = Reading(Query.all_query())
+    elif not words.units:
+        reading = Reading(Query.empty_query())
+    else:
+        reading, suggestion = _read(snapshot, words, vocabulary, request)
+    query = Query.boolean_query([(MUST, reading.query), *filters]) if filters else reading.query
+    field, order = SORTS.get(request.sort, (None, tantivy.Order.Desc))
+    total, ranked = top(snapshot, query, request.offset, request.size, field, order)
+    highlighter = Highlighter(words, reading.words) if request.highlight and words.units else None
+    return SearchResponse(
+        total=total,
+        hits=_hits(snapshot, ranked, request, highlighter),
+        facets=facets(snapshot, query, request.facets) if request.facets else {},
+        suggestion=suggestion,
+    )
+
+
+def _read(snapshot: Snapshot, words: Words, vocabulary: Vocabulary, request: SearchRequest) -> tuple[Reading, str]:
+    """The strictest reading that finds anything, and the corrected spelling where it finds more."""
+    suggestion = ""
+    last = Reading(Query.empty_query())
+    for at, reading in enumerate(words.readings(vocabulary, request.fuzzy)):
+        total = count(snapshot, reading.query)
+        if at == 0 and total <= _FEW:
+            suggestion = _suggestion(snapshot, vocabulary, request.text, total)
+        if total:
+            return reading, suggestion
+        last = reading
+    return last, suggestion
+
+
+def _suggestion(snapshot: Snapshot, vocabulary: Vocabulary, text: str, total: int) -> str:
+    text = normalize(text)
+    made, at = [], 0
+    for token in words_analyzer().pre_tokenize(text).tokens:
+        # A word that is as rare as the mistake itself is no correction.
+        own = vocabulary.frequency(token.text)
+        better = [other for other, _ in vocabulary.similar(token.text) if vocabulary.frequency(other) > 3 * own]
+        made += [text[at : token.char_offset_from], better[0] if better and own <= _FEW else None]
+        if made[-1] is None:
+            made[-1] = text[token.char_offset_from : token.char_offset_to]
+        at = token.char_offset_to
+    made.append(text[at:])
+    corrected = "".join(one or "" for one in made)
+    if terms(corrected) == terms(text):
+        return ""
+    return corrected if count(snapshot, Words(corrected).strict()) > total else ""
+
+
+def _hits(
+    snapshot: Snapshot, ranked: list[Ranked], request: SearchRequest, highlighter: Highlighter | None
+) -> list[Hit]:
+    ids = snapshot.ids_of([address for _, address in ranked])
+    hits = []
+    for product_id, (key, address) in zip(ids, ranked, strict=True):
+        document = snapshot.document(address) if request.documents or highlighter else None
+        hits.append(
+            Hit(
+                id=product_id,
+                score=float(key) if request.sort == "relevance" else 0.0,
+                document=document if request.documents else None,
+                highlights=highlighter.fragments(document) if highlighter and document else {},
+            )
+        )
+    return hits
