@@ -189,7 +189,7 @@ def open_wire(settings: Settings, engine: Engine) -> WireEngine:
     from endcap.engines.embedded.wire import EmbeddedWireEngine
 
     assert isinstance(engine, EmbeddedEngine)
-    return EmbeddedWireEngine(engine)
+    return EmbeddedWireEngine(engine, settings.index)
 
 
 def open_log(settings: Settings) -> EventLog:

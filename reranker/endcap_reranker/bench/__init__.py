@@ -1,0 +1,1 @@
+"""Measurements of the running server; each is printed by ``endcap bench NAME``."""
