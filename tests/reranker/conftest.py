@@ -16,7 +16,7 @@ def shop_engine(elasticsearch: str) -> str:
     return elasticsearch
 
 
-@pytest.fixture
-def shop(shop_engine: str) -> Shop:
-    """The hook over it: window 50, an order by hash, one phase."""
-    return Shop(shop_engine, searchable_indices=["shop", "articles"])
+@pytest.fixture(params=["never", "always"])
+def shop(shop_engine: str, request: pytest.FixtureRequest) -> Shop:
+    """The hook over it: window 50, an order by hash; what holds in one phase must hold in two."""
+    return Shop(shop_engine, two_phase=request.param, searchable_indices=["shop", "articles"])

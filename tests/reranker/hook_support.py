@@ -203,9 +203,13 @@ class Shop:
         self.url = url
         self.wire = Direct(url)
         self.parts = parts(self.wire, personalizer, **settings)
+        self.rebuild()
+
+    def rebuild(self) -> None:
+        """A new application of the parts as they are now."""
         self.app = Flask("shop")
         self.app.register_blueprint(hook_blueprint(self.parts))
-        self.client = self.app.test_client()
+        self.client = self.app.test_client(use_cookies=False)
 
     def search(self, body: Any = None, path: str = "/shop/_search", shopper: str = "ann", **options: Any) -> Any:
         """POST a search through the hook; the parsed answer, which must be a success."""

@@ -23,7 +23,7 @@ def test_the_window_is_reordered_and_cut(shop: Shop) -> None:
     assert len(found) > 60
     assert ids(shop.search({**QUERY, "size": 8})) == expected_order(found)[:8]
     assert ids(shop.search({**QUERY, "from": 8, "size": 8})) == expected_order(found)[8:16]
-    assert shop.wire.bodies()[0] == {**QUERY, "from": 0, "size": 50}
+    assert shop.wire.bodies()[0].items() >= {**QUERY, "from": 0, "size": 50}.items()
 
 
 @pytest.mark.parametrize("size", [1, 7, 10, 33, 50, 64])

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from endcap_reranker.errors import Forbidden
+from endcap_reranker.errors import Forbidden, IllegalArgument
 
 #: Bodies without any of these (and without escapes that could spell them) have nothing that names another index. They
 #: can be passed on as received; others are passed on as parsed, so that engine and guard cannot read them differently.
@@ -23,6 +23,10 @@ _TELLTALES = (b"index", b"indices", b"wrapper", b"indexed_shape", b"pit", b"\\u"
 def telltale(raw: bytes) -> bool:
     """Whether a body may contain something that names an index."""
     return any(word in raw for word in _TELLTALES)
+
+
+#: Elasticsearch's own limit for queries is 30 clauses deep, some three levels each.
+MAX_DEPTH = 200
 
 
 class Guard:
@@ -66,42 +70,46 @@ class Guard:
                 raise Forbidden("scroll is not allowed here: page with from and size, or with search_after")
 
     def body(self, body: dict[str, Any]) -> None:
-        """Check a search body, however deep (no recursion: depth is the sender's choice).
+        """Check a search body, level by level.
 
         Raises:
             Forbidden: it reaches for an index that is not on the list, or hides what it does.
+            IllegalArgument: it is nested deeper than any engine follows.
         """
         if "pit" in body and not self.cursors:
             raise Forbidden("a point in time is not allowed here: page with from and size, or with search_after")
         if "indices_boost" in body:
             self._boosts(body["indices_boost"])
-        stack: list[Any] = [body]
-        while stack:
-            node = stack.pop()
-            if type(node) is list:
-                stack.extend(child for child in node if type(child) is dict or type(child) is list)
-                continue
-            for key, value in node.items():
-                if key in _SUSPECT:
-                    self._suspect(node, key, value)
-                if type(value) is dict or type(value) is list:
-                    stack.append(value)
+        level: list[Any] = [body]
+        for _ in range(MAX_DEPTH):
+            below: list[Any] = []
+            for node in level:
+                if type(node) is dict:
+                    if not _SUSPECT.isdisjoint(node):
+                        self._suspects(node)
+                    below += node.values()
+                else:
+                    below += node
+            level = [child for child in below if type(child) is dict or type(child) is list]
+            if not level:
+                return
+        raise IllegalArgument(f"the search is nested deeper than {MAX_DEPTH} levels")
 
-    def _suspect(self, node: dict[str, Any], key: str, value: Any) -> None:
-        if key == "index":
-            # terms lookup, percolate, indexed_shape, lookup of a query vector; a mere field of this name has no id.
-            if "id" in node or "path" in node:
-                self.indices(value)
-        elif key == "_index":
-            if "_id" in node or "doc" in node:
-                self.indices(value)
-        elif key == "target_index":
-            if "type" in node or "input_field" in node:
-                self.indices(value)
-        elif key == "indexed_shape":
-            if isinstance(value, dict) and "index" not in value:
-                self.indices("shapes")  # Elasticsearch's default for it
-        elif isinstance(value, dict) and "query" in value:
+    def _suspects(self, node: dict[str, Any]) -> None:
+        # terms lookup, percolate, indexed_shape, lookup of a query vector; a mere field of this name has no id.
+        if "index" in node and ("id" in node or "path" in node):
+            self.indices(node["index"])
+        # more_like_this, pinned documents.
+        if "_index" in node and ("_id" in node or "doc" in node):
+            self.indices(node["_index"])
+        # A runtime field of the type lookup.
+        if "target_index" in node and ("type" in node or "input_field" in node):
+            self.indices(node["target_index"])
+        shape = node.get("indexed_shape")
+        if isinstance(shape, dict) and "index" not in shape:
+            self.indices("shapes")  # Elasticsearch's default for it
+        wrapper = node.get("wrapper")
+        if isinstance(wrapper, dict) and "query" in wrapper:
             raise Forbidden("[wrapper] queries are not allowed here: send the query itself")
 
     def _boosts(self, boosts: Any) -> None:

@@ -33,6 +33,7 @@ class Account:
     rankings: list[str] = field(default_factory=list)
     personalized: bool = False
     degraded: dict[str, None] = field(default_factory=dict)
+    warnings: dict[str, None] = field(default_factory=dict)
 
     def headers(self) -> dict[str, str]:
         """The ``X-Endcap-*`` and ``Server-Timing`` headers."""

@@ -8,12 +8,12 @@ from typing import Any, Protocol
 
 import orjson
 from endcap.engines import WireAnswer, WireEngine
-from endcap.errors import EndcapError, EngineUnavailable
+from endcap.errors import EngineUnavailable
 from endcap.settings import Settings
 from flask import Request, Response
 
 from endcap_reranker import telemetry
-from endcap_reranker.errors import MalformedBody, error_of
+from endcap_reranker.errors import Forbidden, MalformedBody, error_of
 from endcap_reranker.hook import two_phase, wire
 from endcap_reranker.hook.filter_path import FilterPath
 from endcap_reranker.hook.guard import Guard, everything
@@ -156,6 +156,9 @@ class Hook:
         first = send([(one, one.raw if one.plan is None else one.widened()) for one in asked], False)
         if len(asked) == len(searches) and not planned:
             return self._respond(incoming, first)
+        if first.status == 400 and planned:
+            # The engine refuses them all for one that it cannot parse; its words are about what the client sent.
+            first = send([(one, one.raw) for one in asked], False)
         whole, exact = wire.parse_answer(first.body) if first.status == 200 else (None, False)
         answers = whole.get("responses") if whole is not None else None
         if whole is None or not isinstance(answers, list) or len(answers) != len(asked):
@@ -183,7 +186,11 @@ class Hook:
     def _item(
         self, incoming: Incoming, header: dict[str, Any], raw: bytes, default: tuple[str, ...] | None
     ) -> Search | dict[str, Any]:
-        """One search of an ``_msearch``, or the error object that is its answer."""
+        """One search of an ``_msearch``, or the error object that is its answer where it is not allowed.
+
+        Raises:
+            MalformedBody: it is no search; all fail by it, as in Elasticsearch.
+        """
         try:
             named = [header[key] for key in _INDEX_KEYS if header.get(key) is not None]
             if not named and default is None:
@@ -198,7 +205,7 @@ class Hook:
             search = self.searches.prepare(
                 raw, indices, _without_paging(incoming.params), incoming.identity, incoming.personalize
             )
-        except EndcapError as error:
+        except Forbidden as error:
             telemetry.SEARCHES.labels("refused", error.kind).inc()
             return error_of(error)
         self._note_problem(search, incoming.account)
@@ -233,7 +240,7 @@ class Hook:
     def _send(self, incoming: Incoming, path: str, params: wire.Params, body: bytes) -> WireAnswer:
         started = time.perf_counter()
         try:
-            return self.engine.send(
+            answer = self.engine.send(
                 incoming.method,  # type: ignore[arg-type]
                 path,
                 wire.query_string(params),
@@ -243,6 +250,10 @@ class Hook:
             )
         finally:
             incoming.account.engine_s += time.perf_counter() - started
+        for name, value in answer.headers.items():
+            if name.lower() == "warning":
+                incoming.account.warnings[value] = None
+        return answer
 
     def _respond(
         self, incoming: Incoming, answer: WireAnswer, value: dict[str, Any] | None = None, exact: bool = False
@@ -258,6 +269,8 @@ class Hook:
                 answer = WireAnswer(value["status"], answer.headers, b"")
         made = wire.response(incoming.request, answer, body)
         made.headers.update(incoming.account.headers())
+        if incoming.account.warnings:
+            made.headers["Warning"] = ", ".join(incoming.account.warnings)
         return made
 
 

@@ -122,7 +122,10 @@ class Thrift:
         """Remember the size of a whole hit."""
         if self.mode != "auto":
             return
-        hit_bytes = len(repr(hit))
+        try:
+            hit_bytes = len(repr(hit))
+        except RecursionError:  # a document nested a thousand levels deep
+            return
         shape = _shape(body, index)
         with self._lock:
             old = self._bytes.pop(shape, hit_bytes)

@@ -158,9 +158,12 @@ def parse_answer(body: bytes) -> tuple[dict[str, Any] | None, bool]:
 
 def dump_answer(answer: dict[str, Any], exact: bool, pretty: bool) -> bytes:
     """The answer as JSON."""
-    if exact:
-        return json.dumps(answer, ensure_ascii=False, indent=2 if pretty else None).encode()
-    return orjson.dumps(answer, option=orjson.OPT_INDENT_2 if pretty else 0)
+    if not exact:
+        try:
+            return orjson.dumps(answer, option=orjson.OPT_INDENT_2 if pretty else 0)
+        except TypeError:
+            pass  # nested too deep for it
+    return json.dumps(answer, ensure_ascii=False, indent=2 if pretty else None).encode()
 
 
 _DIGITS = bytes(48 if 48 <= code <= 57 else 32 for code in range(256))
