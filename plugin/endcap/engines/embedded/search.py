@@ -36,12 +36,10 @@ def search(snapshot: Snapshot, request: SearchRequest) -> SearchResponse:
     words = Words(request.text)
     vocabulary = Vocabulary.of(snapshot)
     suggestion = ""
-    if not request.text.strip():
-        reading = Reading(Query.all_query())
-    elif not words.units:
-        reading = Reading(Query.empty_query())
-    else:
+    if words.units:
         reading, suggestion = _read(snapshot, words, vocabulary, request)
+    else:
+        reading = Reading(Query.all_query())
     query = Query.boolean_query([(MUST, reading.query), *filters]) if filters else reading.query
     field, order = SORTS.get(request.sort, (None, tantivy.Order.Desc))
     total, ranked = top(snapshot, query, request.offset, request.size, field, order)

@@ -1,0 +1,47 @@
+"""The implementations that the contract suites run against."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from endcap.engines import Engine
+from endcap.engines.embedded import EmbeddedEngine
+
+#: Opens an index by name; called again with the same name it is a second user of the same index.
+OpenEngine = Callable[[str], Engine]
+
+
+def _embedded(request: pytest.FixtureRequest) -> OpenEngine:
+    folder: Path = request.getfixturevalue("tmp_path_factory").mktemp("embedded")
+    return lambda index: EmbeddedEngine(folder, index)
+
+
+#: Every implementation of ``Engine``: a function from the fixture request to an opener. It asks for the server it needs
+#: by ``request.getfixturevalue``, carries the server's marker, and removes its indices with ``request.addfinalizer``.
+ENGINES = [
+    pytest.param(_embedded, id="embedded"),
+]
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def open_engine(request: pytest.FixtureRequest) -> OpenEngine:
+    """Opens indices of one implementation."""
+    opener: OpenEngine = request.param(request)
+    return opener
+
+
+@pytest.fixture
+def index_name() -> str:
+    """A name that no other test uses."""
+    return f"contract-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def engine(open_engine: OpenEngine, index_name: str) -> Iterator[Engine]:
+    """An engine without an index yet."""
+    made = open_engine(index_name)
+    yield made
+    made.close()
