@@ -21,25 +21,7 @@ from endcap.encoders.source import model_folder, model_id
 from endcap.errors import ConfigurationError
 from endcap.settings import Settings
 
-WORDS = [
-    "[PAD]",
-    "[UNK]",
-    "[CLS]",
-    "[SEP]",
-    "[MASK]",
-    "green",
-    "tea",
-    "kettle",
-    "steel",
-    "shoes",
-    "red",
-    "printer",
-    "query",
-    "passage",
-    ":",
-    ",",
-    ".",
-]
+WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] green tea kettle steel shoes red printer query passage : , ."
 UNKNOWN = "endcap-tests/there-is-no-such-model"
 
 
@@ -55,9 +37,9 @@ def make_model(
     torch.manual_seed(seed)
     inner = folder.parent / f"{folder.name}-transformer"
     inner.mkdir(parents=True)
-    (inner / "vocab.txt").write_text("\n".join(WORDS), encoding="utf-8")
+    (inner / "vocab.txt").write_text(WORDS.replace(" ", "\n"), encoding="utf-8")
     config = BertConfig(
-        vocab_size=len(WORDS),
+        vocab_size=len(WORDS.split()),
         hidden_size=32,
         num_hidden_layers=2,
         num_attention_heads=2,

@@ -29,8 +29,9 @@ _NAMES: Mapping[str, str] = {
     "actual_price msrp rrp amount cost",
     "stock": "stock stock_quantity quantity_in_stock quantity qty stock_qty inventory inventory_quantity stock_level "
     "in_stock is_in_stock instock availability available is_available stock_status on_hand units_available",
-    "image": "image image_url im_url image_link image_src main_image primary_image img img_url imgurl images image_urls "
-    "picture picture_url pictures photo photo_url photos image_1 image1 thumbnail thumbnail_url thumb img_500x500",
+    "image": "image image_url im_url image_link image_src main_image primary_image img img_url imgurl images "
+    "image_urls picture picture_url pictures photo photo_url photos image_1 image1 thumbnail thumbnail_url thumb "
+    "img_500x500",
     "url": "url link page_url permalink href canonical_url page_link detail_url web_url deeplink",
 }
 #: Several fields that together are a path, from the root to the leaf.

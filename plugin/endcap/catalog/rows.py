@@ -31,7 +31,7 @@ from endcap.catalog.values import (
 #: Bounds of one product's attributes.
 MAX_ATTRIBUTES = 200
 MAX_ATTRIBUTE_NAME = 100
-MAX_ATTRIBUTE_TEXT = 1_000
+MAX_ATTRIBUTE_TEXT = 10_000
 MAX_ATTRIBUTE_LIST = 100
 
 _CSV_NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,9})(?:\.\d+)?")
