@@ -79,6 +79,8 @@ class Words:
             if unknown_only and vocabulary.knows(word):
                 continue
             others = [(other, _TYPO[distance]) for other, distance in vocabulary.similar(word)]
+            if unknown_only and (parts := vocabulary.split(word)):
+                others.append((" ".join(parts), _TYPO[1]))
             if word == self._terms[-1]:
                 near = {other for other, _ in others}
                 others += [(other, _COMPLETION) for other in vocabulary.completions(word) if other not in near]
@@ -102,7 +104,7 @@ class Words:
         alternatives: Mapping[str, Sequence[tuple[str, float]]],
     ) -> Reading:
         words = {word for unit in self.units for word in unit}
-        words.update(other for others in alternatives.values() for other, _ in others)
+        words.update(part for others in alternatives.values() for other, _ in others for part in other.split())
         return Reading(Query.boolean_query(parts), words)
 
     def _unit(self, unit: tuple[str, ...], alternatives: Mapping[str, Sequence[tuple[str, float]]]) -> tantivy.Query:
@@ -112,7 +114,7 @@ class Words:
         if not others:
             return word_query(unit[0])
         either = [word_query(unit[0])]
-        either += [Query.boost_query(word_query(other), weight) for other, weight in others]
+        either += [Query.boost_query(_words_query(other.split()), weight) for other, weight in others]
         return Query.disjunction_max_query(either)
 
     def _phrases(self) -> list[tuple[tantivy.Occur, tantivy.Query]]:
@@ -130,6 +132,12 @@ class Words:
             )
             for name, weight in _PHRASE.items()
         ]
+
+
+def _words_query(words: Sequence[str]) -> tantivy.Query:
+    if len(words) == 1:
+        return word_query(words[0])
+    return Query.boolean_query([(MUST, word_query(word)) for word in words])
 
 
 def word_query(word: str) -> tantivy.Query:

@@ -271,10 +271,13 @@ def _attribute(index: tantivy.Index, attribute: str, condition: Filter) -> tanti
         if value is not None and not (isinstance(value, str) and not _encodable(value)):
             either.append(tantivy.Query.term_query(schema, path, value))
     low, high = _bound(condition.gte), _bound(condition.lte)
-    if low is not None or high is not None:
-        # Only the query parser makes ranges over a JSON path; the path is made of safe characters.
-        bounds = " TO ".join("*" if one is None else f"{one:.10f}" for one in (low, high))
-        either.append(index.parse_query(f"{path}:[{bounds}]", ["title"]))
+    # Only the query parser makes ranges over a JSON path (which is made of safe characters), and tantivy 0.27 panics
+    # where one bound is whole and the other is not: so each bound is a range of its own.
+    ranges = [f"[{low:.10f} TO *]"] if low is not None else []
+    ranges += [f"[* TO {high:.10f}]"] if high is not None else []
+    if ranges:
+        both = [(tantivy.Occur.Must, index.parse_query(f"{path}:{one}", ["title"])) for one in ranges]
+        either.append(tantivy.Query.boolean_query(both))
     return any_of(either)
 
 

@@ -224,7 +224,8 @@ def _columns(
     return np.concatenate([seqs, live[first:]]), ids, vectors
 
 
-def open_failed(folder: Path, error: Exception) -> EngineError:
+def open_failed(folder: Path, error: BaseException) -> EngineError:
     return EngineError(
-        f"the embedded index in {folder} cannot be read ({error}): rebuild it with `endcap index --rebuild`", status=500
+        f"the embedded index in {folder} cannot be read ({str(error)[:200]}): rebuild it with `endcap index --rebuild`",
+        status=500,
     )

@@ -13,6 +13,7 @@ from endcap.engines.embedded.snapshot import Snapshot
 _MAX_SIMILAR = 12
 _MAX_COMPLETIONS = 12
 _MIN_COMPLETED = 3
+_MIN_PART = 3
 
 # Number of bits set in a byte.
 _BITS = np.array([(byte).bit_count() for byte in range(256)], dtype=np.uint8)
@@ -57,6 +58,17 @@ class Vocabulary:
             if 0 < distance <= allowed:
                 found.append((distance, -int(frequencies[at]), words[at]))
         return [(other, distance) for distance, _, other in sorted(found)[:_MAX_SIMILAR]]
+
+    def split(self, word: str) -> tuple[str, str] | None:
+        """Two known words that this one is when written together ("icecream"); the more frequent the better."""
+        if len(word) < 2 * _MIN_PART or not word.isalpha():
+            return None
+        best, chosen = 0, None
+        for at in range(_MIN_PART, len(word) - _MIN_PART + 1):
+            frequency = min(self.frequency(word[:at]), self.frequency(word[at:]))
+            if frequency > best:
+                best, chosen = frequency, (word[:at], word[at:])
+        return chosen
 
     def completions(self, word: str) -> list[str]:
         """Known words that begin with this one; most frequent first."""

@@ -75,10 +75,15 @@ class Store:
             seen = self._stamp(folder)
             try:
                 self._snapshot = load(folder, name, self._snapshot)
-            except (OSError, ValueError) as error:
+            except EngineError:
+                raise
+            except BaseException as error:
+                # tantivy panics over files that are not what they should be; the panic is no Exception.
+                if not isinstance(error, (OSError, ValueError)) and type(error).__name__ != "PanicException":
+                    raise
                 # A rebuild may have replaced the folder while it was being opened.
                 if self.current() == name and attempt > 2:
-                    raise open_failed(folder, error) from error
+                    raise open_failed(folder, error) from None
                 continue
             self._seen = seen
             return self._snapshot

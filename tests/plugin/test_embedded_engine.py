@@ -1,0 +1,423 @@
+"""What is particular to the embedded engine: it survives kill -9, one process writes while many read."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from endcap.catalog.product import Product
+from endcap.engines import Filter, SearchRequest
+from endcap.engines.embedded import EmbeddedEngine
+from endcap.errors import EngineError, InvalidInput
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.plugin.embedded_child import DIMS, PER_ROUND, vector_of
+
+CHILD = Path(__file__).with_name("embedded_child.py")
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[EmbeddedEngine]:
+    made = EmbeddedEngine(tmp_path, "products", lock_timeout_s=0.1)
+    made.ensure(DIMS, "encoder")
+    yield made
+    made.close()
+
+
+def again(folder: Path) -> EmbeddedEngine:
+    return EmbeddedEngine(folder, "products", lock_timeout_s=0.1)
+
+
+def generations(folder: Path) -> list[str]:
+    return sorted(one.name for one in (folder / "engine" / "products").glob("g*"))
+
+
+@contextmanager
+def child(folder: Path, doing: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen([sys.executable, str(CHILD), str(folder), doing], stdout=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()  # SIGKILL: no handler, no flush, no goodbye
+        process.wait()
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+# --- killed ------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_refreshed_survives_kill_9_and_nothing_is_half_there(tmp_path: Path) -> None:
+    chance = random.Random(5)
+    for _ in range(4):
+        with child(tmp_path, "rounds") as process:
+            last = int(said(process))
+            for _ in range(chance.randrange(3)):
+                last = int(said(process))
+            time.sleep(chance.random() * 0.05)
+        engine = again(tmp_path)
+        (counter,) = engine.get(["counter"])
+        assert counter is not None
+        rounds = int(counter["price"])
+        assert rounds >= last
+        assert engine.count() == 1 + (rounds + 1) * (PER_ROUND - 1)
+        assert engine.get([f"r{rounds}-0"]) == [{"id": f"r{rounds}-0", "title": f"Round {rounds}", "stock": rounds}]
+        assert engine.get([f"r{rounds}-1", f"r{rounds + 1}-0"]) == [None, None]
+        found = engine.nearest(vector_of(rounds), PER_ROUND)
+        assert set(found.ids) == {"counter", *(f"r{rounds}-{n}" for n in range(PER_ROUND) if n != 1)}
+        assert engine.search(SearchRequest(f"round {rounds}", size=0)).total == PER_ROUND - 1
+
+
+def test_a_rebuild_killed_on_the_way_leaves_the_old_index_and_its_rest_is_swept_up(
+    tmp_path: Path, engine: EmbeddedEngine
+) -> None:
+    engine.upsert([(Product("old", "Old"), vector_of(1), "d")])
+    engine.refresh()
+    with child(tmp_path, "rebuild") as process:
+        assert said(process) == "filled"
+        assert engine.get(["old"]) == [{"id": "old", "title": "Old"}]
+        with pytest.raises(EngineError, match="written by another process") as caught:
+            engine.upsert([(Product("more"), None, "")])
+        assert caught.value.status == 409
+    assert len(generations(tmp_path)) == 2
+    assert again(tmp_path).count() == 1
+    engine.upsert([(Product("more", "More"), None, "")])
+    engine.refresh()
+    assert engine.count() == 2
+    assert len(generations(tmp_path)) == 1
+
+
+def test_one_process_writes_at_a_time_and_a_killed_one_lets_go(tmp_path: Path, engine: EmbeddedEngine) -> None:
+    with child(tmp_path, "hold") as process:
+        assert said(process) == "holding"
+        for write in (
+            lambda: engine.upsert([(Product("a"), None, "")]),
+            lambda: engine.delete(["a"]),
+            lambda: engine.rebuild(DIMS, "encoder").__enter__(),
+        ):
+            with pytest.raises(EngineError, match="try again"):
+                write()
+        assert engine.count() == 0
+    engine.upsert([(Product("a"), None, "")])
+    engine.refresh()
+    assert engine.get(["a", "uncommitted"]) == [{"id": "a"}, None]
+
+
+def test_files_of_an_unfinished_commit_do_no_harm(tmp_path: Path, engine: EmbeddedEngine) -> None:
+    engine.upsert([(Product("a", "Anchor"), vector_of(1), "d")])
+    engine.refresh()
+    engine.close()
+    folder = tmp_path / "engine" / "products"
+    generation = folder / generations(tmp_path)[0]
+    for torn in (folder / "current.tmp", generation / ".tmpabc", generation / "0123456789abcdef0123456789abcdef.store"):
+        torn.write_bytes(b"\x00half")
+    opened = again(tmp_path)
+    assert opened.search(SearchRequest("anchor")).total == 1
+    opened.upsert([(Product("b"), None, "")])
+    opened.refresh()
+    assert opened.count() == 2
+
+
+def test_an_index_that_cannot_be_read_says_what_to_do_and_can_be_rebuilt(
+    tmp_path: Path, engine: EmbeddedEngine
+) -> None:
+    engine.upsert([(Product("a", "Anchor"), vector_of(1), "d")])
+    engine.refresh()
+    generation = tmp_path / "engine" / "products" / generations(tmp_path)[0]
+    for segment in generation.glob("*.store"):
+        segment.write_bytes(b"gone")
+    opened = again(tmp_path)
+    with pytest.raises(EngineError, match="rebuild"):
+        opened.count()
+    with opened.rebuild(DIMS, "encoder") as new:
+        new.upsert([(Product("b", "Better"), None, "")])
+    assert opened.count() == 1
+
+
+def test_an_index_of_another_format_says_what_to_do(tmp_path: Path, engine: EmbeddedEngine) -> None:
+    engine.close()
+    manifest = tmp_path / "engine" / "products" / generations(tmp_path)[0] / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format": 99}))
+    with pytest.raises(EngineError, match="format 99"):
+        again(tmp_path).count()
+
+
+# --- opened again, several at once --------------------------------------------------------------------------------
+
+
+def test_everything_is_there_after_opening_again(tmp_path: Path, engine: EmbeddedEngine) -> None:
+    products = [Product(f"p{n}", f"Product {n}", price=float(n)) for n in range(300)]
+    for at in range(0, 300, 100):  # several segments
+        engine.upsert([(one, vector_of(int(one.id[1:])), one.id) for one in products[at : at + 100]])
+        engine.refresh()
+    engine.delete(["p7"])
+    engine.refresh()
+    opened = again(tmp_path)
+    assert opened.version() == engine.version()
+    for request in (SearchRequest("product", size=300), SearchRequest("", sort="price:desc", size=300)):
+        assert opened.search(request) == engine.search(request)
+    one, two = opened.nearest(vector_of(9), 50), engine.nearest(vector_of(9), 50)
+    assert one.ids == two.ids
+    np.testing.assert_allclose(one.scores, two.scores, atol=1e-6)
+    assert opened.digests(["p3", "p7"]) == ["p3", None]
+
+
+def test_closing_keeps_what_was_written(tmp_path: Path, engine: EmbeddedEngine) -> None:
+    engine.upsert([(Product("a"), None, "")])
+    engine.close()
+    assert again(tmp_path).count() == 1
+    assert engine.count() == 1
+
+
+def test_engines_take_turns_at_writing(tmp_path: Path, engine: EmbeddedEngine) -> None:
+    other = again(tmp_path)
+    for turn in range(3):
+        for writer in (engine, other):
+            writer.upsert([(Product(f"{turn}-{id(writer)}"), vector_of(turn), "")])
+            writer.update([(f"{turn}-{id(writer)}", {"price": 1.0})])
+            writer.refresh()
+            assert engine.count() == other.count()
+    # The last written goes away, another takes its place: readers must not mistake one for the other.
+    engine.upsert([(Product("gone", "Gone"), vector_of(70), "")])
+    engine.refresh()
+    assert other.nearest(vector_of(70), 1).ids == ["gone"]
+    engine.delete(["gone"])
+    engine.refresh()
+    other.upsert([(Product("came", "Came"), vector_of(71), "")])
+    other.refresh()
+    assert engine.nearest(vector_of(71), 1).ids == ["came"]
+    assert "gone" not in engine.nearest(vector_of(70), 100).ids
+
+
+def test_what_is_not_refreshed_is_not_seen(tmp_path: Path, engine: EmbeddedEngine) -> None:
+    before = engine.version()
+    engine.upsert([(Product("a", "Anchor"), vector_of(1), "")])
+    for one in (engine, again(tmp_path)):
+        assert one.version() == before
+        assert one.count() == 0
+        assert one.get(["a"]) == [None]
+    engine.refresh()
+    assert engine.get(["a"]) == [{"id": "a", "title": "Anchor"}]
+
+
+def test_readers_of_another_engine_live_through_rebuilds(tmp_path: Path, engine: EmbeddedEngine) -> None:
+    engine.upsert([(Product(f"p{n}", "Lamp"), vector_of(n), "") for n in range(50)])
+    engine.refresh()
+    other, stop, errors = again(tmp_path), threading.Event(), []
+
+    def read() -> None:
+        try:
+            while not stop.is_set():
+                assert other.search(SearchRequest("lamp", size=100)).total == 50
+                assert len(other.nearest(vector_of(3), 50).ids) == 50
+                assert sum(len(batch) for batch in other.scan()) == 50
+        except Exception as error:
+            errors.append(error)
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for one in readers:
+        one.start()
+    for _ in range(6):
+        with engine.rebuild(DIMS, "encoder") as new:
+            new.upsert([(Product(f"p{n}", "Lamp"), vector_of(n), "") for n in range(50)])
+        assert len(generations(tmp_path)) == 1
+    stop.set()
+    for one in readers:
+        one.join()
+    assert errors == []
+
+
+def test_changes_are_refused_while_this_process_rebuilds(engine: EmbeddedEngine) -> None:
+    with engine.rebuild(DIMS, "encoder") as new:
+        new.upsert([(Product("a"), None, "")])
+        for write in (lambda: engine.upsert([(Product("b"), None, "")]), lambda: engine.rebuild(None, "").__enter__()):
+            with pytest.raises(EngineError, match="being rebuilt") as caught:
+                write()
+            assert caught.value.status == 409
+    engine.upsert([(Product("b"), None, "")])
+    engine.refresh()
+    assert engine.count() == 2
+
+
+def test_many_changes_are_committed_on_the_way(engine: EmbeddedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("endcap.engines.embedded.engine._MAX_PENDING", 100)
+    engine.upsert([(Product(f"p{n}", "Lamp"), None, "") for n in range(2500)])
+    assert engine.update([("p0", {"price": 1.0}), ("p2499", {"price": 2.0})]).errors == []
+    engine.refresh()
+    assert engine.count() == 2500
+    assert engine.get(["p0", "p2499"]) == [
+        {"id": "p0", "title": "Lamp", "price": 1.0},
+        {"id": "p2499", "title": "Lamp", "price": 2.0},
+    ]
+
+
+def test_an_error_half_way_through_a_stream_keeps_the_index_usable(engine: EmbeddedEngine) -> None:
+    def broken() -> Iterator[tuple[Product, None, str]]:
+        yield Product("a"), None, ""
+        raise OSError("the file ended")
+
+    with pytest.raises(OSError, match="the file ended"):
+        engine.upsert(broken())
+    engine.upsert([(Product("b"), None, "")])
+    engine.refresh()
+    assert engine.get(["b"]) == [{"id": "b"}]
+
+
+def test_rows_of_deleted_products_are_given_back(engine: EmbeddedEngine) -> None:
+    engine.upsert([(Product(f"p{n}", "Lamp"), vector_of(n), "") for n in range(3000)])
+    engine.refresh()
+    for _ in range(4):
+        engine.update([(f"p{n}", {"price": 1.0}) for n in range(3000)])
+        engine.refresh()
+    snapshot = engine.snapshot()
+    assert snapshot.count == 3000
+    assert len(snapshot.seqs) <= 3000 + 1000 + 3000
+    assert engine.nearest(vector_of(17), 1).ids == ["p17"]
+    assert len(set(engine.nearest(vector_of(17), 5000).ids)) == 3000
+
+
+def test_the_folder_goes_away_under_a_reader(tmp_path: Path, engine: EmbeddedEngine) -> None:
+    engine.upsert([(Product("a"), None, "")])
+    engine.refresh()
+    shutil.rmtree(tmp_path / "engine")
+    assert engine.count() == 0
+
+
+# --- words ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> EmbeddedEngine:
+    made = EmbeddedEngine(tmp_path_factory.mktemp("words"), "products")
+    made.ensure(None, "")
+    titles = {
+        "s1": "Scented Candles",
+        "s2": "Candle Holder",
+        "f1": "Crème Brûlée",
+        "j1": "コーヒー豆",
+        "k1": "한국어 교재",
+        "c1": "Chocolate Cake",
+        "i1": "Ice Cream",
+        "n1": "Battery 2032",
+    }
+    made.upsert([(Product(key, title), None, "") for key, title in titles.items()])
+    made.upsert([(Product("a1", "Rug", attributes={"Screen size": 5.5, "a.b": "x", "größe": "XL", "n": -3}), None, "")])
+    made.refresh()
+    return made
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("candle", ["s2", "s1"]),
+        ("candles", ["s1", "s2"]),
+        ("creme brulee", ["f1"]),
+        ("CRÈME BRÛLÉE", ["f1"]),
+        ("cre\u0300me", ["f1"]),
+        ("ＣＲＥＭＥ", ["f1"]),
+        ("コーヒー", ["j1"]),
+        ("한국", ["k1"]),
+        ("choc", ["c1"]),
+        ("chocolate cak", ["c1"]),
+        ("icecream", ["i1"]),
+        ("2033", []),
+    ],
+)
+def test_forms_of_a_word(words: EmbeddedEngine, text: str, expected: list[str]) -> None:
+    assert [hit.id for hit in words.search(SearchRequest(text)).hits] == expected
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        Filter("attributes.Screen size", (5.5,)),
+        Filter("attributes.Screen size", gte=5.25, lte=6),
+        Filter("attributes.a.b", ("x",)),
+        Filter("attributes.größe", ("XL",)),
+        Filter("attributes.n", lte=-2.5),
+        Filter("attributes.n", gte=-3, lte=-3),
+    ],
+)
+def test_attributes_of_any_name(words: EmbeddedEngine, condition: Filter) -> None:
+    assert [hit.id for hit in words.search(SearchRequest("", filters=(condition,))).hits] == ["a1"]
+    assert words.search(SearchRequest("", facets={condition.field: 3})).facets[condition.field]
+
+
+def test_highlights_mark_other_forms_and_neighbouring_characters(words: EmbeddedEngine) -> None:
+    def title(text: str) -> list[str]:
+        return [hit.highlights["title"][0] for hit in words.search(SearchRequest(text, highlight=True)).hits]
+
+    assert title("candle") == ["<em>Candle</em> Holder", "Scented <em>Candles</em>"]
+    assert title("コーヒー") == ["<em>コーヒー</em>豆"]
+    assert title("creme") == ["<em>Crème</em> Brûlée"]
+
+
+def test_pages_out_of_bounds_are_refused(words: EmbeddedEngine) -> None:
+    for offset, size in [(-1, 10), (0, -1), (10**9, 10)]:
+        with pytest.raises(InvalidInput):
+            words.search(SearchRequest("", offset=offset, size=size))
+
+
+# --- anything at all -------------------------------------------------------------------------------------------------
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+VALUE = st.one_of(TEXT, st.booleans(), st.integers(-(2**53), 2**53), st.floats(allow_nan=False, allow_infinity=False))
+PRODUCT = st.builds(
+    Product,
+    id=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40),
+    title=TEXT,
+    description=TEXT,
+    brand=TEXT,
+    price=st.none() | st.floats(0, 1e9),
+    stock=st.none() | st.floats(0, 1e6),
+    attributes=st.dictionaries(TEXT, VALUE | st.lists(TEXT.filter(bool), min_size=1, max_size=3), max_size=4),
+)
+
+
+@pytest.fixture(scope="module")
+def anything(tmp_path_factory: pytest.TempPathFactory) -> EmbeddedEngine:
+    made = EmbeddedEngine(tmp_path_factory.mktemp("anything"), "ünï/code *?")
+    made.ensure(None, "")
+    return made
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(products=st.lists(PRODUCT, min_size=1, max_size=8, unique_by=lambda one: one.id))
+def test_any_product_comes_back_and_is_found(anything: EmbeddedEngine, products: list[Product]) -> None:
+    report = anything.upsert([(one, None, "d") for one in products])
+    assert report.errors == []
+    anything.refresh()
+    ids = [one.id for one in products]
+    assert anything.get(ids) == [one.to_document() for one in products]
+    for one in products:
+        by_id = Filter("id", (one.id,))
+        if one.brand:
+            found = anything.search(SearchRequest("", filters=(by_id, Filter("brand", (one.brand,)))))
+            assert [hit.id for hit in found.hits] == [one.id]
+        if one.price is not None:
+            found = anything.search(SearchRequest("", filters=(by_id, Filter("price", (one.price,)))))
+            assert found.total == 1
+        hit_ids = [hit.id for hit in anything.search(SearchRequest(one.title, size=1000, highlight=True)).hits]
+        assert one.id in hit_ids
+        assert len(hit_ids) == len(set(hit_ids))
+        for name, value in one.attributes.items():
+            if name and value not in ("", [], {}) and not isinstance(value, list):
+                found = anything.search(SearchRequest("", filters=(by_id, Filter(f"attributes.{name}", (value,)))))
+                assert found.total == 1, (name, value)
+    anything.delete(ids)
+    anything.refresh()
+    assert anything.count() == 0
