@@ -124,6 +124,7 @@ def test_an_alias_over_two_indices_with_the_same_ids(shop_engine: str) -> None:
         {"knn": {"field": "vector", "query_vector": [1, 2, 3, 4], "k": 20, "num_candidates": 180}},
         {"terminate_after": 100},
         {"_source": False},
+        {"aggs": {"best": {"top_hits": {"size": 1}}}, "fields": ["brand"]},
         {"size": 50},
         {"query": {"function_score": {"query": {"match_all": {}}, "random_score": {}}}},
     ],

@@ -127,10 +127,8 @@ class Searches:
                 search.untouched = plan
             else:
                 search.plan = plan
-                search.two_phase = (
-                    b"random_score" not in raw
-                    and two_phase.possible(body, params, plan, indices)
-                    and self.thrift.pays(body, plan, indices[0])
+                search.two_phase = two_phase.possible(raw, body, params, plan, indices) and self.thrift.pays(
+                    body, plan, indices[0]
                 )
         return search
 

@@ -37,6 +37,9 @@ _PARAMS = frozenset(
 #: Parameters that shape the whole answer: not wanted in the second phase.
 _WHOLE_PARAMS = frozenset({"filter_path", "from", "rest_total_hits_as_int", "size", "track_total_hits"})
 
+#: Scores that are new each time; hits within aggregations, into which Elasticsearch lets the search's ``fields`` leak.
+_NEVER = (b"random_score", b"top_hits")
+
 #: Documents (bytes) saved from which a second round trip pays.
 WORTHWHILE_BYTES = 150_000
 #: A highlighted hit costs the engine about as much as this many bytes of documents.
@@ -46,8 +49,10 @@ _FIRST_GUESS = 1_000.0
 _SHAPES = 512
 
 
-def possible(body: dict[str, Any], params: Params, plan: Plan, indices: tuple[str, ...]) -> bool:
+def possible(raw: bytes, body: dict[str, Any], params: Params, plan: Plan, indices: tuple[str, ...]) -> bool:
     """Whether a search comes out the same in two phases."""
+    if any(word in raw for word in _NEVER):
+        return False
     if len(indices) != 1 or not _KNOWN.issuperset(body) or plan.size >= plan.fetch:
         return False
     if not all(name in _PARAMS for name, _ in params):
