@@ -26,16 +26,19 @@ class Results:
         self.rows[row] = {name: float(value) for name, value in metrics.items()}
 
     def show(self) -> None:
-        """Print the table to standard output, then the notes."""
-        columns = list(dict.fromkeys(name for metrics in self.rows.values() for name in metrics))
-        table = Table(title=f"{self.name} ({self.command}, seed {self.seed})", title_justify="left")
-        table.add_column("")
-        for column in columns:
-            table.add_column(column, justify="right")
-        for row, metrics in self.rows.items():
-            table.add_row(row, *(_number(metrics.get(column)) for column in columns))
+        """Print to standard output: one table for the rows that share their metrics, then the notes."""
         console = Console(width=None if Console().is_terminal else 160, highlight=False)
-        console.print(table)
+        console.print(f"{self.name} ({self.command}, seed {self.seed})")
+        groups: dict[tuple[str, ...], list[str]] = {}
+        for row, metrics in self.rows.items():
+            groups.setdefault(tuple(metrics), []).append(row)
+        for columns, rows in groups.items():
+            table = Table("")
+            for column in columns:
+                table.add_column(column, justify="right")
+            for row in rows:
+                table.add_row(row, *(_number(value) for value in self.rows[row].values()))
+            console.print(table)
         for note in self.notes:
             console.print(note, markup=False)
 
@@ -45,9 +48,7 @@ class Results:
         file.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
 
 
-def _number(value: float | None) -> str:
-    if value is None:
-        return ""
+def _number(value: float) -> str:
     if abs(value) < 1:
         return f"{value:.4f}"
     return f"{value:,.2f}" if abs(value) < 1000 else f"{value:,.0f}"

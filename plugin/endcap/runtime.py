@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from endcap.catalog.table import ProductTable
 from endcap.encoders import TextEncoder, open_text_encoder
 from endcap.engines import Engine, WireEngine
-from endcap.errors import EndcapError
+from endcap.errors import EndcapError, UnknownIndex
 from endcap.events import Event
 from endcap.personalizer import Personalizer
 from endcap.popularity import Popularity
@@ -153,11 +153,15 @@ class Upkeep:
 
     def _load(self) -> float:
         started = time.monotonic()
-        version = self._engine.version()
-        if version == self._version and self._loaded.is_set():
-            return 0.0
-        self._personalizer.table = ProductTable.collect(self._engine.scan())
-        self._version = version
+        try:
+            version = self._engine.version()
+            if version == self._version and self._loaded.is_set():
+                return 0.0
+            self._personalizer.table = ProductTable.collect(self._engine.scan())
+            self._version = version
+        except UnknownIndex:  # nothing was indexed yet, or the index was deleted
+            self._personalizer.table = ProductTable([])
+            self._version = ""
         self._loaded.set()
         return (time.monotonic() - started) / _MOST_LOADING
 
