@@ -109,10 +109,9 @@ def ranking_inputs(
         now: seconds since 1970.
     """
     rows = table.rows(ids)
-    known = rows >= 0
-    keys = table.keys[rows] if known.all() else np.where(known, table.keys[np.maximum(rows, 0)], 0)
-    if not known.all():
-        missing = np.flatnonzero(~known)
+    keys = table.keys[rows]
+    missing = np.flatnonzero(rows < 0)
+    if len(missing):
         keys[missing] = product_keys([ids[number] for number in missing.tolist()])
     features = np.zeros((len(rows), len(FEATURES)), dtype=np.float32)
     if len(rows):
@@ -141,24 +140,20 @@ def _personal(
     features[:, INDEX["own_any"]] = known
     own = np.where(known, memory.weight[place], np.float32(0.0))
 
-    safe = np.maximum(rows, 0)
-    present = rows >= 0
-    category, brand = table.category[safe].astype(np.int64), table.brand[safe]
+    category, brand = table.category[rows].astype(np.int64), table.brand[rows]
     in_category = memory.category[category]
-    others = in_category - own + 1.0  # one imaginary purchase shrinks shares of a category hardly known
-    features[:, INDEX["own_share"]] = present * own / (in_category + 1.0)
-    features[:, INDEX["brand_share"]] = (
-        present * (memory.category_brand[_pair(category, brand)] - own * (brand >= 0)) / others
-    )
-    features[:, INDEX["brand_weight"]] = present * np.log1p(memory.brand[brand])
-    features[:, INDEX["category_weight"]] = present * np.log1p(in_category)
+    others = np.maximum(in_category - own, 0.0) + 1.0  # one imaginary purchase shrinks shares of a category hardly known
+    features[:, INDEX["own_share"]] = own / (in_category + 1.0)
+    same_brand = memory.category_brand[_pair(category, brand)]
+    features[:, INDEX["brand_share"]] = np.maximum(same_brand - own, 0.0) / others
+    features[:, INDEX["brand_weight"]] = np.log1p(memory.brand[brand])
+    features[:, INDEX["category_weight"]] = np.log1p(in_category)
     for column, sums in zip(table.attributes.T, memory.category_attributes, strict=True):
-        mine = column[safe]
-        share = (sums[_pair(category, mine)] - own * (mine >= 0)) / others
-        features[:, INDEX["attribute_share"]] += present * share / table.attributes.shape[1]
-    features[:, INDEX["price_gap"]] = -(present * np.abs(table.relative_price[safe] - memory.price))
+        share = np.maximum(sums[_pair(category, column[rows])] - own, 0.0) / others
+        features[:, INDEX["attribute_share"]] += share / table.attributes.shape[1]
+    features[:, INDEX["price_gap"]] = -np.abs(table.relative_price[rows] - memory.price) * (rows >= 0)
     if memory.vector is not None and table.vectors is not None:
-        features[:, INDEX["similarity"]] = present * (table.vectors[safe].astype(np.float32) @ memory.vector)
+        features[:, INDEX["similarity"]] = table.vectors[rows].astype(np.float32) @ memory.vector
 
 
 def _pair(category: np.ndarray, other: np.ndarray) -> np.ndarray:

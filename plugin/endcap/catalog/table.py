@@ -13,15 +13,17 @@ from endcap.catalog.product import Product, product_keys
 
 
 class ProductTable:
-    """Columns over n products.
+    """Columns over n products, and one row more: the last describes a product of which nothing is known, so that row
+    -1 may be read like any other.
 
     Attributes:
         ids: product ids; row r describes ``ids[r]``.
-        keys: uint64 (n,), :func:`~endcap.catalog.product.product_key` of each.
-        brand, category, parent: int32 (n,) codes of brand, leaf category path and the path above it; -1 where unknown.
-            Equal codes mean equal values within this table only.
-        price: float32 (n,), NaN where unknown. relative_price: log(price / median of the leaf category), 0 if unknown.
-        vectors: float16 (n, d) unit vectors (zero where a product has none), or None.
+        keys: uint64 (n + 1,), :func:`~endcap.catalog.product.product_key` of each; 0 in the last row.
+        brand, category, parent: int32 (n + 1,) codes of brand, leaf category path and the path above it; -1 where
+            unknown. Equal codes mean equal values within this table only.
+        price, stock: float32 (n + 1,), NaN where unknown. relative_price: log(price / median of the leaf category),
+            0 where unknown.
+        vectors: float16 (n + 1, d) unit vectors (zero where a product has none), or None.
     """
 
     __slots__ = (
@@ -47,9 +49,10 @@ class ProductTable:
         if vectors is not None and vectors.shape[0] != len(products):
             raise ValueError(f"{len(products)} products but {vectors.shape[0]} vectors")
         self.ids = [product.id for product in products]
-        self.keys = product_keys(self.ids)
+        keys = product_keys(self.ids)
+        self.keys = np.append(keys, np.uint64(0))
         self._row_of = {product_id: row for row, product_id in enumerate(self.ids)}
-        short = self.keys.astype(np.uint32)
+        short = keys.astype(np.uint32)
         self._short_order = np.argsort(short, kind="stable")
         self._short_keys = short[self._short_order]
         self.brand, self.brands = _codes([product.brand for product in products])
@@ -59,7 +62,10 @@ class ProductTable:
         self.price = _numbers([product.price for product in products])
         self.stock = _numbers([product.stock for product in products])
         self.relative_price = _relative_price(self.price, self.category)
-        self.vectors = None if vectors is None else vectors.astype(np.float16, copy=False)
+        self.vectors = None
+        if vectors is not None:
+            self.vectors = np.zeros((len(products) + 1, vectors.shape[1]), dtype=np.float16)
+            self.vectors[:-1] = vectors
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -103,9 +109,8 @@ def lookup(sorted_keys: np.ndarray, order: np.ndarray, keys: np.ndarray) -> np.n
 def _codes(values: Sequence[str]) -> tuple[np.ndarray, list[str]]:
     """Integer codes in order of first appearance; the empty string is -1."""
     known: dict[str, int] = {}
-    codes = np.fromiter(
-        (known.setdefault(value, len(known)) if value else -1 for value in values), dtype=np.int32, count=len(values)
-    )
+    codes = np.full(len(values) + 1, -1, dtype=np.int32)
+    codes[:-1] = [known.setdefault(value, len(known)) if value else -1 for value in values]
     return codes, list(known)
 
 
@@ -114,7 +119,7 @@ _MAX_ATTRIBUTES = 4
 
 
 def _attribute_codes(products: Sequence[Product]) -> np.ndarray:
-    """int32 (n, a ≤ 4): codes of the text attributes that most products carry, -1 where a product has none."""
+    """int32 (n + 1, a ≤ 4): codes of the text attributes that most products carry, -1 where a product has none."""
     seen: dict[str, int] = {}
     for product in products:
         for name, value in product.attributes.items():
@@ -125,11 +130,11 @@ def _attribute_codes(products: Sequence[Product]) -> np.ndarray:
         _codes([value if isinstance(value := product.attributes.get(name), str) else "" for product in products])[0]
         for name in names[:_MAX_ATTRIBUTES]
     ]
-    return np.stack(columns, axis=1) if columns else np.empty((len(products), 0), dtype=np.int32)
+    return np.stack(columns, axis=1) if columns else np.empty((len(products) + 1, 0), dtype=np.int32)
 
 
 def _numbers(values: Sequence[float | None]) -> np.ndarray:
-    return np.array([np.nan if value is None else value for value in values], dtype=np.float32)
+    return np.array([np.nan if value is None else value for value in values] + [np.nan], dtype=np.float32)
 
 
 def _relative_price(price: np.ndarray, category: np.ndarray) -> np.ndarray:
