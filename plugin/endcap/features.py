@@ -142,7 +142,7 @@ def _personal(
 
     category, brand = table.category[rows].astype(np.int64), table.brand[rows]
     in_category = memory.category[category]
-    others = np.maximum(in_category - own, 0.0) + 1.0  # one imaginary purchase shrinks shares of a category hardly known
+    others = np.maximum(in_category - own, 0.0) + 1.0  # one imaginary purchase: shares of little are shrunk
     features[:, INDEX["own_share"]] = own / (in_category + 1.0)
     same_brand = memory.category_brand[_pair(category, brand)]
     features[:, INDEX["brand_share"]] = np.maximum(same_brand - own, 0.0) / others
