@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import urllib3
 from endcap.engines import Engine
+from endcap.engines.elasticsearch import ElasticsearchEngine
 from endcap.engines.embedded import EmbeddedEngine
+from endcap.settings import Settings
 
 #: Opens an index by name; called again with the same name it is a second user of the same index.
 OpenEngine = Callable[[str], Engine]
@@ -19,10 +22,28 @@ def _embedded(request: pytest.FixtureRequest) -> OpenEngine:
     return lambda index: EmbeddedEngine(folder, index)
 
 
+def _elasticsearch(request: pytest.FixtureRequest) -> OpenEngine:
+    url: str = request.getfixturevalue("elasticsearch")
+    used: set[str] = set()
+
+    def remove() -> None:
+        for index in used:
+            for name in urllib3.request("GET", f"{url}/{index}*").json():
+                urllib3.request("DELETE", f"{url}/{name}")
+
+    def open_index(index: str) -> Engine:
+        used.add(index)
+        return ElasticsearchEngine(Settings(engine_url=url, index=index))
+
+    request.addfinalizer(remove)
+    return open_index
+
+
 #: Every implementation of ``Engine``: a function from the fixture request to an opener. It asks for the server it needs
 #: by ``request.getfixturevalue``, carries the server's marker, and removes its indices with ``request.addfinalizer``.
 ENGINES = [
     pytest.param(_embedded, id="embedded"),
+    pytest.param(_elasticsearch, id="elasticsearch", marks=pytest.mark.elasticsearch),
 ]
 
 

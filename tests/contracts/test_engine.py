@@ -171,7 +171,8 @@ def test_the_version_changes_with_every_visible_change_and_only_then(shop: Engin
     ):
         change()
         shop.refresh()
-        assert shop.version() not in seen
+        # The same products again may bear the same version: a cache of them is right again.
+        assert shop.version() != seen[-1]
         seen.append(shop.version())
     with shop.rebuild(DIMS, ENCODER) as new:
         new.upsert(items())

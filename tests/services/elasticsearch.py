@@ -96,17 +96,22 @@ def start(port: int | None = None, prepare: Callable[[Path], Mapping[str, str]] 
 
 @dataclass(frozen=True, slots=True)
 class Secured:
-    """A node with security: its URL (https), the CA file of its certificate, a superuser's name and password."""
+    """A node with security: its URL (https), the CA file of its certificate, and two users with one password: a
+    superuser, and one who may do what he likes to indices named ``products-*`` and nothing else.
+
+    API keys cannot be made here: the index that holds them wants analyzers that this distribution lacks.
+    """
 
     url: str
     ca_file: str
     username: str
+    restricted: str
     password: str
 
 
 def start_secured(folder: Path) -> tuple[Server, Secured]:
     """Start a node that wants TLS and a password. Its certificate is made in ``folder``."""
-    username, password = "endcap", "a long p:ssword"
+    username, restricted, password = "endcap", "shop", "a long p:ssword"
     store, certificate = folder / "http.p12", folder / "ca.pem"
     keytool = [str(java_home(17) / "bin" / "keytool"), "-keystore", str(store), "-storepass", password]
     make = ["-genkeypair", "-alias", "http", "-keyalg", "EC", "-dname", "CN=tests", "-ext", "san=ip:127.0.0.1"]
@@ -117,8 +122,9 @@ def start_secured(folder: Path) -> tuple[Server, Secured]:
     def prepare(config: Path) -> dict[str, str]:
         shutil.copy(store, config / store.name)
         digest = base64.b64encode(hashlib.sha1(password.encode()).digest()).decode()
-        (config / "users").write_text(f"{username}:{{SHA}}{digest}\n")
-        (config / "users_roles").write_text(f"superuser:{username}\n")
+        (config / "users").write_text(f"{username}:{{SHA}}{digest}\n{restricted}:{{SHA}}{digest}\n")
+        (config / "users_roles").write_text(f"superuser:{username}\nproducts:{restricted}\n")
+        (config / "roles.yml").write_text("products:\n  indices:\n  - names: ['products-*']\n    privileges: [all]\n")
         return {
             "xpack.security.enabled": "true",
             "xpack.security.transport.ssl.enabled": "false",
@@ -128,7 +134,7 @@ def start_secured(folder: Path) -> tuple[Server, Secured]:
         }
 
     server, url = start(prepare=prepare)
-    return server, Secured(url, str(certificate), username, password)
+    return server, Secured(url, str(certificate), username, restricted, password)
 
 
 def listening(port: int) -> bool:

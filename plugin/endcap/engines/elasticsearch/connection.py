@@ -56,9 +56,7 @@ def translated(address: Address, index: str) -> Iterator[None]:
     try:
         yield
     except UnsupportedProductError:
-        raise ConfigurationError(
-            f"engine_url: {address.url} is not an Elasticsearch; others can be searched through the hook only"
-        ) from None
+        raise foreign() from None
     except ApiError as error:
         raise _of_answer(error, address, index) from error
     except ConnectionTimeout as error:
@@ -69,6 +67,13 @@ def translated(address: Address, index: str) -> Iterator[None]:
         raise EngineError(f"the search engine at {address.url} sent what cannot be read: {error.message}") from error
     except TransportError as error:
         raise EngineUnavailable(f"the search engine at {address.url} cannot be reached: {error.message}") from error
+
+
+def foreign() -> ConfigurationError:
+    """The error for a server that is not Elasticsearch."""
+    return ConfigurationError(
+        "engine_url: the server is not an Elasticsearch; others can be searched through the hook, but not indexed to"
+    )
 
 
 def _of_answer(error: ApiError, address: Address, index: str) -> Exception:

@@ -2,48 +2,41 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from types import TracebackType
-from typing import Any, cast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from elasticsearch import BadRequestError, NotFoundError
-from elasticsearch.helpers import streaming_bulk
 
 from endcap.catalog.product import INTERNAL_FIELDS, TEXT_DIGEST, VECTOR, Product
 from endcap.engines.address import engine_address
 from endcap.engines.base import Candidates, Filter, IndexReport, Rebuild, SearchRequest, SearchResponse
 from endcap.engines.elasticsearch.connection import connect, reason_of, translated
-from endcap.engines.elasticsearch.documents import changes as partial
-from endcap.engines.elasticsearch.documents import checked_id, document_of, stored
+from endcap.engines.elasticsearch.documents import checked_id, document_of
 from endcap.engines.elasticsearch.indices import Indices
 from endcap.engines.elasticsearch.mapping import IndexMeta
 from endcap.engines.elasticsearch.queries import (
     MAX_WINDOW,
-    all_words,
-    corrected,
     facets_of,
     filter_query,
-    filtered,
     hits_of,
     search_body,
-    stages,
-    suggest_body,
 )
-from endcap.errors import EncoderMismatch, EndcapError, EngineError, InvalidInput
+from endcap.engines.elasticsearch.rebuild import IndexRebuild
+from endcap.engines.elasticsearch.words import Words
+from endcap.engines.elasticsearch.writing import Action, Refusal, deletes, send, updates, upserts
+from endcap.errors import EncoderMismatch, EngineError, InvalidInput
 from endcap.settings import Settings
 
-logger = logging.getLogger(__name__)
-
-_CHUNK_ITEMS, _CHUNK_BYTES = 500, 8_000_000
 _BATCH = 500
 _PATIENCE_S = 120.0
 _PIT_KEEP_ALIVE = "5m"
 #: Candidates looked at per wanted neighbour: recall of HNSW against its cost.
 _CANDIDATES_PER_HIT, _MIN_CANDIDATES = 2, 100
 
-Action = tuple[dict[str, Any], bytes | None]
+#: A spelling is suggested only where so few products hold what was typed.
+_FEW = 3
 
 
 class ElasticsearchEngine:
@@ -109,58 +102,25 @@ class ElasticsearchEngine:
     def upsert(self, items: Iterable[tuple[Product, np.ndarray | None, str]]) -> IndexReport:
         """See :meth:`Engine.upsert`."""
         dims = self._own().dims
-        return self._write(_upserts(items, dims))
+        return self._write(upserts(items, dims))
 
     def update(self, changes: Iterable[tuple[str, Mapping[str, Any]]]) -> IndexReport:
         """See :meth:`Engine.update`. Attributes are merged; None removes a value."""
         self._own()
-
-        def action(item: tuple[str, Mapping[str, Any]]) -> Action:
-            return {"update": {"_id": item[0], "retry_on_conflict": 3}}, b'{"doc":' + partial(*item) + b"}"
-
-        return self._write(_checked(changes, lambda item: item[0], action))
+        return self._write(updates(changes))
 
     def delete(self, ids: Iterable[str]) -> IndexReport:
         """See :meth:`Engine.delete`."""
         self._own()
-        return self._write(_checked(ids, lambda one: one, lambda one: ({"delete": {"_id": checked_id(one)}}, None)))
+        return self._write(deletes(ids))
 
-    def _write(self, actions: Iterable[Action | tuple[str, str]], index: str = "") -> IndexReport:
-        """Send what is an action, report what is an (id, reason) already, in bulk with retries."""
-        report = IndexReport()
-
-        def sendable() -> Iterator[Action]:
-            for one in actions:
-                if isinstance(one[0], str):
-                    report.errors.append((one[0], str(one[1])))
-                else:
-                    yield one[0], one[1]
-
+    def _write(self, actions: Iterable[Action | Refusal]) -> IndexReport:
         with self._guard():
-            for done, outcome in streaming_bulk(
-                self._patient,
-                cast(Any, sendable()),
-                expand_action_callback=cast(Any, lambda action: action),
-                index=index or self._settings.index,
-                require_alias=not index,
-                chunk_size=_CHUNK_ITEMS,
-                max_chunk_bytes=_CHUNK_BYTES,
-                max_retries=5,
-                initial_backoff=0.2,
-                max_backoff=5,
-                retry_on_status=(429, 503),
-                raise_on_error=False,
-            ):
-                item = next(iter(outcome.values()))
-                if done:
-                    report.done += 1
-                    continue
-                reason = item.get("error", {})
-                if isinstance(reason, dict) and reason.get("type") == "index_not_found_exception":
-                    self._meta = None
-                    raise self._indices.unknown()
-                report.errors.append((item["_id"], _item_reason(item)))
-        return report
+            try:
+                return send(self._patient, actions, self._settings.index, require_alias=True)
+            except LookupError:
+                self._meta = None
+                raise self._indices.unknown() from None
 
     def refresh(self) -> None:
         """See :meth:`Engine.refresh`. Elasticsearch has synced each change to disk before it answered."""
@@ -169,7 +129,11 @@ class ElasticsearchEngine:
 
     def rebuild(self, vector_dims: int | None, encoder_id: str) -> Rebuild:
         """See :meth:`Engine.rebuild`. Changes made to the live index meanwhile are not in the new one."""
-        return _Rebuild(self, IndexMeta(self._settings.index, encoder_id, vector_dims, filling=True))
+        meta = IndexMeta(self._settings.index, encoder_id, vector_dims, filling=True)
+        return IndexRebuild(self._patient, self._indices, meta, self._guard, self._serve)
+
+    def _serve(self, meta: IndexMeta) -> None:
+        self._meta = meta
 
     # --- reading -----------------------------------------------------------------------------------------------
 
@@ -213,7 +177,7 @@ class ElasticsearchEngine:
             one.get(TEXT_DIGEST) if one is not None else None for one in self._fetch(ids, source_includes=[TEXT_DIGEST])
         ]
 
-    def _fetch(self, ids: Sequence[str], **source: list[str]) -> list[dict[str, Any] | None]:
+    def _fetch(self, ids: Sequence[str], **source: Any) -> list[dict[str, Any] | None]:
         known: dict[str, dict[str, Any]] = {}
         askable = [one for one in dict.fromkeys(ids) if _storable(one)]
         for start in range(0, len(askable), _BATCH):
@@ -246,7 +210,7 @@ class ElasticsearchEngine:
                         track_total_hits=False,
                         source={"excludes": list(INTERNAL_FIELDS)},
                         # From 9.2 on vectors are not in `_source` any more; this works before and after.
-                        fields=[VECTOR] if vectors else None,
+                        fields=[{"field": VECTOR}] if vectors else None,
                     )
                 hits, pit = answer["hits"]["hits"], answer.get("pit_id", pit)
                 if not hits:
@@ -263,30 +227,43 @@ class ElasticsearchEngine:
         Raises:
             InvalidInput: a filter, facet, sort or page that cannot be answered.
         """
-        suggestion, exact = "", 0
-        for stage, query in enumerate(stages(request.text, request.fuzzy)):
-            body = search_body(request, query)
-            if stage == 0 and request.text.strip():
-                body["suggest"] = suggest_body(request.text)
-            answer = self._search(body)
-            total = int(answer["hits"]["total"]["value"])
-            if stage == 0:
-                exact, suggestion = total, corrected(request.text, answer)
-            if total:
+        words = Words(request.text, self._settings.analyzer == "standard")
+        if not request.text.strip():
+            return self._response(request, self._search(search_body(request, {"match_all": {}})))
+        if not words.words:
+            return self._response(request, self._search(search_body(request, {"match_none": {}})))
+        reading = words.all()
+        body = search_body(request, reading)
+        answer = self._search({**body, "suggest": words.suggest()})
+        corrected, misspelled = words.spelled(answer)
+        response = self._response(request, answer)
+        found = self._found(response, reading, request.filters)
+        suggestion = ""
+        if corrected:
+            typed = self._count(reading) if request.filters else found
+            if typed <= _FEW and self._count(Words(corrected, words.standard).all()) > typed:
+                suggestion = corrected
+        for looser in words.looser(misspelled, request.fuzzy):
+            if found:
                 break
-        if suggestion and self._matches(suggestion, request.filters) <= exact:
-            suggestion = ""
-        return SearchResponse(total, hits_of(answer), facets_of(request, answer), suggestion)
+            response = self._response(request, self._search(search_body(request, looser)))
+            found = self._found(response, looser, request.filters)
+        return replace(response, suggestion=suggestion)
+
+    def _response(self, request: SearchRequest, answer: Mapping[str, Any]) -> SearchResponse:
+        return SearchResponse(answer["hits"]["total"]["value"], hits_of(answer), facets_of(request, answer))
+
+    def _found(self, response: SearchResponse, reading: dict[str, Any], filters: Sequence[Filter]) -> int:
+        """Products that answer a reading. Filters narrow it down: that nothing passes them must not loosen it."""
+        return response.total if response.total or not filters else self._count(reading)
+
+    def _count(self, query: dict[str, Any]) -> int:
+        with self._guard():
+            return int(self._client.count(index=self._settings.index, query=query)["count"])
 
     def _search(self, body: dict[str, Any]) -> Any:
         with self._guard():
             return self._client.search(index=self._settings.index, body=body)
-
-    def _matches(self, text: str, filters: Sequence[Filter]) -> int:
-        with self._guard():
-            return int(
-                self._client.count(index=self._settings.index, query=filtered(all_words(text), filters))["count"]
-            )
 
     def nearest(self, vector: np.ndarray, k: int, filters: Sequence[Filter] = ()) -> Candidates:
         """See :meth:`Engine.nearest`. Approximate (HNSW), with exact cosines.
@@ -323,85 +300,6 @@ class ElasticsearchEngine:
             raise
         scores = np.fromiter((2.0 * hit["_score"] - 1.0 for hit in hits), dtype=np.float32, count=len(hits))
         return Candidates([hit["_id"] for hit in hits], scores)
-
-
-class _Rebuild:
-    """See :class:`~endcap.engines.base.Rebuild`."""
-
-    def __init__(self, engine: ElasticsearchEngine, meta: IndexMeta) -> None:
-        self._engine = engine
-        self._meta = meta
-        self._name = ""
-
-    def __enter__(self) -> _Rebuild:
-        engine = self._engine
-        with engine._guard():
-            engine._indices.serving()  # refuses a name that is not Endcap's, before any work is done
-            engine._indices.sweep()
-            self._name = engine._indices.create(self._meta, live=False)
-        return self
-
-    def upsert(self, items: Iterable[tuple[Product, np.ndarray | None, str]]) -> IndexReport:
-        """See :meth:`Engine.upsert`."""
-        if not self._name:
-            raise EngineError("the rebuild is over", status=409)
-        return self._engine._write(_upserts(items, self._meta.dims), index=self._name)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        name, self._name = self._name, ""
-        if not name:
-            return
-        engine = self._engine
-        try:
-            if error is None:
-                with engine._guard():
-                    engine._patient.indices.refresh(index=name)
-                    engine._indices.switch(name, self._meta)
-                engine._meta = self._meta
-                return
-        except BaseException:
-            self._discard(name)
-            raise
-        self._discard(name)
-
-    def _discard(self, name: str) -> None:
-        # What went wrong first is the news; a cluster that is gone cannot be tidied, and a later rebuild sweeps.
-        try:
-            with self._engine._guard():
-                self._engine._indices.discard(name)
-        except EndcapError as error:
-            logger.warning("%s could not be removed: %s", name, error)
-
-
-def _upserts(
-    items: Iterable[tuple[Product, np.ndarray | None, str]], dims: int | None
-) -> Iterator[Action | tuple[str, str]]:
-    return _checked(
-        items,
-        lambda item: item[0].id,
-        lambda item: ({"index": {"_id": item[0].id}}, stored(item[0], item[1], item[2], dims)),
-    )
-
-
-def _checked(
-    items: Iterable[Any], id_of: Callable[[Any], Any], action: Callable[[Any], Action]
-) -> Iterator[Action | tuple[str, str]]:
-    """Each item's action, or (id, reason) where it cannot be sent: one bad item would fail its whole request."""
-    for item in items:
-        try:
-            yield action(item)
-        except UnicodeEncodeError:
-            yield str(id_of(item)), "text with half a surrogate pair cannot be stored"
-        except (TypeError, ValueError, OverflowError) as error:
-            yield str(id_of(item)), str(error)
-
-
-def _item_reason(item: Mapping[str, Any]) -> str:
-    if item.get("status") == 404:
-        return "there is no such product"
-    return reason_of(item) or f"refused with status {item.get('status')}"
 
 
 def _storable(product_id: Any) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 from elasticsearch import ApiError, Elasticsearch, NotFoundError, TransportError
 
-from endcap.engines.elasticsearch.connection import error_type, reason_of
+from endcap.engines.elasticsearch.connection import error_type, foreign, reason_of
 from endcap.engines.elasticsearch.mapping import IndexMeta, concrete_name, index_body
 from endcap.errors import ConfigurationError, EngineError, UnknownIndex
 
@@ -41,8 +41,11 @@ class Indices:
             ConfigurationError: the name belongs to something that Endcap did not make.
         """
         try:
-            found = self._client.indices.get(index=self.alias, features="mappings,aliases")
-        except NotFoundError:
+            found = self._client.indices.get(index=self.alias)
+        except NotFoundError as error:
+            # The client checks successful answers only; on others' servers nothing may be made.
+            if error.meta.headers.get("x-elastic-product") != "Elasticsearch":
+                raise foreign() from None
             return None
         if len(found) > 1:
             raise ConfigurationError(
@@ -84,14 +87,16 @@ class Indices:
         return name
 
     def switch(self, name: str, meta: IndexMeta) -> None:
-        """Put the alias on ``name`` in one step and remove the index that it was on.
+        """Make all of ``name`` visible, put the alias on it in one step and remove the index that it was on.
 
         Raises:
             EngineError: the index was removed meanwhile, or other processes kept switching the alias.
         """
-        made = IndexMeta.from_mapping(self._client.indices.get_mapping(index=name)[name]["mappings"])
-        if made is None:
-            raise EngineError(f"[{name}] was removed while it was being filled; start again", status=409)
+        found = self._client.options(ignore_status=404).indices.get_mapping(index=name).get(name, {})
+        if IndexMeta.from_mapping(found.get("mappings", {})) is None:
+            # Writing to it may have made it anew, without its mapping.
+            raise EngineError(f"[{name}] was removed while it was being filled: start again", status=409)
+        self._client.indices.refresh(index=name)
         self._client.indices.put_settings(index=name, settings={"index": {"refresh_interval": None}})
         old = self._switch(name)
         self._client.indices.put_mapping(index=name, meta=replace(meta, filling=False).to_mapping())
@@ -129,7 +134,7 @@ class Indices:
 
     def sweep(self) -> None:
         """Remove what rebuilds of more than a day ago left unfinished."""
-        found = self._client.indices.get(index=f"{self.alias}-*", features="mappings,aliases,settings")
+        found = self._client.indices.get(index=f"{self.alias}-*")
         for name, entry in found.items():
             meta = IndexMeta.from_mapping(entry.get("mappings", {}))
             if meta is None or meta.index != self.alias or not meta.filling or entry.get("aliases"):

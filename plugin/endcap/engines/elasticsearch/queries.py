@@ -1,31 +1,19 @@
-"""From Endcap's search request to Elasticsearch's, and back.
-
-A search runs in stages, strictest first, until one finds something: all words; all words with typos; some words, with
-typos. Products that merely share a word thus never dilute an exact answer, its facets or its total.
-"""
+"""From Endcap's search request to the body of ``_search``, and back."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from endcap.catalog.product import INTERNAL_FIELDS
 from endcap.engines.base import Filter, Hit, SearchRequest
 from endcap.engines.elasticsearch.documents import attribute_field, document_of
-from endcap.engines.elasticsearch.mapping import ATTRIBUTE_WORDS, SPELLING, TITLE_SORT
+from endcap.engines.elasticsearch.mapping import TITLE_SORT
 from endcap.errors import InvalidInput
 
 #: Elasticsearch's ``index.max_result_window``: hits that can be paged through.
 MAX_WINDOW = 10_000
-
-#: Title over brand and category over description and attributes.
-FIELDS = ("title^4", "brand.text^2", "category.text^2", "description", ATTRIBUTE_WORDS)
-_PHRASE_FIELDS = ("title^4", "brand.text^2", "category.text^2", "description")
-FUZZINESS = "AUTO:4,8"
-
-#: A query is cut after so many characters and words: nobody types more, and every word costs clauses.
-MAX_TEXT, MAX_WORDS = 512, 32
 
 SORTS: Mapping[str, list[Any]] = {
     "relevance": [{"_score": "desc"}, {"id": "asc"}],
@@ -41,42 +29,8 @@ _KEYWORDS = frozenset({"id", "brand", "category"})
 _NUMBERS = frozenset({"price", "stock"})
 
 
-def words_of(text: str) -> list[str]:
-    """The query's words by white space, after the cut. Surrogate halves, which no document holds, are dropped."""
-    return text[:MAX_TEXT].encode("utf-8", "ignore").decode().split()[:MAX_WORDS]
-
-
-def stages(text: str, fuzzy: bool) -> Iterator[dict[str, Any]]:
-    """The queries of a text, strictest first."""
-    words = words_of(text)
-    if not words:
-        yield {"match_all": {}}
-        return
-    yield all_words(text)
-    if fuzzy:
-        yield {"bool": {"must": [_word(word, True) for word in words]}}
-    if len(words) > 1:
-        yield {"bool": {"should": [_word(word, fuzzy) for word in words], "minimum_should_match": 1}}
-
-
-def all_words(text: str) -> dict[str, Any]:
-    """Every word somewhere in the product; those that stand together count more."""
-    text = " ".join(words_of(text))
-    terms = {"query": text, "type": "cross_fields", "operator": "and", "fields": FIELDS, "tie_breaker": 0.2}
-    together = {"query": text, "type": "phrase", "fields": _PHRASE_FIELDS, "slop": 1}
-    return {"bool": {"must": [{"multi_match": terms}], "should": [{"multi_match": together}]}}
-
-
-def _word(word: str, fuzzy: bool) -> dict[str, Any]:
-    # A "word" may still be several to the analyzer: "t-shirt", or a sentence of a language written without spaces.
-    match: dict[str, Any] = {"query": word, "type": "best_fields", "operator": "and", "fields": FIELDS}
-    if fuzzy:
-        match["fuzziness"] = FUZZINESS
-    return {"multi_match": {**match, "tie_breaker": 0.2}}
-
-
 def search_body(request: SearchRequest, query: Mapping[str, Any]) -> dict[str, Any]:
-    """The body of ``_search`` for one stage's query.
+    """The body of ``_search`` for one reading of the request's words.
 
     Raises:
         InvalidInput: the request asks for what cannot be done.
@@ -96,7 +50,6 @@ def search_body(request: SearchRequest, query: Mapping[str, Any]) -> dict[str, A
         "size": request.size,
         "sort": SORTS[request.sort],
         "track_total_hits": True,
-        "track_scores": True,
         "_source": {"excludes": list(INTERNAL_FIELDS)} if request.documents else False,
     }
     # Named by their place: an aggregation's name may not hold every character that an attribute's may.
@@ -219,22 +172,3 @@ def facets_of(request: SearchRequest, answer: Mapping[str, Any]) -> dict[str, li
 
 def _label(key: Any) -> str:
     return str(int(key)) if isinstance(key, float) and key.is_integer() else str(key)
-
-
-def suggest_body(text: str) -> dict[str, Any]:
-    """The part of a search body that asks for words that are spelled almost like unknown ones."""
-    term = {"field": SPELLING, "suggest_mode": "missing", "min_word_length": 4, "prefix_length": 0, "max_edits": 2}
-    return {"text": " ".join(words_of(text)), "spelling": {"term": {**term, "size": 1}}}
-
-
-def corrected(text: str, answer: Mapping[str, Any]) -> str:
-    """The query with each unknown word replaced by its best correction; empty where nothing changes."""
-    # Offsets count UTF-16 units, as Java does.
-    units, changed = " ".join(words_of(text)).encode("utf-16-le"), False
-    # From the end, so that earlier offsets stay true.
-    for entry in reversed(answer.get("suggest", {}).get("spelling", [])):
-        if entry["options"]:
-            start, end = 2 * entry["offset"], 2 * (entry["offset"] + entry["length"])
-            units = units[:start] + entry["options"][0]["text"].encode("utf-16-le") + units[end:]
-            changed = True
-    return units.decode("utf-16-le") if changed else ""
