@@ -33,10 +33,14 @@ def create_app(runtime: Runtime) -> Flask:
 
     @app.get("/readyz")
     def readyz() -> Response:
+        # Searches work as soon as the engine does. While the products are still being loaded they go out in the
+        # engine's order; taking the server out of service for that would be worse.
+        state = {"personalizing": runtime.upkeep.ready, "problems": runtime.upkeep.problems}
         try:
-            return json_response({"status": "ready", "engine": runtime.engine.name, "products": runtime.engine.count()})
+            products = runtime.engine.count()
         except EndcapError as error:
-            return json_response({"status": "unavailable", "reason": str(error)}, 503)
+            return json_response({"status": "unavailable", "reason": str(error), **state}, 503)
+        return json_response({"status": "ready", "engine": runtime.engine.name, "products": products, **state})
 
     @app.get("/metrics")
     def metrics() -> Response:

@@ -38,13 +38,18 @@ class Server(BaseApplication):
             "timeout": max(30, int(2 * settings.engine_timeout_s) + 5),
             "keepalive": 75,
             "limit_request_line": 8190,
+            # A shopper id that is far too long is answered as a search of nobody's, not as a bad request.
+            "limit_request_field_size": 32_768,
+            # Nothing here wants managing by a socket in the home folder, which every other server there shares.
+            "control_socket_disable": True,
             "proc_name": "endcap",
             "worker_tmp_dir": "/dev/shm" if os.path.isdir("/dev/shm") else None,  # noqa: S108 (heartbeats, off the disk)
             "worker_exit": self._worker_exit,
             "child_exit": _child_exit,
         }
         for name, value in values.items():
-            self.cfg.set(name, value)
+            if name in self.cfg.settings:  # some are newer than the oldest gunicorn that will do
+                self.cfg.set(name, value)
 
     def load(self) -> Any:
         """The WSGI application, in a worker."""

@@ -9,13 +9,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import orjson
 import urllib3
 from endcap.engines import WireAnswer
-from endcap.errors import EngineUnavailable
+from endcap.engines.forward import HttpWireEngine
 from endcap.personalizer import Ranking
 from endcap.settings import Settings
 from endcap_reranker.hook import hook_blueprint
@@ -62,38 +62,30 @@ class Broken:
         return Ranking("r-broken", self.order(len(ids)), personalized=True)
 
 
-class Direct:
-    """HTTP to the engine, as plain as can be; remembers what it sent."""
+class Direct(HttpWireEngine):
+    """The way to a running engine; remembers what went along it."""
 
     def __init__(self, url: str) -> None:
-        self.url = url
-        self.pool = urllib3.PoolManager(maxsize=8, retries=False)
+        super().__init__(Settings(engine_url=url))
         self.sent: list[tuple[str, str, str, dict[str, str], bytes]] = []
 
     def send(
-        self, method: str, path: str, query: str, headers: Mapping[str, str], body: bytes, timeout_s: float
+        self,
+        method: Literal["GET", "POST", "HEAD"],
+        path: str,
+        query: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        timeout_s: float,
     ) -> WireAnswer:
         self.sent.append((method, path, query, dict(headers), body))
-        try:
-            answer = self.pool.request(
-                method,
-                f"{self.url}{path}" + (f"?{query}" if query else ""),
-                body=body or None,
-                headers=dict(headers),
-                timeout=timeout_s,
-            )
-        except urllib3.exceptions.HTTPError as error:
-            raise EngineUnavailable(f"the search engine at {self.url} cannot be reached: {error}") from error
-        return WireAnswer(answer.status, answer.headers, answer.data)
+        return super().send(method, path, query, headers, body, timeout_s)
 
     def bodies(self) -> list[dict[str, Any]]:
         """The single searches sent since the last look, taken apart."""
         found = [orjson.loads(body) for *_, body in self.sent if body]
         self.sent.clear()
         return found
-
-    def close(self) -> None:
-        self.pool.clear()
 
 
 @dataclass

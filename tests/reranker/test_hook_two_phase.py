@@ -25,7 +25,7 @@ class Disturbed(Direct):
         self.happens = happens
 
     def send(
-        self, method: str, path: str, query: str, headers: Mapping[str, str], body: bytes, timeout_s: float
+        self, method: Any, path: str, query: str, headers: Mapping[str, str], body: bytes, timeout_s: float
     ) -> WireAnswer:
         answer = super().send(method, path, query, headers, body, timeout_s)
         happens, self.happens = self.happens, ""

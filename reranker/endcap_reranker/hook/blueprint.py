@@ -61,9 +61,6 @@ def hook_blueprint(runtime: HookParts, url_prefix: str = "", name: str = "endcap
         return hook.info(hook.incoming(request, ndjson=False))
 
     def refused(**parts: Any) -> Response:
-        index = parts.get("index")
-        if "rest" not in parts and index not in hook.guard.allowed:
-            abort(404)
         raise Forbidden(f"[{request.method} {request.path[:200]}] is not allowed here: only _search and _msearch are")
 
     blueprint.add_url_rule("/_search", view_func=search, methods=_ALL_METHODS)
@@ -73,7 +70,9 @@ def hook_blueprint(runtime: HookParts, url_prefix: str = "", name: str = "endcap
     blueprint.add_url_rule("/<index>/_msearch", view_func=msearch, methods=_ALL_METHODS)
     blueprint.add_url_rule("/_<path:rest>", view_func=refused, methods=_ALL_METHODS)
     blueprint.add_url_rule("/<index>/_<path:rest>", view_func=refused, methods=_ALL_METHODS)
-    blueprint.add_url_rule("/<index>", view_func=refused, methods=_ALL_METHODS)
+    for number, index in enumerate(sorted(hook.guard.allowed)):
+        path = "/" + index.replace("<", "")  # no name of an index has one
+        blueprint.add_url_rule(path, f"refused_{number}", refused, methods=_ALL_METHODS)
     blueprint.add_url_rule("/", view_func=info, methods=["GET", "HEAD"])
 
     cors = Cors(runtime.settings)
