@@ -13,9 +13,12 @@ import tantivy
 
 from endcap.catalog.product import Product
 from endcap.engines.base import Candidates, Filter, IndexReport, Rebuild, SearchRequest, SearchResponse
-from endcap.engines.embedded.schema import SEQ, filter_query
+from endcap.engines.embedded import vectors
+from endcap.engines.embedded.filters import allowed_rows
+from endcap.engines.embedded.nearest import maintain, nearest
+from endcap.engines.embedded.schema import SEQ
 from endcap.engines.embedded.search import search
-from endcap.engines.embedded.snapshot import Manifest, Snapshot
+from endcap.engines.embedded.snapshot import Manifest, Snapshot, load
 from endcap.engines.embedded.store import Store
 from endcap.engines.embedded.writer import Pending, Writer
 from endcap.errors import EncoderMismatch, EngineError, InvalidInput, UnknownIndex
@@ -168,9 +171,10 @@ class EmbeddedEngine:
                 return
             try:
                 writer.commit()
-                self.store.published()
+                snapshot = self.store.published()
                 self._writer = None
                 writer.close()
+                maintain(snapshot)
             except BaseException:
                 self._abandon()
                 raise
@@ -227,7 +231,7 @@ class EmbeddedEngine:
         return search(self.store.snapshot(), request)
 
     def nearest(self, vector: np.ndarray, k: int, filters: Sequence[Filter] = ()) -> Candidates:
-        """See :meth:`Engine.nearest`. Exact.
+        """See :meth:`Engine.nearest`. Exact up to 50,000 products; by a graph (HNSW) above.
 
         Raises:
             InvalidInput: the vector does not fit the index.
@@ -241,13 +245,7 @@ class EmbeddedEngine:
         norm = float(np.linalg.norm(asked))
         if not np.isfinite(norm) or norm == 0.0:
             raise InvalidInput("the vector is zero or not finite")
-        allowed = snapshot.alive
-        if filters:
-            must = [(tantivy.Occur.Must, filter_query(snapshot.index, one)) for one in filters]
-            rows = [row for row, _ in snapshot.matching(tantivy.Query.boolean_query(must))]
-            allowed = np.zeros(len(snapshot.seqs), dtype=bool)
-            allowed[rows] = True
-        best, scores = snapshot.vectors.nearest(asked / norm, k, allowed)
+        best, scores = nearest(snapshot, asked / norm, k, allowed_rows(snapshot, filters))
         return Candidates([snapshot.ids[row] for row in best], scores)
 
 
@@ -258,6 +256,7 @@ class _Rebuild:
         self._engine = engine
         self._manifest = manifest
         self._name = ""
+        self._done = 0
         self._writer: Writer | None = None
 
     def __enter__(self) -> _Rebuild:
@@ -280,7 +279,9 @@ class _Rebuild:
         """See :meth:`Engine.upsert`."""
         if self._writer is None:
             raise EngineError("the rebuild is over", status=409)
-        return self._writer.upsert(items)
+        report = self._writer.upsert(items)
+        self._done += report.done
+        return report
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -292,6 +293,10 @@ class _Rebuild:
             if error is None:
                 writer.commit()
                 writer.close()
+                if (
+                    self._done > vectors.EXACT_ROWS
+                ):  # the graph first, so that the new index is quick from its first search
+                    maintain(load(self._engine.store.folder / self._name, self._name, None))
                 self._engine.store.make_current(self._name)
             else:
                 writer.rollback()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -64,14 +65,23 @@ def _by_id(snapshot: Snapshot, hits: list[Ranked], offset: int, wanted: int) -> 
         last += 1
     near = hits[first : last + 1]
     rows = snapshot.rows_of([address for _, address in near])
+    # Ranking every id of the index pays only where many of them tie.
     names = snapshot.id_ranks[rows] if len(near) > 1000 else np.array([snapshot.ids[row] for row in rows], dtype=object)
-    ordered: list[Ranked] = []
-    start = 0
-    while start < len(near):
-        end = start + 1
-        while end < len(near) and near[end][0] == near[start][0]:
-            end += 1
-        run = sorted(range(start, end), key=lambda at: names[at])
-        ordered.extend(near[at] for at in run)
-        start = end
-    return ordered[offset - first : wanted - first]
+    changes = [False, *(one[0] != other[0] for one, other in pairwise(near))]
+    order = np.lexsort((names, np.cumsum(changes)))[offset - first : wanted - first]
+    return [near[at] for at in order.tolist()]
+
+
+def browse(snapshot: Snapshot, allowed: np.ndarray, offset: int, size: int) -> tuple[int, list[Ranked]]:
+    """As :func:`top` for a search without words: the allowed rows (bool) by product id, all with score 1."""
+    rows = np.flatnonzero(allowed)
+    wanted = offset + size
+    ranks = snapshot.id_ranks[rows] if size and offset < len(rows) else np.empty(0, np.int64)
+    if wanted < len(ranks):
+        first = np.argpartition(ranks, wanted)[:wanted]
+        page = rows[first[np.argsort(ranks[first])][offset:]]
+    else:
+        page = rows[np.argsort(ranks)][offset:] if len(ranks) else rows[:0]
+    names = [snapshot.ids[row] for row in page]
+    places = snapshot.find(names)
+    return len(rows), [(1.0, places[name]) for name in names]

@@ -6,9 +6,10 @@ import tantivy
 
 from endcap.engines.base import Hit, SearchRequest, SearchResponse
 from endcap.engines.embedded.facets import facets
+from endcap.engines.embedded.filters import allowed_rows
 from endcap.engines.embedded.highlight import Highlighter
 from endcap.engines.embedded.query import MUST, Query, Reading, Words
-from endcap.engines.embedded.ranking import SORTS, Ranked, count, top
+from endcap.engines.embedded.ranking import SORTS, Ranked, browse, count, top
 from endcap.engines.embedded.schema import filter_query, normalize, terms, words_analyzer
 from endcap.engines.embedded.snapshot import Snapshot
 from endcap.engines.embedded.spelling import Vocabulary
@@ -32,6 +33,7 @@ def search(snapshot: Snapshot, request: SearchRequest) -> SearchResponse:
         raise InvalidInput(f"sort {request.sort!r}: use relevance, {', '.join(SORTS)}")
     if request.offset < 0 or request.size < 0 or request.offset + request.size > MAX_DEPTH:
         raise InvalidInput(f"offset {request.offset} and size {request.size}: use 0 to {MAX_DEPTH} in all")
+    # Made first, so that a filter that cannot be answered is refused whatever else was asked.
     filters = [(MUST, Query.const_score_query(filter_query(snapshot.index, one), 0.0)) for one in request.filters]
     words = Words(request.text)
     vocabulary = Vocabulary.of(snapshot)
@@ -42,7 +44,10 @@ def search(snapshot: Snapshot, request: SearchRequest) -> SearchResponse:
         reading = Reading(Query.all_query())
     query = Query.boolean_query([(MUST, reading.query), *filters]) if filters else reading.query
     field, order = SORTS.get(request.sort, (None, tantivy.Order.Desc))
-    total, ranked = top(snapshot, query, request.offset, request.size, field, order)
+    if words.units or field is not None:
+        total, ranked = top(snapshot, query, request.offset, request.size, field, order)
+    else:
+        total, ranked = browse(snapshot, allowed_rows(snapshot, request.filters), request.offset, request.size)
     highlighter = Highlighter(words, reading.words) if request.highlight and words.units else None
     return SearchResponse(
         total=total,

@@ -122,6 +122,16 @@ class Snapshot:
 
     def matching(self, query: tantivy.Query, limit: int | None = None) -> list[tuple[int, tantivy.DocAddress]]:
         """Every match (at most ``limit``) as (row, address), oldest write first."""
+        hits = self._hits(query, limit)
+        rows = self.rows(np.fromiter((seq for seq, _ in hits), np.uint64, len(hits)))
+        return [(row, address) for row, (_, address) in zip(rows.tolist(), hits, strict=True)]
+
+    def rows_matching(self, query: tantivy.Query) -> np.ndarray:
+        """Rows of every match; int64, ascending."""
+        hits = self._hits(query, None)
+        return self.rows(np.fromiter((seq for seq, _ in hits), np.uint64, len(hits)))
+
+    def _hits(self, query: tantivy.Query, limit: int | None) -> list[tuple[int, tantivy.DocAddress]]:
         result = self.searcher.search(
             query,
             limit=max(1, self.count if limit is None else limit),
@@ -129,8 +139,7 @@ class Snapshot:
             order_by_field=SEQ,
             order=tantivy.Order.Asc,
         )
-        rows = self.rows(np.fromiter((seq for seq, _ in result.hits), np.uint64, len(result.hits)))
-        return [(row, address) for row, (_, address) in zip(rows.tolist(), result.hits, strict=True)]
+        return result.hits
 
     @cached_property
     def id_ranks(self) -> np.ndarray:

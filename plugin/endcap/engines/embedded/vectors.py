@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import blake2b
 
 import numpy as np
 
@@ -15,11 +16,12 @@ _BLOCK = 8192
 class _Buffer:
     """Rows that only ever grow at the end: tables of earlier snapshots go on reading their own beginning."""
 
-    __slots__ = ("matrix", "present", "used")
+    __slots__ = ("keys", "matrix", "present", "used")
 
     def __init__(self, rows: int, dims: int) -> None:
         self.matrix = np.zeros((rows, dims), dtype=np.float32 if rows <= EXACT_ROWS else np.float16)
         self.present = np.zeros(rows, dtype=bool)
+        self.keys = np.zeros(rows, dtype=np.uint64)
         self.used = 0
 
 
@@ -41,6 +43,11 @@ class VectorTable:
         """Which rows have a vector; bool, shape (len(self),)."""
         return self._buffer.present[: self._rows]
 
+    @property
+    def keys(self) -> np.ndarray:
+        """A number that stands for the vector's content; uint64, shape (len(self),)."""
+        return self._buffer.keys[: self._rows]
+
     def vectors(self, rows: np.ndarray) -> np.ndarray:
         """Vectors of some rows; float32, shape (len(rows), dims)."""
         return self._buffer.matrix[rows].astype(np.float32, copy=False)
@@ -54,10 +61,12 @@ class VectorTable:
             buffer = _Buffer(max(rows, min(2 * self._rows, rows + 100_000)), self.dims)
             buffer.matrix[: self._rows] = self._buffer.matrix[: self._rows]
             buffer.present[: self._rows] = self.present
+            buffer.keys[: self._rows] = self.keys
         for row, blob in enumerate(blobs, start=self._rows):
             if len(blob) == 2 * self.dims:
                 buffer.matrix[row] = np.frombuffer(blob, dtype=np.float16)
                 buffer.present[row] = True
+                buffer.keys[row] = int.from_bytes(blake2b(blob, digest_size=8).digest(), "little")
         buffer.used = rows
         return VectorTable(self.dims, buffer, rows)
 
@@ -66,35 +75,50 @@ class VectorTable:
         buffer = _Buffer(len(rows), self.dims)
         buffer.matrix[:] = self._buffer.matrix[rows]
         buffer.present[:] = self._buffer.present[rows]
+        buffer.keys[:] = self._buffer.keys[rows]
         buffer.used = len(rows)
         return VectorTable(self.dims, buffer, len(rows))
 
     def nearest(self, vector: np.ndarray, k: int, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The k nearest of the allowed rows (bool, shape (len(self),)).
+        """The k nearest of the allowed rows (bool, shape (len(self),)), exactly.
 
         Returns:
             Rows (int64) and cosines (float32), best first; equal cosines by row.
         """
-        allowed = allowed & self.present
-        rows = np.flatnonzero(allowed)
-        scores = self._scores(vector, rows) if 4 * len(rows) < self._rows else self._scores(vector, None)[rows]
-        if k < len(rows):
-            best = np.argpartition(-scores, k - 1)[:k]
-            # Everything as good as the last one, so that which of them stays does not depend on chance.
-            best = np.flatnonzero(scores >= scores[best].min())
-        else:
-            best = np.arange(len(rows))
-        best = best[np.lexsort((rows[best], -scores[best]))][:k]
-        return rows[best], scores[best]
+        rows = np.flatnonzero(allowed & self.present)
+        few = 4 * len(rows) < self._rows
+        return best_of(rows, self.scores(vector, rows) if few else self._scores(vector, None)[rows], k)
+
+    def scores(self, vector: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Cosines of some rows with a unit vector; float32, shape (len(rows),)."""
+        return self._scores(vector, rows)
 
     def _scores(self, vector: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
-        """Cosines of some rows, or of all; float32. float16 rows are widened block by block to bound the memory."""
+        """Of all rows where ``rows`` is None. float16 rows are widened block by block to bound the memory."""
         matrix = self._buffer.matrix[: self._rows]
         if matrix.dtype == np.float32:
-            return (matrix if rows is None else matrix[rows]) @ vector
+            return _products(matrix if rows is None else matrix[rows], vector)
         count = self._rows if rows is None else len(rows)
         scores = np.empty(count, dtype=np.float32)
         for start in range(0, count, _BLOCK):
             block = matrix[start : start + _BLOCK] if rows is None else matrix[rows[start : start + _BLOCK]]
-            scores[start : start + len(block)] = block.astype(np.float32) @ vector
+            scores[start : start + len(block)] = _products(block.astype(np.float32), vector)
         return scores
+
+
+def best_of(rows: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k rows with the highest scores, best first; equal scores by row."""
+    if k < len(rows):
+        best = np.argpartition(-scores, k - 1)[:k]
+        # Everything as good as the last one, so that which of them stays does not depend on chance.
+        best = np.flatnonzero(scores >= scores[best].min())
+    else:
+        best = np.arange(len(rows))
+    best = best[np.lexsort((rows[best], -scores[best]))][:k]
+    return rows[best], scores[best]
+
+
+def _products(matrix: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    # One small product per row rather than one large: BLAS would split the large one over threads, which gains little
+    # (memory is the bound) and on a busy server waits for the slowest thread: median 1.3 ms against 10 ms.
+    return np.matmul(matrix[:, None, :], vector[:, None])[:, 0, 0]
