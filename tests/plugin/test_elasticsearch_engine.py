@@ -328,6 +328,15 @@ def test_what_only_the_server_refuses_is_reported_by_item(make: Make, elasticsea
     assert "dimensions" in reason
 
 
+def test_vectors_that_another_process_brings_are_used_before_long(make: Make) -> None:
+    serving = make(product_refresh_s=0.001)
+    serving.ensure(None, "")
+    assert serving.nearest(unit(1, 2), 1).ids == []
+    with make().rebuild(2, "e") as rebuild:
+        rebuild.upsert([(Product("1"), unit(1, 2), "")])
+    assert serving.nearest(unit(1, 2), 1).ids == ["1"]
+
+
 def test_updates_and_removals_of_what_is_not_there_are_reported(make: Make) -> None:
     engine = make()
     engine.ensure(2, "e")

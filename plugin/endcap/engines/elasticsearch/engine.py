@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -42,8 +43,9 @@ _FEW = 3
 class ElasticsearchEngine:
     """:class:`~endcap.engines.base.Engine` over a cluster. Thread-safe.
 
-    ``settings.index`` is an alias; the index behind it is replaced as a whole by :meth:`rebuild`. Writes go through the
-    alias only, and only after it was seen to lead to an index that Endcap made.
+    ``settings.index`` is an alias; the index behind it, named ``<alias>-<time>-<random>``, is replaced as a whole by
+    :meth:`rebuild`. Writes go through the alias only, and only after it was seen to lead to an index that Endcap made.
+    The credentials need all rights to ``<alias>`` and ``<alias>-*``, and none to the cluster.
     """
 
     name = "elasticsearch"
@@ -55,7 +57,7 @@ class ElasticsearchEngine:
         # Work on a whole index may take long; searches never wait for it.
         self._patient = self._client.options(request_timeout=max(_PATIENCE_S, settings.engine_timeout_s))
         self._indices = Indices(self._patient, settings.index, settings.analyzer)
-        self._meta: IndexMeta | None = None
+        self._known: tuple[IndexMeta, float] | None = None
 
     def _guard(self) -> Any:
         return translated(self._address, self._settings.index)
@@ -82,7 +84,7 @@ class ElasticsearchEngine:
                 found = self._indices.serving()
         if found is None:
             raise EngineError(f"index [{self._settings.index}] was made and is gone again")
-        self._meta = have = found[1]
+        have = self._learn(found[1])
         if vector_dims is not None and (have.dims, have.encoder) != (vector_dims, encoder_id):
             was = f"{have.encoder} ({have.dims} numbers)" if have.dims else "no encoder"
             raise EncoderMismatch(
@@ -91,13 +93,24 @@ class ElasticsearchEngine:
             )
 
     def _own(self) -> IndexMeta:
-        if self._meta is None:
-            with self._guard():
-                found = self._indices.serving()
-            if found is None:
-                raise self._indices.unknown()
-            self._meta = found[1]
-        return self._meta
+        """What the serving index holds, as of at most ``product_refresh_s`` ago: another process may rebuild it.
+
+        Raises:
+            UnknownIndex: there is none.
+            ConfigurationError: the name belongs to something that Endcap did not make.
+        """
+        known = self._known
+        if known is not None and time.monotonic() < known[1]:
+            return known[0]
+        with self._guard():
+            found = self._indices.serving()
+        if found is None:
+            raise self._indices.unknown()
+        return self._learn(found[1])
+
+    def _learn(self, meta: IndexMeta) -> IndexMeta:
+        self._known = (meta, time.monotonic() + self._settings.product_refresh_s)
+        return meta
 
     def upsert(self, items: Iterable[tuple[Product, np.ndarray | None, str]]) -> IndexReport:
         """See :meth:`Engine.upsert`."""
@@ -119,7 +132,7 @@ class ElasticsearchEngine:
             try:
                 return send(self._patient, actions, self._settings.index, require_alias=True)
             except LookupError:
-                self._meta = None
+                self._known = None
                 raise self._indices.unknown() from None
 
     def refresh(self) -> None:
@@ -130,10 +143,7 @@ class ElasticsearchEngine:
     def rebuild(self, vector_dims: int | None, encoder_id: str) -> Rebuild:
         """See :meth:`Engine.rebuild`. Changes made to the live index meanwhile are not in the new one."""
         meta = IndexMeta(self._settings.index, encoder_id, vector_dims, filling=True)
-        return IndexRebuild(self._patient, self._indices, meta, self._guard, self._serve)
-
-    def _serve(self, meta: IndexMeta) -> None:
-        self._meta = meta
+        return IndexRebuild(self._patient, self._indices, meta, self._guard, self._learn)
 
     # --- reading -----------------------------------------------------------------------------------------------
 
@@ -296,7 +306,7 @@ class ElasticsearchEngine:
         except EngineError as error:
             if isinstance(error.__cause__, BadRequestError):
                 # Another process may have rebuilt the index with other vectors: look again next time.
-                self._meta = None
+                self._known = None
             raise
         scores = np.fromiter((2.0 * hit["_score"] - 1.0 for hit in hits), dtype=np.float32, count=len(hits))
         return Candidates([hit["_id"] for hit in hits], scores)

@@ -29,7 +29,7 @@ class IndexRebuild:
         indices: Indices,
         meta: IndexMeta,
         guard: Callable[[], AbstractContextManager[None]],
-        serve: Callable[[IndexMeta], None],
+        serve: Callable[[IndexMeta], object],
     ) -> None:
         self._client = client
         self._indices = indices
