@@ -226,3 +226,47 @@ def test_a_killed_run_goes_on_where_it_was(
     assert indexed + unchanged == total
     assert engine.count() == total
     assert not list((tmp_path / "data").glob("indexing/*.json"))
+
+
+def test_the_same_commands_fill_elasticsearch(endcap: Run, elasticsearch: str, catalogue: Path, tmp_path: Path) -> None:
+    from endcap.engines.elasticsearch import ElasticsearchEngine
+    from endcap.settings import Settings
+
+    where = {"engine_url": elasticsearch, "index": "endcap-test-cli"}
+    variables = {f"ENDCAP_{name.upper()}": value for name, value in where.items()}
+    catalogue.write_text(
+        "sku,name,maker,category,price,colour,size\n"
+        "1,Green tea,Acme,Grocery > Tea,4.50,green,5\n"
+        "2,Black tea,Acme,Grocery > Tea,5.50,,7\n"
+        "3,Kettle,Boil & Co,Kitchen,29.00,steel,\n"
+    )
+    first = endcap("index", catalogue, "--rebuild", **variables)
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.startswith("3 indexed, 0 rejected")
+    again = endcap("index", catalogue, **variables)
+    assert again.stdout.startswith("0 indexed, 3 unchanged")
+    catalogue.write_text(
+        "sku,name,maker,category,price,colour,size\n"
+        "1,Green tea,Acme,Pantry > Tea,4.75,,6\n"  # the encoded text stays: the leaf is the same
+        "2,Black tea,Acme,Grocery > Tea,5.50,,7\n"
+        "4,Teapot,Boil & Co,Kitchen,19.00,blue,\n"
+    )
+    third = endcap("index", catalogue, "--delete-missing", **variables)
+    assert third.stdout.startswith("1 indexed, 1 updated, 1 unchanged, 1 deleted, 0 rejected"), third
+    changes = tmp_path / "changes.csv"
+    changes.write_text("sku,stock,colour\n4,12,red\n3,1,\n")
+    partial = endcap("index", "--partial", changes, **variables)
+    assert partial.stdout.startswith("0 indexed, 1 updated, 1 rejected")
+    engine = ElasticsearchEngine(Settings(**where))  # type: ignore[arg-type]
+    try:
+        one, two, gone, four = engine.get(["1", "2", "3", "4"])
+    finally:
+        engine.close()
+    common = {"brand": "Acme", "price": 4.75}
+    assert one == {"id": "1", "title": "Green tea", "category": ["Pantry", "Pantry > Tea"], "attributes": {"size": 6}} | common
+    assert two is not None
+    assert two["attributes"] == {"size": 7}
+    assert gone is None
+    assert four is not None
+    assert (four["stock"], four["attributes"]) == (12.0, {"colour": "red"})
+    assert endcap("delete", "1", "2", "4", **variables).stdout.startswith("deleted 3 of 3")

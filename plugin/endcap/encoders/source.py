@@ -23,11 +23,12 @@ _MODEL_FILES = re.compile(r"(.*\.safetensors|pytorch_model.*\.bin|.*\.json|vocab
 _NOT_MODEL_FILES = frozenset({"data_config.json", "README.json", "train_script.json"})
 
 
-def model_folder(setting: str) -> Path:
+def model_folder(setting: str, ready_made: bool = False) -> Path:
     """The folder of the sentence-transformers model that ``setting`` names.
 
     A hub id is looked for in the hub's local cache first; only if it is not there the hub is asked, with short
-    timeouts, and not at all under ``HF_HUB_OFFLINE``.
+    timeouts, and not at all under ``HF_HUB_OFFLINE``. With ``ready_made`` the hub's ONNX file is
+    wanted instead of the weights.
 
     Raises:
         ConfigurationError: there is no such model, or the hub cannot be reached; says what to do.
@@ -39,7 +40,7 @@ def model_folder(setting: str) -> Path:
         return folder
     if folder.is_absolute() or setting.startswith((".", "~")) or not _HUB_ID.fullmatch(setting):
         raise ConfigurationError(f"text_encoder: there is no folder {setting}. {_WHAT_TO_DO}")
-    return _from_hub(setting)
+    return _from_hub(setting, ready_made)
 
 
 def model_id(folder: Path) -> str:
@@ -107,14 +108,17 @@ def _package_folder(name: str) -> Path:
     return folders[0]
 
 
-def _from_hub(name: str) -> Path:
+def _from_hub(name: str, ready_made: bool) -> Path:
     name = name if "/" in name else f"sentence-transformers/{name}"
     quiet_libraries()
     # tokenizers requires huggingface_hub, so it is there without any extra.
     from huggingface_hub import snapshot_download
 
+    weights = ["onnx/model.onnx"] if ready_made else ["*.safetensors", "pytorch_model*.bin"]
     try:
-        return Path(snapshot_download(name, local_files_only=True))
+        cached = Path(snapshot_download(name, local_files_only=True))
+        if any(next(cached.glob(pattern), None) for pattern in weights):
+            return cached
     except Exception:  # noqa: S110 - not in the local cache: ask the hub
         pass
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
@@ -127,7 +131,8 @@ def _from_hub(name: str) -> Path:
                 name,
                 endpoint=endpoint,
                 etag_timeout=_DOWNLOAD_TIMEOUT_S,
-                ignore_patterns=["onnx/*", "openvino/*", "*.h5", "*.ot", "*.msgpack", "*.md", "*.png"],
+                allow_patterns=[*weights, "*.json", "*.txt", "*.model"],
+                ignore_patterns=["onnx/*.json", "openvino/*", "data_config.json"],
             )
         )
     except Exception as error:  # the hub's client raises errors of several libraries
