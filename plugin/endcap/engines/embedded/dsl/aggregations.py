@@ -140,7 +140,7 @@ class Aggregator:
         if by_inner:
             self._fill(buckets, field, inner, query, depth)
         for path, descending in reversed(levels):
-            buckets.sort(key=ordering(path, descending), reverse=descending)
+            buckets.sort(key=ordering(path, inner), reverse=descending)
         result["buckets"] = buckets = buckets[:size]
         result["sum_other_doc_count"] -= sum(bucket["doc_count"] for bucket in buckets)
         if inner and not by_inner:

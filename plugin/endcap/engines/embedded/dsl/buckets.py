@@ -23,12 +23,15 @@ def orders(order: Any) -> list[tuple[str, bool]]:
     return found
 
 
-def ordering(path: str, descending: bool) -> Callable[[dict[str, Any]], Any]:
+def ordering(path: str, inner: Any) -> Callable[[dict[str, Any]], Any]:
+    """The sort key of a bucket. ``inner``: the sub-aggregations as asked for, which a path may lead to."""
     if path == "_count":
         return lambda bucket: bucket["doc_count"]
     if path in ("_key", "_term"):
         return lambda bucket: bucket["key"]
     steps = path.replace(">", ".").split(".")
+    # A bucket without a value counts as what the metric starts from, as in Elasticsearch.
+    lowest = steps[-1] == "max" or "max" in (inner or {}).get(steps[0], {})
 
     def value(bucket: dict[str, Any]) -> float:
         found: Any = bucket
@@ -43,8 +46,7 @@ def ordering(path: str, descending: bool) -> Callable[[dict[str, Any]], Any]:
                 f"Invalid aggregation order path [{path}]. Unknown aggregation [{steps[0]}]",
                 wrapped=True,
             )
-        # Buckets without a value come last whichever way the order goes.
-        return float(found) if isinstance(found, (int, float)) else (-math.inf if descending else math.inf)
+        return float(found) if isinstance(found, (int, float)) else -math.inf if lowest else math.inf
 
     return value
 

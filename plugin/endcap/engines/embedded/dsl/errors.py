@@ -57,6 +57,11 @@ def illegal(reason: str, *, wrapped: bool = False) -> DslError:
     return DslError("illegal_argument_exception", reason, wrapped=wrapped)
 
 
+def refused(reason: str) -> DslError:
+    """A query cannot be made for this field or value."""
+    return DslError("query_shard_exception", f"failed to create query: {reason}", wrapped=True)
+
+
 def unsupported(part: str) -> DslError:
     """A part that Elasticsearch has and the embedded engine has not."""
     return DslError("illegal_argument_exception", f"[{part}] is not supported: {USE_A_CLUSTER}")

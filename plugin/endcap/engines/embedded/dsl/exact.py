@@ -9,7 +9,7 @@ from typing import Any
 from endcap.engines.embedded import schema as layout
 
 from .context import Context, Query, any_of, constant, nothing
-from .errors import DslError, illegal, unsupported
+from .errors import refused, unsupported
 from .fields import Field, not_indexed
 from .values import as_text
 
@@ -79,10 +79,9 @@ def starting(context: Context, field: Field, beginning: str) -> Query:
     if field.kind == "stored":
         raise not_indexed(field.name)
     if field.kind == "number":
-        raise illegal(
+        raise refused(
             f"Can only use prefix queries on keyword, text and wildcard fields - not on [{field.name}] which is of "
-            "type [double]",
-            wrapped=True,
+            "type [double]"
         )
     if not encodable(beginning):
         return nothing()
@@ -110,11 +109,7 @@ def parse_number(value: Any, field: Field) -> float:
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
-        raise DslError(
-            "query_shard_exception",
-            f'failed to create query: For input string: "{str(value)[:100]}" [{field.name}]',
-            wrapped=True,
-        )
+        raise refused(f'For input string: "{str(value)[:100]}" [{field.name}]')
     return number
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 from endcap.catalog.product import INTERNAL_FIELDS, VECTOR
 from endcap.engines.embedded import schema as layout
 
-from .errors import DslError, illegal
+from .errors import DslError, illegal, refused
 from .values import wildcard
 
 Kind = Literal["text", "keyword", "number", "attribute", "title", "folded", "stored"]
@@ -24,9 +24,6 @@ DEFAULT_FIELDS = ("title", "brand", "category", "description", "attributes.*")
 
 #: Every attribute's words together: what "attributes.*" means to a full-text query.
 ALL_ATTRIBUTES = "attributes.*"
-
-#: Fields that have a `.keyword` form.
-WITH_KEYWORD = ("id", "title", "brand", "category")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +121,12 @@ def aggregatable(name: str, where: str) -> Field | None:
             wrapped=True,
         )
     if field.kind == "stored":
-        raise not_indexed(name)
+        raise illegal(f"Can't load fielddata on [{name}] because fielddata is unsupported on this field.", wrapped=True)
     return field
 
 
 def not_indexed(name: str) -> DslError:
-    return illegal(f"Cannot search on field [{name}] since it is not indexed nor has doc values.", wrapped=True)
+    return refused(f"Cannot search on field [{name}] since it is not indexed nor has doc values.")
 
 
 def is_vector(name: str) -> bool:

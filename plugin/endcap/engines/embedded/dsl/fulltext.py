@@ -274,7 +274,7 @@ def multi_match(options: Any, context: Context) -> Query:
         raise parsing("No text specified for multi_match query")
     kind = options.get("type", "best_fields")
     if kind not in _TYPES:
-        raise parsing(f"failed to parse [multi_match] query type [{kind}]. unknown type.")
+        raise DslError("parse_exception", f"failed to parse [multi_match] query type [{kind}]. unknown type.")
     if options.get("fuzziness") is not None and kind in ("cross_fields", "phrase", "phrase_prefix"):
         raise parsing(f"Fuzziness not allowed for type [{kind}]")
     text = as_text(options["query"], "multi_match")

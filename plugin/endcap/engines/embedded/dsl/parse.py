@@ -11,7 +11,7 @@ from .errors import DslError, illegal, parsing, unsupported
 from .highlight import Highlighter
 from .sorting import Key, parse_after, parse_sort
 from .source import SourceFilter, parse_fields
-from .values import MAX_WINDOW, as_bool, as_float, as_int, as_list, as_text
+from .values import MAX_WINDOW, as_bool, as_float, as_int, as_list, as_text, json_kind
 
 #: Elasticsearch counts so far unless told otherwise.
 DEFAULT_TRACK = 10_000
@@ -96,8 +96,7 @@ def parse_body(body: Mapping[str, Any]) -> Plan:
             if value not in (None, False, 0, [], {}):
                 raise unsupported(key)
         elif key not in _PARTS and key not in _IDLE:
-            kind = {dict: "START_OBJECT", list: "START_ARRAY", str: "VALUE_STRING"}.get(type(value), "VALUE_NUMBER")
-            raise parsing(f"Unknown key for a {kind} in [{key}].")
+            raise parsing(f"Unknown key for a {json_kind(value)} in [{key}].")
     if body.get("runtime_mappings"):
         raise unsupported("runtime_mappings")
     offset = _counted(body.get("from"), "from", 0)
@@ -112,7 +111,10 @@ def parse_body(body: Mapping[str, Any]) -> Plan:
     keys = parse_sort(body.get("sort"))
     after = parse_after(body.get("search_after"), keys)
     if after is not None and offset:
-        raise illegal("`from` parameter must be set to 0 when `search_after` is used.")
+        raise DslError(
+            "action_request_validation_exception",
+            "Validation Failed: 1: [from] parameter must be set to 0 when [search_after] is used;",
+        )
     if "aggs" in body and "aggregations" in body:
         raise parsing("[aggs] and [aggregations] are the same: give one of them")
     collapse = Collapse.parse(body.get("collapse"))

@@ -22,7 +22,7 @@ from .context import (
     filtering,
     nothing,
 )
-from .errors import illegal, parsing, unsupported
+from .errors import DslError, illegal, parsing, unsupported
 from .exact import equal, one_of, starting
 from .fields import not_indexed, resolve
 from .minimum import minimum_should_match
@@ -108,19 +108,38 @@ def _label(options: Any) -> str | None:
     return inner["_name"] if isinstance(inner, dict) and isinstance(inner.get("_name"), str) else None
 
 
+#: Queries that score every match alike.
+_CONSTANT = frozenset({"match_all", "match_none", "constant_score", "exists", "ids", "prefix", "range", "terms"})
+
+
+def scores_alike(body: Any) -> bool:
+    """Whether every match of a query surely has the same score: filters alone, as a shop's category page sends them."""
+    if body is None:
+        return True
+    if not isinstance(body, dict) or len(body) != 1:
+        return False
+    (name, options), *_ = body.items()
+    if name == "bool" and isinstance(options, dict):
+        return not options.get("should") and all(scores_alike(one) for one in as_list(options.get("must")))
+    return name in _CONSTANT
+
+
 def compile_filter(body: Any, context: Context) -> Query:
     """A clause, or a list of clauses that must all match; scores nothing."""
     clauses = [compile_query(one, context) for one in as_list(body)]
     return filtering(Query.boolean_query([(MUST, one) for one in clauses])) if clauses else everything(0.0)
 
 
+_BOOL = frozenset(
+    {"must", "filter", "should", "must_not", "minimum_should_match", "boost", "adjust_pure_negative", "_name"}
+)
+
+
 def _bool(options: Any, context: Context) -> Query:
     options = as_object(options, "bool")
-    only(
-        options,
-        {"must", "filter", "should", "must_not", "minimum_should_match", "boost", "adjust_pure_negative", "_name"},
-        "bool",
-    )
+    for key in options:
+        if key not in _BOOL:
+            raise DslError("x_content_parse_exception", f"[bool] unknown field [{key}]")
     must = [compile_query(one, context) for one in as_list(options.get("must"))]
     filters = [filtering(compile_query(one, context)) for one in as_list(options.get("filter"))]
     should = [compile_query(one, context) for one in as_list(options.get("should"))]
@@ -182,7 +201,7 @@ def _terms(options: Any, context: Context) -> Query:
     if len(values) > 65_536:
         raise illegal("The number of terms has exceeded the allowed maximum of [65536]")
     if any(value is None for value in values):
-        raise illegal("No value specified for terms query")
+        raise parsing("No value specified for terms query")
     field = resolve(names[0])
     return boosted(one_of(context, field, values) if field else nothing(), options)
 

@@ -25,7 +25,7 @@ _TOKEN = re.compile(
     r"""\s*(?:
       (?P<phrase>"(?:[^"\\]|\\.)*")(?:~(?P<slop>\d+))?
     | (?P<open>\() | (?P<close>\))
-    | (?P<operator>&&|\|\||[+\-!|](?=\S)|\|)
+    | (?P<operator>&&|\|\||[\-!](?=\S)|[+|])
     | (?P<word>(?:[^\s"()\\|]|\\.)+)
     )""",
     re.VERBOSE,
@@ -161,6 +161,8 @@ class _Parser:
                     query = self._one(token, depth)
             self._add(clauses, query, conjunction, required)
             conjunction, required = "", None
+        if self._setting.lucene and (conjunction or required is not None):
+            raise _Malformed(self._text, "it ends after an operator")
         return self._joined(clauses)
 
     def _one(self, token: re.Match[str], depth: int) -> Query:

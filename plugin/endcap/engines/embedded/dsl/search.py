@@ -14,14 +14,15 @@ from . import vector
 from .aggregations import Aggregator
 from .context import MUST, Context, Query, any_of, everything, filtering, nothing
 from .errors import illegal
-from .fields import WITH_KEYWORD
 from .parse import Plan, parse_body
-from .queries import compile_filter, compile_query
-from .sorting import Row, ordered
+from .queries import compile_filter, compile_query, scores_alike
+from .sorting import Row, by_id, ordered
 from .source import field_values
 from .suggest import suggest
 
 SHARDS = {"total": 1, "successful": 1, "skipped": 0, "failed": 0}
+#: Where all scores are equal the order is that of the ids, which the index can give by itself; quickly for so many.
+_BY_ID_UP_TO = 500
 _INNER_PARTS = frozenset(
     {
         "from",
@@ -58,6 +59,9 @@ def answer(
     if plan.post_filter is not None:
         with context.unmarked():
             hits_query = Query.boolean_query([(MUST, query), (MUST, compile_filter(plan.post_filter, context))])
+    # As in Elasticsearch: a body with a suggestion and nothing to search for finds nothing.
+    if plan.suggest and plan.query is None and not plan.knn and not plan.aggs:
+        hits_query = nothing()
     hits = _hits(plan, context, hits_query, index)
     if as_int and isinstance(hits.get("total"), dict):
         hits["total"] = hits["total"]["value"]
@@ -99,12 +103,19 @@ def _hits(plan: Plan, context: Context, query: Query, index: str) -> dict[str, A
     if plan.collapse and plan.size:
         total, pairs = plan.collapse.rows(context, query, plan.keys, plan.offset, plan.size)
         rows, groups = [row for row, _ in pairs], [value for _, value in pairs]
+    elif (
+        not (plan.keys or plan.knn or plan.after)
+        and 0 < plan.offset + plan.size <= _BY_ID_UP_TO
+        and scores_alike(plan.query)
+    ):
+        total, rows = by_id(context, query, plan.offset, plan.size)
     else:
         total, rows = ordered(context, query, plan.keys, plan.offset, plan.size, plan.after, plan.scores)
     hits = _page(plan, context, query, index, rows)
     for hit, value in zip(hits, groups, strict=False):
         assert plan.collapse
-        hit.setdefault("fields", {})[plan.collapse.name] = [value]
+        if value is not None:
+            hit.setdefault("fields", {})[plan.collapse.name] = [value]
         for name, body in plan.collapse.inner:
             hit.setdefault("inner_hits", {})[name] = {"hits": _inner(plan, context, query, index, value, body)}
     made: dict[str, Any] = {}
@@ -140,7 +151,7 @@ def _page(plan: Plan, context: Context, query: Query, index: str, rows: list[Row
             }
             if plan.source.enabled:
                 hit["_source"] = plan.source.apply(document)
-            if plan.fields and (values := field_values(document, plan.fields, WITH_KEYWORD)):
+            if plan.fields and (values := field_values(document, plan.fields)):
                 hit["fields"] = values
             if plan.highlighter and (marked := plan.highlighter.fragments(document, context)):
                 hit["highlight"] = marked

@@ -47,6 +47,14 @@ class Key:
             return None
         return field.exact
 
+    def shown(self, value: Any) -> Any:
+        """A value as a hit's `sort` shows it, and as `search_after` takes it back."""
+        if value is None and self.missing not in ("_last", "_first"):
+            return self.missing
+        if value is None and self.field is not None and self.field.kind == "number":
+            return "Infinity" if (self.missing == "_last") != self.descending else "-Infinity"
+        return value
+
     def wrapped(self, value: Any) -> tuple[int, Any]:
         """A value as it compares: missing ones before or after all others, whichever way the order goes."""
         if value is None and self.missing not in ("_last", "_first"):
@@ -131,11 +139,14 @@ def parse_after(values: Any, keys: Sequence[Key]) -> list[Any] | None:
     if not keys and len(values) == 1:
         return [as_float(values[0], "search_after")]
     if len(values) != max(len(keys), 1):
-        raise illegal(f"search_after has {len(values)} value(s) but sort has {len(keys)}.")
+        raise illegal(f"search_after has {len(values)} value(s) but sort has {len(keys)}.", wrapped=True)
     after: list[Any] = []
     for key, value in zip(keys, values, strict=True):
         number = key.field is not None and key.field.kind == "number"
-        after.append(None if value is None else as_float(value, "search_after") if number else value)
+        if value is None or (number and value in ("Infinity", "-Infinity")):
+            after.append(None)
+        else:
+            after.append(as_float(value, "search_after") if number else value)
     return after
 
 
@@ -175,8 +186,21 @@ def ordered(
     if after is not None:
         places = [at for at in places if _follows([level[at] for level in levels], after, keys)]
     shown = places[offset : offset + size]
-    rows = [Row(addresses[at], by_id.get(ids[at]), [level[at] for level in levels]) for at in shown]
+    rows = [
+        Row(addresses[at], by_id.get(ids[at]), [key.shown(level[at]) for key, level in zip(keys, levels, strict=True)])
+        for at in shown
+    ]
     return matches, rows
+
+
+def by_id(context: Context, query: Query, offset: int, size: int) -> tuple[int, list[Row]]:
+    """As :func:`ordered` without keys, for a query that scores all its matches alike."""
+    first = context.searcher.search(query, limit=1, count=True)
+    if not first.hits:
+        return 0, []
+    score, limit = float(first.hits[0][0]), offset + size
+    found = context.searcher.search(query, limit=limit, count=False, order_by_field=layout.ID, order=tantivy.Order.Asc)
+    return total(first), [Row(address, score) for _, address in found.hits[offset:]]
 
 
 def _candidates(

@@ -12,6 +12,8 @@ from .values import as_bool, as_list, as_text, matches_any, wildcard
 #: A pattern that begins with a wildcard and could be any field costs one regular expression per field: bounded.
 MAX_PATTERNS = 256
 
+_SUFFIXES = (".keyword", ".text", ".sort")
+
 
 @dataclass(frozen=True, slots=True)
 class SourceFilter:
@@ -101,18 +103,18 @@ def parse_fields(value: Any, where: str) -> tuple[str, ...]:
     return tuple(patterns)
 
 
-def field_values(
-    document: Mapping[str, Any], patterns: tuple[str, ...], exact: tuple[str, ...]
-) -> dict[str, list[Any]]:
-    """The `fields` of a hit. ``exact`` names the fields that also go by ``NAME.keyword``."""
+def field_values(document: Mapping[str, Any], patterns: tuple[str, ...]) -> dict[str, list[Any]]:
+    """The `fields` of a hit. Sub-fields (``title.sort``, ``brand.keyword``, …) are shown where a pattern names them."""
     wanted = list(patterns)
     found: dict[str, list[Any]] = {}
     for path, values in leaves(document):
+        if path.startswith("attributes."):
+            values = [as_text(value, path) for value in values]
         if matches_any(path, wanted):
             found[path] = values
-        has_keyword = path in exact or path.startswith("attributes.")
-        if has_keyword and matches_any(path + ".keyword", wanted) and all(isinstance(one, str) for one in values):
-            found[path + ".keyword"] = values
+        for suffix in _SUFFIXES:
+            if f"{path}{suffix}" in wanted:
+                found[path + suffix] = [value.lower() if suffix == ".sort" else value for value in map(str, values)]
     return found
 
 

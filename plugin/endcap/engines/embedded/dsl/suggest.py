@@ -78,7 +78,7 @@ def _entries(text: str, options: Mapping[str, Any], context: Context) -> list[di
         if len(word) >= shortest and not (mode == "missing" and own):
             near = context.vocabulary(column).near(word, fuzziness.edits(word), prefix, 100)
             found = [one for one in near if one[1] and (mode != "popular" or one[2] > own)]
-        scored = [(1.0 - away / max(len(word), len(other)), other, documents) for other, away, documents in found]
+        scored = [(1.0 - away / min(len(word), len(other)), other, documents) for other, away, documents in found]
         if options.get("sort") == "frequency":
             scored.sort(key=lambda one: (-one[2], -one[0], one[1]))
         else:

@@ -18,7 +18,7 @@ MAX_WINDOW = 10_000
 def as_object(value: Any, where: str) -> dict[str, Any]:
     """A JSON object, or a refusal that names its place."""
     if not isinstance(value, dict):
-        raise parsing(f"[{where}] must be an object, got [{_kind(value)}]")
+        raise parsing(f"[{where}] must be an object, got [{json_kind(value)}]")
     return value
 
 
@@ -70,7 +70,7 @@ def as_text(value: Any, where: str) -> str:
         return "true" if value else "false"
     if isinstance(value, (int, float)):
         return str(value)
-    raise parsing(f"[{where}] must be a string or a number, got [{_kind(value)}]")
+    raise parsing(f"[{where}] must be a string or a number, got [{json_kind(value)}]")
 
 
 def only(body: Mapping[str, Any], allowed: frozenset[str] | set[str], where: str) -> None:
@@ -90,8 +90,9 @@ def matches_any(name: str, patterns: list[str]) -> bool:
     return any(name == pattern or ("*" in pattern and wildcard(pattern).match(name)) for pattern in patterns)
 
 
-def _kind(value: Any) -> str:
-    kinds = {dict: "START_OBJECT", list: "START_ARRAY", str: "VALUE_STRING", bool: "VALUE_BOOLEAN"}
+def json_kind(value: Any) -> str:
+    """What Elasticsearch calls a value of this type in its messages."""
+    kinds: dict[type, str] = {dict: "START_OBJECT", list: "START_ARRAY", str: "VALUE_STRING", bool: "VALUE_BOOLEAN"}
     return "VALUE_NULL" if value is None else kinds.get(type(value), "VALUE_NUMBER")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from endcap.engines.embedded import schema as layout
 
 from .context import Context, Query, any_of, nothing
-from .errors import illegal, parsing, unsupported
+from .errors import illegal, parsing, refused, unsupported
 from .fields import is_vector
 from .values import as_float, as_int, as_object
 
@@ -44,7 +44,7 @@ def nearest(options: Any, context: Context, compile_filter: Callable[[Any, Conte
         raise illegal(f"[num_candidates] cannot be less than [k], got [{candidates}] and [{k}]")
     snapshot = context.snapshot
     if not is_vector(name) or snapshot.vectors is None:
-        raise illegal(f"failed to create query: field [{name}] does not exist in the mapping", wrapped=True)
+        return nothing()
     vector = _unit_vector(options.get("query_vector"), snapshot.vectors.dims)
     allowed = snapshot.alive
     if options.get("filter"):
@@ -69,11 +69,11 @@ def _unit_vector(values: Any, dims: int) -> np.ndarray:
     if not isinstance(values, list) or not values:
         raise parsing("Required [query_vector] in [knn]")
     if len(values) != dims:
-        raise illegal(
-            f"the query vector has a different dimension [{len(values)}] than the index vectors [{dims}]", wrapped=True
+        raise refused(
+            f"The query vector has a different number of dimensions [{len(values)}] than the document vectors [{dims}]."
         )
     vector = np.array([as_float(value, "query_vector") for value in values], dtype=np.float32)
     length = float(np.linalg.norm(vector))
     if not np.isfinite(length) or length == 0.0:
-        raise illegal("The [cosine] similarity does not support vectors with zero magnitude.", wrapped=True)
+        raise refused("The [cosine] similarity does not support vectors with zero magnitude.")
     return vector / length
