@@ -123,7 +123,7 @@ def type_name(category: str, product_type: str) -> str:
 def spell_out(text: str) -> str:
     """Capitals of the till in words: abbreviations expanded, brackets and stock-keeping words dropped, Title Case."""
     under = re.search(r"\((?:50% AND U|UNDER)", text) and "JUICE" in text
-    text = re.sub(r"\([^)]*\)?", " ", text)
+    text = re.sub(r"\bW/(?=\w)", "WITH ", re.sub(r"\([^)]*\)?", " ", text))
     if " - " in text and not text.endswith(" -"):
         head, _, tail = text.partition(" - ")
         text = f"{tail} {head}"

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import orjson
 from endcap.encoders import TextEncoder
+from endcap.errors import EncoderMismatch
 from endcap.indexing import index_products
 from endcap.runtime import Runtime, open_runtime
 from endcap.settings import Settings
 
-from endcap_reranker.demo.dataset import Journey, load_journey
+from endcap_reranker.demo.dataset import Journey
 from endcap_reranker.demo.shoppers import describe_households
 from endcap_reranker.storefront import Showcase, save_showcase
 
@@ -40,7 +41,7 @@ NOTE = (
     "Real purchases of 2,469 households (the Complete Journey by 84.51°, 2017), moved to end yesterday. "
     "Brands and flavours are anonymous in the data; titles are spelled out from the till’s abbreviations."
 )
-#: (stage, done, total); total 0: unknown yet. Stages: "data", "products", "purchases", "shoppers", "popularity".
+#: (stage, done, total). Stages: "products", "purchases", "shoppers", "popularity".
 Progress = Callable[[str, int, int], None]
 
 
@@ -71,21 +72,18 @@ def is_prepared(settings: Settings) -> bool:
     return state.finished and state.encoder == settings.text_encoder
 
 
-def prepare(settings: Settings, progress: Progress, journey: Journey | None = None) -> DemoState:
+def prepare(settings: Settings, progress: Progress, journey: Journey) -> DemoState:
     """Set the shop up in ``settings.data_dir``, or what is still missing of it.
 
     Products are encoded and purchases stored at the same time. Killed at any point, the next call goes on.
 
     Raises:
-        ConfigurationError: the data set is not installed.
-        EncoderMismatch, EngineError, LogUnavailable: as the parts report them.
+        ConfigurationError: the text encoder cannot be had.
+        EngineError, LogUnavailable: as the parts report them.
     """
     if is_prepared(settings):
         return read_state(settings.data_dir)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    progress("data", 0, 0)
-    journey = journey or load_journey()
-    progress("data", 1, 1)
     state = read_state(settings.data_dir)
     shift = state.shift_s or journey.shift_to_yesterday()
     state = DemoState(VERSION, settings.text_encoder, len(journey.products), len(journey.purchases), shift)
@@ -127,13 +125,21 @@ def _index(runtime: Runtime, journey: Journey, progress: Progress) -> None:
     products = sorted(journey.products, key=lambda product: product.text())
     progress("products", 0, len(products))
     encoder = _Remembering(runtime.encoder) if runtime.encoder else None
-    index_products(
-        products,
-        runtime.engine,
-        encoder,
-        batch_size=512,
-        on_progress=lambda summary: progress("products", summary.read, len(products)),
-    )
+
+    def fill(rebuild: bool) -> None:
+        index_products(
+            products,
+            runtime.engine,
+            encoder,
+            rebuild=rebuild,
+            batch_size=512,
+            on_progress=lambda summary: progress("products", summary.read, len(products)),
+        )
+
+    try:
+        fill(rebuild=False)
+    except EncoderMismatch:
+        fill(rebuild=True)
 
 
 class _Replay(threading.Thread):

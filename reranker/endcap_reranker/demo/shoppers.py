@@ -28,6 +28,18 @@ THEMES: tuple[tuple[str, ...], ...] = (
     ("Chips and Bagged Snacks", "Bagged and Boxed Candy"),
     ("Bread", "Deli Meats", "Deli Cheese"),
 )
+_SHORT = {
+    "Bagged and Boxed Candy": "candy",
+    "Breakfast and Snack Bars": "snack bars",
+    "Deli Salads and Dips": "deli salads",
+    "Fitness and Diet": "energy bars",
+    "Mexican, Asian and World Foods": "Mexican and Asian food",
+    "Natural Refrigerated Foods": "organic milk and tofu",
+    "Organic Fruit and Vegetables": "organic produce",
+    "Refrigerated Foods": "chilled food",
+    "Diet and Nutrition": "diet shakes",
+}
+_PROPER = {"Mexican", "Christmas", "Easter"}
 #: Purchases that a household in the list has at least, and purchases of a category that a line may rest on.
 MIN_PURCHASES = 400
 MIN_CATEGORY = 12
@@ -58,36 +70,35 @@ def describe_households(products: Sequence[Product], purchases: pd.DataFrame) ->
         )
         for row, household in enumerate(table.index)
     ]
-    chosen = _choose(counts / total / usual, counts, names, total[:, 0])
+    chosen = _choose(standing_out, names, total[:, 0])
     featured = [cards[row].id for row in chosen]
     return sorted(cards, key=lambda card: (-card.purchases, card.id)), featured
 
 
 def _line(standing_out: np.ndarray, names: Sequence[str], own_label: float) -> str:
-    best = [names[place] for place in np.argsort(-standing_out, kind="stable")[:2] if standing_out[place] > 0]
-    parts = [_lower(" and ".join(best)) if not any(" and " in one for one in best) else _lower("; ".join(best))]
+    best = [names[place] for place in np.argsort(-standing_out, kind="stable")[:6] if standing_out[place] > 0]
+    parts = list(dict.fromkeys(_short(one) for one in best))[:2]
     if own_label > 0.35:
         parts.append("store brand")
     elif own_label < 0.12:
         parts.append("national brands")
-    text = ", ".join(part for part in parts if part)
-    return f"Buys {text}" if text else "Buys a bit of everything"
+    return f"Buys {', '.join(parts)}" if parts else "Buys a bit of everything"
 
 
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:].replace(" and B", " and b") if text else text
+def _short(category: str) -> str:
+    """A category in the middle of a sentence."""
+    text = _SHORT.get(category) or category.partition(" and ")[0].partition(",")[0]
+    return text if text.split()[0] in _PROPER else text.lower()
 
 
-def _choose(lift: np.ndarray, counts: np.ndarray, names: Sequence[str], total: np.ndarray) -> list[int]:
+def _choose(standing_out: np.ndarray, names: Sequence[str], total: np.ndarray) -> list[int]:
+    """For each theme the household whose shopping is most about it."""
     chosen: list[int] = []
     enough = total >= min(MIN_PURCHASES, float(np.median(total)))
     for theme in THEMES:
-        columns = [names.index(one) for one in theme if one in names]
-        if not columns:
-            continue
-        score = np.where(counts[:, columns] >= MIN_CATEGORY, np.log2(1 + lift[:, columns]), 0.0).sum(axis=1)
+        score = standing_out[:, [names.index(one) for one in theme if one in names]].sum(axis=1)
         score[~enough] = 0.0
         score[chosen] = 0.0
-        if score.max() > 0:
+        if score.max(initial=0.0) > 0:
             chosen.append(int(score.argmax()))
     return chosen

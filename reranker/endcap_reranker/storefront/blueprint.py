@@ -23,7 +23,6 @@ from endcap_reranker.storefront.showcase import ShopperCard, Showcase
 
 HISTORY_LENGTH = 12
 COOKIE_AGE_S = 180 * 86_400
-#: A product of the catalogue on 2017's till rolls may be gone since; then its number has to do.
 _VERBS = {
     Action.VIEW: "Viewed",
     Action.CLICK: "Viewed",
@@ -120,21 +119,21 @@ def create_storefront(runtime: Runtime, showcase: Showcase) -> Blueprint:
 
 
 def _history(runtime: Runtime, shopper: str) -> list[dict[str, Any]]:
-    """The shopper's latest actions, newest first, with the products' titles."""
-    events = [event for event in runtime.log.history(shopper, HISTORY_LENGTH * 2) if event.action in _VERBS]
-    events = events[:HISTORY_LENGTH]
+    """The shopper's latest actions, newest first, with the products' titles; products no longer sold are left out."""
+    events = [event for event in runtime.log.history(shopper, 5 * HISTORY_LENGTH) if event.action in _VERBS]
     documents = runtime.engine.get([event.product for event in events])
     return [
         {
             "verb": _VERBS[event.action],
             "action": event.action.name.lower(),
             "product": event.product,
-            "title": str((document or {}).get("title") or "A product no longer sold"),
-            "brand": str((document or {}).get("brand") or ""),
+            "title": str(document.get("title") or event.product),
+            "brand": str(document.get("brand") or ""),
             "time": datetime.fromtimestamp(event.time, timezone.utc).isoformat(timespec="seconds"),
         }
         for event, document in zip(events, documents, strict=True)
-    ]
+        if document is not None
+    ][:HISTORY_LENGTH]
 
 
 def _json(value: object) -> Response:

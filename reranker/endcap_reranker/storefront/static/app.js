@@ -48,7 +48,13 @@ async function choose(shopper, { focus = true } = {}) {
   state.shopper = shopper;
   state.page = 1;
   drawShoppers();
-  if (focus) document.querySelector(`.shopper[aria-pressed="true"]`)?.focus({ preventScroll: false });
+  const button = document.querySelector(`.shopper[aria-pressed="true"]`);
+  if (button) {
+    // Only the list is to scroll, not the page.
+    const list = $("shoppers");
+    list.scrollTo({ left: button.offsetLeft - list.offsetLeft - 14, top: button.offsetTop - list.offsetTop - 60 });
+    if (focus) button.focus({ preventScroll: true });
+  }
   await refresh();
 }
 
@@ -126,7 +132,8 @@ function drawAnswer(engine, mine, touched) {
   const name = state.shopper.kind === "guest" ? "Your order" : `${state.shopper.name}’s order`;
   $("head-mine").textContent = name;
   $("tab-mine").textContent = name;
-  $("sub-mine").textContent = mine.ranking.personalized ? "Reordered for one person" : "Nothing known yet: the engine’s order";
+  $("sub-mine").textContent = mine.ranking.personalized ? "Reordered for one person"
+    : mine.ranking.degraded ? "Not now: the engine’s order" : "New here: by what sells";
   drawPager(mine);
 }
 
@@ -188,6 +195,7 @@ function search(q) {
   state.filters = {};
   $("q").value = state.q;
   drawExamples();
+  scrollTo({ top: 0 });
   return refresh();
 }
 

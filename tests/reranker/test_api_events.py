@@ -1,0 +1,147 @@
+"""``/v1/events``: what is accepted, what is refused and why, and that nothing is acknowledged that is not stored."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from endcap.runtime import Runtime, open_runtime
+from endcap_reranker.app import create_app
+from flask.testing import FlaskClient
+from itsdangerous import Signer
+
+from tests.reranker.demo_support import shop_settings
+
+
+@pytest.fixture
+def runtime(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Runtime]:
+    chosen = {"max_events": 5, "max_body_bytes": 20_000, **getattr(request, "param", {})}
+    opened = open_runtime(shop_settings(tmp_path, text_encoder="none", **chosen))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def client(runtime: Runtime) -> FlaskClient:
+    return create_app(runtime).test_client()
+
+
+def event(action: str = "click", product: str = "p1", **more: Any) -> dict[str, Any]:
+    return {"action_name": action, "client_id": "ann", "event_attributes": {"object": {"object_id": product}}, **more}
+
+
+def stored(runtime: Runtime, shopper: str = "ann") -> list[tuple[str, str]]:
+    return [(one.action.name, one.product) for one in runtime.log.history(shopper)]
+
+
+@pytest.mark.parametrize("mimetype", ["application/json", "text/plain;charset=UTF-8", "application/x-ndjson", None])
+@pytest.mark.parametrize("shape", ["one", "array", "lines"])
+def test_every_shape_and_type_is_read(client: FlaskClient, runtime: Runtime, shape: str, mimetype: str | None) -> None:
+    events = [event("click", "p1"), event("purchase", "p2")][: 1 if shape == "one" else 2]
+    lines = "\n".join(json.dumps(one) for one in events)
+    body = json.dumps(events) if shape == "array" else lines
+    answer = client.post("/v1/events", data=body.encode(), content_type=mimetype)
+    assert answer.status_code == 200, answer.text
+    assert answer.get_json()["accepted"] == len(events)
+    assert sorted(stored(runtime)) == sorted([("CLICK", "p1"), ("PURCHASE", "p2")][: len(events)])
+
+
+def test_each_event_gets_its_own_verdict(client: FlaskClient, runtime: Runtime) -> None:
+    good = event(event_id="e1", timestamp="2025-05-01T10:00:00Z")
+    body = [good, event("dance", event_id="e2"), good, "text", event(client_id="x" * 10_000)]
+    answer = client.post("/v1/events", json=body).get_json()
+    assert [item["status"] for item in answer["items"]] == ["accepted", "rejected", "duplicate", "rejected", "rejected"]
+    assert (answer["accepted"], answer["duplicates"], answer["rejected"]) == (1, 1, 3)
+    assert [item["id"] for item in answer["items"][:3]] == ["e1", "e2", "e1"]
+    assert "dance" in answer["items"][1]["reason"]
+    assert "512" in answer["items"][4]["reason"]
+    assert stored(runtime) == [("CLICK", "p1")]
+
+
+def test_sending_twice_counts_once(client: FlaskClient, runtime: Runtime) -> None:
+    body = event(timestamp="2025-05-01T10:00:00Z")
+    assert client.post("/v1/events", json=body).get_json()["accepted"] == 1
+    assert client.post("/v1/events", json=body).get_json()["duplicates"] == 1
+    assert len(stored(runtime)) == 1
+
+
+def test_a_broken_line_leaves_the_lines_around_it(client: FlaskClient) -> None:
+    body = "\n".join([json.dumps(event()), '{"action_name": ', json.dumps(event())])
+    answer = client.post("/v1/events", data=body, content_type="application/x-ndjson").get_json()
+    assert [item["status"] for item in answer["items"]] == ["accepted", "rejected", "accepted"]
+
+
+@pytest.mark.parametrize("where", ["header", "cookie"])
+def test_the_request_says_whose_event_it_is(client: FlaskClient, runtime: Runtime, where: str) -> None:
+    anonymous = {**event(), "client_id": ""}
+    if where == "cookie":
+        client.set_cookie("endcap_shopper", "bob")
+    headers = {"X-Endcap-Shopper": "bob"} if where == "header" else {}
+    assert client.post("/v1/events", json=anonymous, headers=headers).get_json()["accepted"] == 1
+    assert stored(runtime, "bob") == [("CLICK", "p1")]
+    # What the event itself says is stronger.
+    client.post("/v1/events", json=event(), headers=headers)
+    assert stored(runtime, "ann") == [("CLICK", "p1")]
+
+
+def test_nobodys_event_is_refused(client: FlaskClient) -> None:
+    answer = client.post("/v1/events", json={**event(), "client_id": None}).get_json()
+    assert answer["items"][0] == {"status": "rejected", "id": None, "reason": "client_id is missing"}
+
+
+@pytest.mark.parametrize("runtime", [{"shopper_secret": "s3cret"}], indirect=True)
+def test_where_ids_are_signed_only_signed_ones_count(client: FlaskClient, runtime: Runtime) -> None:
+    signed = Signer("s3cret").sign("ann").decode()
+    answer = client.post("/v1/events", json=[event(), event(client_id=signed)]).get_json()
+    assert [item["status"] for item in answer["items"]] == ["rejected", "accepted"]
+    assert "signed" in answer["items"][0]["reason"]
+    assert len(stored(runtime, "ann")) == 1
+    forged = client.post("/v1/events", json={**event(), "client_id": ""}, headers={"X-Endcap-Shopper": "ann"})
+    assert forged.get_json()["rejected"] == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "mimetype", "status"),
+    [
+        (b"", "application/json", 400),
+        (b"   \n ", "application/x-ndjson", 400),
+        (b"{", "application/json", 400),
+        (b"\xff", "application/json", 400),
+        (b"a=b", "application/x-www-form-urlencoded", 415),
+        (b"[" + b",".join([b"{}"] * 6) + b"]", "application/json", 413),
+        (b'{"a": "' + b"x" * 20_000 + b'"}', "application/json", 413),
+    ],
+)
+def test_a_body_that_is_unusable_as_a_whole(client: FlaskClient, body: bytes, mimetype: str, status: int) -> None:
+    answer = client.post("/v1/events", data=body, content_type=mimetype)
+    assert answer.status_code == status, answer.text
+    assert answer.content_type == "application/problem+json"
+    assert answer.get_json()["detail"]
+
+
+def test_nothing_is_acknowledged_that_is_not_stored(client: FlaskClient, runtime: Runtime) -> None:
+    file = runtime.settings.data_dir / "events.sqlite"
+    with sqlite3.connect(file) as database:
+        database.execute("ALTER TABLE events RENAME TO lost")
+    answer = client.post("/v1/events", json=event(event_id="e1"))
+    assert answer.status_code == 503
+    assert "Retry-After" in answer.headers
+    assert "items" not in answer.get_json()
+    with sqlite3.connect(file) as database:
+        database.execute("ALTER TABLE lost RENAME TO events")
+    # The same event sent again is new: nothing of it had stayed. And the log is well again by itself.
+    assert client.post("/v1/events", json=event(event_id="e1")).get_json()["accepted"] == 1
+
+
+@pytest.mark.parametrize("runtime", [{"cors_origins": ["https://shop.example"]}], indirect=True)
+def test_only_named_origins_may_call(client: FlaskClient) -> None:
+    asked = {"Origin": "https://shop.example", "Access-Control-Request-Method": "POST"}
+    answer = client.options("/v1/events", headers=asked)
+    assert answer.headers["Access-Control-Allow-Origin"] == "https://shop.example"
+    assert "Content-Type" in answer.headers["Access-Control-Allow-Headers"]
+    answer = client.post("/v1/events", json=event(), headers={"Origin": "https://evil.example"})
+    assert "Access-Control-Allow-Origin" not in answer.headers
