@@ -46,6 +46,9 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> EmbeddedEngine:
         ("chocolate cak", ["c1"]),
         ("icecream", ["i1"]),
         ("2033", []),
+        ("candle for the holder", ["s2"]),
+        ("of", []),
+        ("chocolate ice unicorn cream", ["i1"]),
     ],
 )
 def test_forms_of_a_word(words: EmbeddedEngine, text: str, expected: list[str]) -> None:

@@ -28,6 +28,14 @@ _PHRASE = {"title": 3.0, "title_stem": 1.5, "category_words": 1.0, "description"
 _TYPO = (1.0, 0.6, 0.35)
 _COMPLETION = 0.3
 
+#: With some of the words only, each that matches is worth this beside its own score: more words before rarer words.
+_PRESENT = 10.0
+
+#: Words that a product need not hold, where there are others: "mac and cheese" is sold as "Mac & Cheese".
+FUNCTION_WORDS = frozenset(
+    ["a", "an", "and", "as", "at", "by", "for", "from", "in", "is", "of", "on", "or", "the", "to", "with"]
+)
+
 #: Words beyond these are not looked at: nobody types them, and they would make a search slow.
 MAX_UNITS = 32
 _MAX_PHRASE = 12
@@ -50,6 +58,9 @@ class Words:
     def __init__(self, text: str) -> None:
         self.units = units(text)[:MAX_UNITS]
         self._terms = terms(text)[:MAX_UNITS]
+        needed = [unit for unit in self.units if unit[0] not in FUNCTION_WORDS]
+        self._needed = needed or self.units
+        self._optional = [unit for unit in self.units if unit not in self._needed]
         self.plain = [unit[0] for unit in self.units if len(unit) == 1]
 
     def readings(self, vocabulary: Vocabulary, fuzzy: bool) -> Iterator[Reading]:
@@ -63,8 +74,8 @@ class Words:
             every = self._alternatives(vocabulary, unknown_only=False)
             if every.keys() != corrected.keys():
                 yield self._all(every)
-        if len(self.units) > 1:
-            half = (len(self.units) + 1) // 2
+        if len(self._needed) > 1:
+            half = (len(self._needed) + 1) // 2
             yield self._some(corrected, half)
             if half > 1:
                 yield self._some(corrected, 1)
@@ -76,7 +87,7 @@ class Words:
     def _alternatives(self, vocabulary: Vocabulary, unknown_only: bool) -> dict[str, list[tuple[str, float]]]:
         found = {}
         for word in self.plain:
-            if unknown_only and vocabulary.knows(word):
+            if word in FUNCTION_WORDS or (unknown_only and vocabulary.knows(word)):
                 continue
             others = [(other, _TYPO[distance]) for other, distance in vocabulary.similar(word)]
             if unknown_only and (parts := vocabulary.split(word)):
@@ -89,14 +100,14 @@ class Words:
         return found
 
     def _all(self, alternatives: Mapping[str, Sequence[tuple[str, float]]]) -> Reading:
-        parts = [(MUST, self._unit(unit, alternatives)) for unit in self.units]
-        return self._reading([*parts, *self._phrases()], alternatives)
+        parts = [(MUST, self._unit(unit, alternatives)) for unit in self._needed]
+        return self._reading([*parts, *self._extras()], alternatives)
 
     def _some(self, alternatives: Mapping[str, Sequence[tuple[str, float]]], at_least: int) -> Reading:
-        some = Query.boolean_query(
-            [(SHOULD, self._unit(unit, alternatives)) for unit in self.units], minimum_number_should_match=at_least
-        )
-        return self._reading([(MUST, some), *self._phrases()], alternatives)
+        units_ = [self._unit(unit, alternatives) for unit in self._needed]
+        some = Query.boolean_query([(SHOULD, unit) for unit in units_], minimum_number_should_match=at_least)
+        present = [(SHOULD, Query.const_score_query(unit, _PRESENT)) for unit in units_]
+        return self._reading([(MUST, some), *present, *self._extras()], alternatives)
 
     def _reading(
         self,
@@ -117,8 +128,11 @@ class Words:
         either += [Query.boost_query(_words_query(other.split()), weight) for other, weight in others]
         return Query.disjunction_max_query(either)
 
+    def _extras(self) -> list[tuple[tantivy.Occur, tantivy.Query]]:
+        """What is worth more but need not be: function words, and the words next to each other, as they were typed."""
+        return [*((SHOULD, self._unit(unit, {})) for unit in self._optional), *self._phrases()]
+
     def _phrases(self) -> list[tuple[tantivy.Occur, tantivy.Query]]:
-        """The words next to each other, as they were typed, are worth more."""
         if not 2 <= len(self._terms) <= _MAX_PHRASE:
             return []
         stems = [stem(one) for one in self._terms]

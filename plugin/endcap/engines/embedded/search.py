@@ -8,7 +8,7 @@ from endcap.engines.base import Hit, SearchRequest, SearchResponse
 from endcap.engines.embedded.facets import facets
 from endcap.engines.embedded.filters import allowed_rows
 from endcap.engines.embedded.highlight import Highlighter
-from endcap.engines.embedded.query import MUST, Query, Reading, Words
+from endcap.engines.embedded.query import FUNCTION_WORDS, MUST, Query, Reading, Words
 from endcap.engines.embedded.ranking import SORTS, Ranked, browse, count, top
 from endcap.engines.embedded.schema import filter_query, normalize, terms, words_analyzer
 from endcap.engines.embedded.snapshot import Snapshot
@@ -73,20 +73,28 @@ def _read(snapshot: Snapshot, words: Words, vocabulary: Vocabulary, request: Sea
 
 def _suggestion(snapshot: Snapshot, vocabulary: Vocabulary, text: str, total: int) -> str:
     text = normalize(text)
-    made, at = [], 0
+    made: list[str] = []
+    at = 0
     for token in words_analyzer().pre_tokenize(text).tokens:
-        # A word that is as rare as the mistake itself is no correction.
-        own = vocabulary.frequency(token.text)
-        better = [other for other, _ in vocabulary.similar(token.text) if vocabulary.frequency(other) > 3 * own]
-        made += [text[at : token.char_offset_from], better[0] if better and own <= _FEW else None]
-        if made[-1] is None:
-            made[-1] = text[token.char_offset_from : token.char_offset_to]
+        made += [text[at : token.char_offset_from], _better(vocabulary, token.text) or text[_span(token)]]
         at = token.char_offset_to
     made.append(text[at:])
-    corrected = "".join(one or "" for one in made)
+    corrected = "".join(made)
     if terms(corrected) == terms(text):
         return ""
     return corrected if count(snapshot, Words(corrected).strict()) > total else ""
+
+
+def _better(vocabulary: Vocabulary, word: str) -> str:
+    """The known word that a rare one was probably meant to be; a word as rare as the mistake is no correction."""
+    own = vocabulary.frequency(word)
+    if word in FUNCTION_WORDS or own > _FEW:
+        return ""
+    return next((other for other, _ in vocabulary.similar(word) if vocabulary.frequency(other) > 3 * own), "")
+
+
+def _span(token: tantivy.Token) -> slice:
+    return slice(token.char_offset_from, token.char_offset_to)
 
 
 def _hits(
