@@ -34,7 +34,7 @@ def several(row: dict[str, Any], unique: str) -> list[dict[str, Any]]:
                 "In Stock": "yes",
                 "Image URL": "https://a.example/1.jpg",
                 "Product URL": "https://a.example/1",
-                "Long-Description": "boils water",
+                "Long-Description [HTML]": "boils water",
                 "colour": "red",
             },
             {
@@ -46,7 +46,7 @@ def several(row: dict[str, Any], unique: str) -> list[dict[str, Any]]:
                 "stock": ("In Stock",),
                 "image": ("Image URL",),
                 "url": ("Product URL",),
-                "description": ("Long-Description",),
+                "description": ("Long-Description [HTML]",),
             },
             id="a spreadsheet",
         ),

@@ -16,7 +16,7 @@ _MAX_DEPTH = 3
 
 #: Names in order of preference, as :func:`_plain` writes them, without ``product_``, ``item_`` and the like.
 _NAMES: Mapping[str, str] = {
-    "id": "id sku asin parent_asin uid uuid code number no nr key handle gtin ean upc isbn barcode docid doc_id",
+    "id": "id id_oid sku asin parent_asin uid uuid code number no nr key handle gtin ean upc isbn barcode docid doc_id",
     "title": "title name display_name short_title title_en name_en headline label product item desc_short",
     "description": "description desc long_description full_description description_en body_html body content "
     "short_description short_desc summary overview details text about features about_product bullet_points",
@@ -140,7 +140,8 @@ def _best(role: str, samples: Mapping[str, list[Any]], rows: int) -> tuple[str, 
     for place, (field, values) in enumerate(samples.items()):
         name = _plain(field)
         short = _PREFIX.sub("", name)
-        rank = min(ranks.get(name, 999), ranks.get(short, 999))
+        bare = _PREFIX.sub("", _plain(re.sub(r"[(\[].*", "", field)))  # Price (incl. VAT)
+        rank = min(ranks.get(one, 999) for one in (name, short, bare))
         if rank == 999 and role == "id" and re.search(r"(_id|_code|_number|_sku|_no|_nr)$", name):
             rank = 900
         if rank == 999 and role == "image" and _IMAGE_LIKE.match(short):
