@@ -15,9 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tantivy
 from endcap.catalog.product import Product
 from endcap.engines import SearchRequest
 from endcap.engines.embedded import EmbeddedEngine
+from endcap.engines.embedded.snapshot import panics_reported
 from endcap.errors import EngineError
 
 from tests.plugin.embedded_child import DIMS, PER_ROUND, vector_of
@@ -293,3 +295,11 @@ def test_the_folder_goes_away_under_a_reader(tmp_path: Path, engine: EmbeddedEng
     engine.refresh()
     shutil.rmtree(tmp_path / "engine")
     assert engine.count() == 0
+
+
+def test_a_breakdown_inside_the_library_is_an_error_that_a_server_can_answer(engine: EmbeddedEngine) -> None:
+    snapshot = engine.snapshot()
+    with pytest.raises(EngineError, match="broke down"), panics_reported():
+        snapshot.searcher.search(tantivy.Query.all_query(), limit=0)  # which tantivy panics over
+    with pytest.raises(KeyboardInterrupt), panics_reported():
+        raise KeyboardInterrupt

@@ -18,7 +18,7 @@ from endcap.engines.embedded.filters import allowed_rows
 from endcap.engines.embedded.nearest import maintain, nearest
 from endcap.engines.embedded.schema import SEQ
 from endcap.engines.embedded.search import search
-from endcap.engines.embedded.snapshot import Manifest, Snapshot, load
+from endcap.engines.embedded.snapshot import Manifest, Snapshot, load, panics_reported
 from endcap.engines.embedded.store import Store
 from endcap.engines.embedded.writer import Pending, Writer
 from endcap.errors import EncoderMismatch, EngineError, InvalidInput, UnknownIndex
@@ -201,14 +201,16 @@ class EmbeddedEngine:
     def get(self, ids: Sequence[str]) -> list[dict[str, Any] | None]:
         """See :meth:`Engine.get`."""
         snapshot = self.store.snapshot()
-        found = snapshot.find([one for one in ids if _storable(one)])
-        return [snapshot.document(found[one]) if one in found else None for one in ids]
+        with panics_reported():
+            found = snapshot.find([one for one in ids if _storable(one)])
+            return [snapshot.document(found[one]) if one in found else None for one in ids]
 
     def digests(self, ids: Sequence[str]) -> list[str | None]:
         """See :meth:`Engine.digests`."""
         snapshot = self.store.snapshot()
-        found = snapshot.find([one for one in ids if _storable(one)])
-        return [snapshot.stored(found[one])[1] or None if one in found else None for one in ids]
+        with panics_reported():
+            found = snapshot.find([one for one in ids if _storable(one)])
+            return [snapshot.stored(found[one])[1] or None if one in found else None for one in ids]
 
     def scan(self, vectors: bool = True) -> Iterator[list[tuple[Product, np.ndarray | None]]]:
         """See :meth:`Engine.scan`. Sees one state throughout, whatever is written meanwhile."""
@@ -228,7 +230,9 @@ class EmbeddedEngine:
 
     def search(self, request: SearchRequest) -> SearchResponse:
         """See :meth:`Engine.search`."""
-        return search(self.store.snapshot(), request)
+        snapshot = self.store.snapshot()
+        with panics_reported():
+            return search(snapshot, request)
 
     def nearest(self, vector: np.ndarray, k: int, filters: Sequence[Filter] = ()) -> Candidates:
         """See :meth:`Engine.nearest`. Exact up to 50,000 products; by a graph (HNSW) above.
@@ -245,7 +249,8 @@ class EmbeddedEngine:
         norm = float(np.linalg.norm(asked))
         if not np.isfinite(norm) or norm == 0.0:
             raise InvalidInput("the vector is zero or not finite")
-        best, scores = nearest(snapshot, asked / norm, k, allowed_rows(snapshot, filters))
+        with panics_reported():
+            best, scores = nearest(snapshot, asked / norm, k, allowed_rows(snapshot, filters))
         return Candidates([snapshot.ids[row] for row in best], scores)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -231,6 +232,22 @@ def _columns(
     if vectors is not None:
         vectors = vectors.extended(blobs)
     return np.concatenate([seqs, live[first:]]), ids, vectors
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether tantivy itself broke down, as over damaged files: its panics are no ``Exception``."""
+    return type(error).__name__ == "PanicException"
+
+
+@contextmanager
+def panics_reported() -> Iterator[None]:
+    """A panic of tantivy's within the block becomes an :class:`EngineError`, which a server can answer."""
+    try:
+        yield
+    except BaseException as error:
+        if not is_panic(error):
+            raise
+        raise EngineError(f"the embedded index broke down: {str(error)[:200]}", status=500) from None
 
 
 def open_failed(folder: Path, error: BaseException) -> EngineError:

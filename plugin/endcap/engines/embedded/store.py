@@ -20,7 +20,7 @@ import filelock
 import tantivy
 
 from endcap.engines.embedded.schema import build_schema, register_analyzers
-from endcap.engines.embedded.snapshot import Manifest, Snapshot, load, open_failed
+from endcap.engines.embedded.snapshot import Manifest, Snapshot, is_panic, load, open_failed
 from endcap.errors import EngineError, UnknownIndex
 
 _ATTEMPTS = 20
@@ -79,7 +79,7 @@ class Store:
                 raise
             except BaseException as error:
                 # tantivy panics over files that are not what they should be; the panic is no Exception.
-                if not isinstance(error, (OSError, ValueError)) and type(error).__name__ != "PanicException":
+                if not isinstance(error, (OSError, ValueError)) and not is_panic(error):
                     raise
                 # A rebuild may have replaced the folder while it was being opened.
                 if self.current() == name and attempt > 2:
