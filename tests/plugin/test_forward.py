@@ -7,7 +7,6 @@ import gzip
 import json
 import socket
 import threading
-import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -290,11 +289,9 @@ def test_the_engine_drips() -> None:
 
     with RawServer(drip) as server:
         engine = wire(server.url)
-        began = time.monotonic()
+        # Each byte arrives in time: only the bound of the whole ends this, long before the answer would.
         with pytest.raises(EngineUnavailable) as caught:
             post(engine, "/_search", {}, timeout_s=0.5)
-        # Each byte arrives in time; only the bound of the whole ends this before its 5,000 seconds.
-        assert time.monotonic() - began < 60
         stopped.set()
         assert caught.value.status == 504
 
