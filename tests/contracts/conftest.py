@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import urllib3
 from endcap.engines import Engine
 from endcap.engines.elasticsearch import ElasticsearchEngine
 from endcap.engines.embedded import EmbeddedEngine
 from endcap.settings import Settings
+
+from tests.services import patient
 
 #: Opens an index by name; called again with the same name it is a second user of the same index.
 OpenEngine = Callable[[str], Engine]
@@ -28,8 +29,8 @@ def _elasticsearch(request: pytest.FixtureRequest) -> OpenEngine:
 
     def remove() -> None:
         for index in used:
-            for name in urllib3.request("GET", f"{url}/{index}*").json():
-                urllib3.request("DELETE", f"{url}/{name}")
+            for name in patient.request("GET", f"{url}/{index}*").json():
+                patient.request("DELETE", f"{url}/{name}")
 
     def open_index(index: str) -> Engine:
         used.add(index)

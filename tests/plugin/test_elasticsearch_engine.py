@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import urllib3
 from endcap.catalog.product import Product
 from endcap.engines.base import Engine, Filter, SearchRequest
 from endcap.engines.elasticsearch import ElasticsearchEngine, indices
@@ -27,6 +26,7 @@ from endcap.errors import (
 from endcap.settings import Settings
 from pydantic import SecretStr
 
+from tests.services import patient
 from tests.services.elasticsearch import Secured
 from tests.services.process import free_port
 from tests.services.raw_http import RawServer, answer, header
@@ -45,8 +45,8 @@ def index(elasticsearch: str) -> Iterator[str]:
     """A name of its own; everything that begins with it is removed afterwards."""
     name = f"products-{uuid.uuid4().hex[:8]}"
     yield name
-    for found in json.loads(urllib3.request("GET", f"{elasticsearch}/{name}*").data):
-        urllib3.request("DELETE", f"{elasticsearch}/{found}")
+    for found in json.loads(patient.request("GET", f"{elasticsearch}/{name}*").data):
+        patient.request("DELETE", f"{elasticsearch}/{found}")
 
 
 @pytest.fixture
@@ -63,13 +63,13 @@ def make(elasticsearch: str, index: str) -> Iterator[Make]:
 
 
 def call(method: str, url: str, body: Any = None) -> Any:
-    found = urllib3.request(method, url, json=body) if body is not None else urllib3.request(method, url)
+    found = patient.request(method, url, json=body) if body is not None else patient.request(method, url)
     assert found.status < 300, found.data
     return found.json() if found.data else None
 
 
 def concrete(elasticsearch: str, index: str) -> list[str]:
-    return sorted(json.loads(urllib3.request("GET", f"{elasticsearch}/{index}*").data))
+    return sorted(json.loads(patient.request("GET", f"{elasticsearch}/{index}*").data))
 
 
 def unit(*numbers: float) -> np.ndarray:
@@ -90,7 +90,7 @@ def pass_on(request: bytes, connection: socket.socket, url: str) -> bool:
     line, _, body = request.partition(b"\r\n\r\n")
     method, path = line.split(b" ", 2)[:2]
     kind = {name: header(request, name) or "" for name in ("content-type", "accept") if header(request, name)}
-    real = urllib3.request(method.decode(), url + path.decode(), body=body, headers=kind)
+    real = patient.request(method.decode(), url + path.decode(), body=body, headers=kind)
     sent = {"x_elastic_product": "Elasticsearch", "content_type": real.headers["content-type"]}
     connection.sendall(answer(real.data, f"{real.status} {real.reason}", **sent))
     return True

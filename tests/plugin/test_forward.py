@@ -13,12 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-import urllib3
 from endcap.engines.base import WireAnswer
 from endcap.engines.forward import HttpWireEngine
 from endcap.errors import ConfigurationError, EngineUnavailable, InvalidInput
 from endcap.settings import Settings
 
+from tests.services import patient
 from tests.services.elasticsearch import Secured
 from tests.services.process import free_port
 from tests.services.raw_http import RawServer, answer, header
@@ -46,9 +46,9 @@ def index(real: str) -> Iterator[str]:
     name = f"forward-{uuid.uuid4().hex[:8]}"
     lines = "".join(f'{{"index":{{"_id":"{n}"}}}}\n{{"title":"Honig {n} 蜂蜜"}}\n' for n in range(3))
     headers = {"content-type": "application/x-ndjson"}
-    urllib3.request("POST", f"{real}/{name}/_bulk?refresh=true", body=lines.encode(), headers=headers)
+    patient.request("POST", f"{real}/{name}/_bulk?refresh=true", body=lines.encode(), headers=headers)
     yield name
-    urllib3.request("DELETE", f"{real}/{name}")
+    patient.request("DELETE", f"{real}/{name}")
 
 
 def without_took(body: bytes) -> Any:
@@ -60,7 +60,7 @@ def without_took(body: bytes) -> Any:
 
 def test_a_search_is_answered_as_by_the_engine_itself(real: str, index: str) -> None:
     body = json.dumps({"query": {"match": {"title": "蜂蜜"}}, "sort": ["_doc"]}).encode()
-    direct = urllib3.request("POST", f"{real}/{index}/_search?typed_keys=true", body=body, headers=JSON)
+    direct = patient.request("POST", f"{real}/{index}/_search?typed_keys=true", body=body, headers=JSON)
     engine = wire(real)
     forwarded = engine.send("POST", f"/{index}/_search", "typed_keys=true", JSON, body, 30.0)
     assert forwarded.status == 200
@@ -88,7 +88,7 @@ def test_msearch_get_with_body_query_string_and_head(real: str, index: str) -> N
 
 def test_errors_of_the_engine_are_answers_verbatim(real: str, index: str) -> None:
     engine = wire(real)
-    direct = urllib3.request("POST", f"{real}/{index}/_search", body=b'{"query": {"no": {}}}', headers=JSON)
+    direct = patient.request("POST", f"{real}/{index}/_search", body=b'{"query": {"no": {}}}', headers=JSON)
     refused = post(engine, f"/{index}/_search", {"query": {"no": {}}})
     assert refused.status == direct.status == 400
     assert json.loads(refused.body) == direct.json()
@@ -100,11 +100,11 @@ def test_errors_of_the_engine_are_answers_verbatim(real: str, index: str) -> Non
 
 def test_an_index_name_beyond_ascii_reaches_the_engine(real: str) -> None:
     name = f"käse-{uuid.uuid4().hex[:8]}"
-    urllib3.request("PUT", f"{real}/{name}")
+    patient.request("PUT", f"{real}/{name}")
     try:
         assert post(wire(real), f"/{name}/_search", {}).status == 200
     finally:
-        urllib3.request("DELETE", f"{real}/{name}")
+        patient.request("DELETE", f"{real}/{name}")
 
 
 def test_elasticsearch_says_which_product_it_is(elasticsearch: str) -> None:

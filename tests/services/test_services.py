@@ -12,20 +12,20 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy
-import urllib3
 from redis import Redis
 
+from tests.services import patient
 from tests.services.process import GUARD
 
 
 def test_elasticsearch_is_real(elasticsearch: str) -> None:
-    answer = urllib3.request("GET", f"{elasticsearch}/_cluster/health")
+    answer = patient.request("GET", f"{elasticsearch}/_cluster/health")
     assert answer.headers["X-Elastic-Product"] == "Elasticsearch"
     assert answer.json()["number_of_data_nodes"] == 1
 
 
 def test_opensearch_is_real(opensearch: str) -> None:
-    assert urllib3.request("GET", opensearch).json()["version"]["distribution"] == "opensearch"
+    assert patient.request("GET", opensearch).json()["version"]["distribution"] == "opensearch"
 
 
 def test_redis_is_real(redis: str) -> None:
