@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 DIMS = 4
 ENCODER = "wire-encoder"
 
-WORDS = "red blue green shoe shoes shirt honey oats water light cold fresh sweet sour small large".split()
+WORDS = [
+    "red", "blue", "green", "shoe", "shoes", "shirt", "honey", "oats", "water", "light", "cold", "fresh", "sweet", "sour",
+    "small", "large",
+]  # fmt: skip
 BRANDS = ["Acme", "Bee & Co", "Loom", "acme"]
 COLOURS = ["Red", "Dark Blue", "red"]
 

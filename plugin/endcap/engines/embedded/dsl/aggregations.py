@@ -14,8 +14,9 @@ from .fields import Field, aggregatable
 from .ranges import in_range
 from .values import as_bool, as_float, as_int, as_list, as_object, as_text, only
 
-#: Elasticsearch's `search.max_buckets`, and how deep aggregations may be nested.
+#: Elasticsearch's `search.max_buckets`, and how many buckets may have aggregations of their own: each is a query.
 MAX_BUCKETS = 65_000
+MAX_INNER_BUCKETS = 5_000
 MAX_AGGREGATIONS = 200
 _MAX_DEPTH = 8
 _METRICS = ("min", "max", "avg", "sum", "stats", "value_count", "cardinality")
@@ -37,8 +38,8 @@ class Aggregator:
         self._context = context
         self._compile = compile_query
         self._typed = typed
-        self._count = 0
         self._buckets = 0
+        self._inner = 0
 
     def run(self, body: Any, query: Query, depth: int = 0) -> dict[str, Any]:
         """The answer's `aggregations` over the matches of ``query``.
@@ -46,14 +47,11 @@ class Aggregator:
         Raises:
             DslError: not well formed, not answered here, or too much.
         """
-        if depth > _MAX_DEPTH:
-            raise illegal(f"aggregations are nested deeper than [{_MAX_DEPTH}] levels")
+        if depth == 0:
+            _check(body, 0)
         answer: dict[str, Any] = {}
         for name, clause in as_object(body, "aggs").items():
             kind, options, inner = _parts(name, clause)
-            self._count += 1
-            if self._count > MAX_AGGREGATIONS:
-                raise illegal(f"more than [{MAX_AGGREGATIONS}] aggregations")
             result = getattr(self, f"_{kind if kind not in _METRICS else 'metric'}")(kind, options, inner, query, depth)
             if (meta := clause.get("meta")) is not None:
                 result = {"meta": meta, **result}
@@ -296,23 +294,15 @@ class Aggregator:
     def _again(self, inner: Any, query: Query, depth: int) -> dict[str, Any]:
         if not inner:
             return {}
-        # Bounded by buckets, not by how often the same clause is repeated in them.
-        count, self._count = self._count, 0
-        try:
-            return self.run(inner, query, depth + 1)
-        finally:
-            self._count = count
+        self._inner += 1
+        if self._inner > MAX_INNER_BUCKETS:
+            raise _too_many(MAX_INNER_BUCKETS, self._inner)
+        return self.run(inner, query, depth + 1)
 
     def _spend(self, buckets: int) -> None:
         self._buckets += buckets
         if self._buckets > MAX_BUCKETS:
-            raise DslError(
-                "too_many_buckets_exception",
-                f"Trying to create too many buckets. Must be less than or equal to: [{MAX_BUCKETS}] but was "
-                f"[{self._buckets}].",
-                extra={"max_buckets": MAX_BUCKETS},
-                wrapped=True,
-            )
+            raise _too_many(MAX_BUCKETS, self._buckets)
 
     def _native(self, clause: dict[str, Any], query: Query) -> dict[str, Any]:
         try:
@@ -321,6 +311,28 @@ class Aggregator:
             if "bucket limit" in str(error):
                 self._spend(MAX_BUCKETS + 1)
             raise illegal(f"aggregation failed: {error}", wrapped=True) from None
+
+
+def _too_many(limit: int, buckets: int) -> DslError:
+    reason = f"Trying to create too many buckets. Must be less than or equal to: [{limit}] but was [{buckets}]."
+    return DslError("too_many_buckets_exception", reason, extra={"max_buckets": limit}, wrapped=True)
+
+
+def _check(body: Any, depth: int) -> int:
+    """The number of aggregations in a tree that is well formed, not too deep and not too large.
+
+    Raises:
+        DslError: it is not.
+    """
+    if depth > _MAX_DEPTH:
+        raise illegal(f"aggregations are nested deeper than [{_MAX_DEPTH}] levels")
+    count = 0
+    for name, clause in as_object(body, "aggs").items():
+        _, _, inner = _parts(name, clause)
+        count += 1 + (_check(inner, depth + 1) if inner is not None else 0)
+    if count > MAX_AGGREGATIONS:
+        raise illegal(f"more than [{MAX_AGGREGATIONS}] aggregations")
+    return count
 
 
 def _parts(name: str, clause: Any) -> tuple[str, dict[str, Any], Any]:

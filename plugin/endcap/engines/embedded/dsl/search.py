@@ -19,6 +19,7 @@ from .queries import compile_filter, compile_query, scores_alike
 from .sorting import Row, by_id, ordered
 from .source import field_values
 from .suggest import suggest
+from .values import MAX_WINDOW
 
 SHARDS = {"total": 1, "successful": 1, "skipped": 0, "failed": 0}
 #: Where all scores are equal the order is that of the ids, which the index can give by itself; quickly for so many.
@@ -188,7 +189,7 @@ def _inner(
     for key in body:
         if key not in _INNER_PARTS:
             raise illegal(f"[inner_hits] unknown field [{key}]")
-    if plan.size * int(body.get("size", 3) or 0) > 10_000:
-        raise illegal("[inner_hits] would return more than [10000] hits")
     inner = parse_body({**body, "track_total_hits": True})
+    if plan.size * inner.size > MAX_WINDOW:
+        raise illegal(f"[inner_hits] would return more than [{MAX_WINDOW}] hits")
     return _hits(inner, context, plan.collapse.inside(context, query, value), index)
