@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from endcap.catalog.table import ProductTable
 from endcap.encoders import TextEncoder, open_text_encoder
 from endcap.engines import Engine, WireEngine
-from endcap.errors import EndcapError, UnknownIndex
+from endcap.errors import EndcapError, EngineUnavailable, UnknownIndex
 from endcap.events import Event
 from endcap.personalizer import Personalizer
 from endcap.popularity import Popularity
@@ -162,6 +162,15 @@ class Upkeep:
         except UnknownIndex:  # nothing was indexed yet, or the index was deleted
             self._personalizer.table = ProductTable([])
             self._version = ""
+        except EngineUnavailable:
+            raise
+        except EndcapError:
+            # It answers, but cannot be read (OpenSearch refuses the client, a right is missing): what shoppers did and
+            # what sells is enough to rank by. The problem stays visible until it is solved.
+            if self._personalizer.table is None:
+                self._personalizer.table = ProductTable([])
+                self._loaded.set()
+            raise
         self._loaded.set()
         return (time.monotonic() - started) / _MOST_LOADING
 

@@ -15,6 +15,7 @@ from endcap.engines.address import engine_address
 from endcap.engines.base import Candidates, Filter, IndexReport, Rebuild, SearchRequest, SearchResponse
 from endcap.engines.elasticsearch.connection import connect, reason_of, translated
 from endcap.engines.elasticsearch.documents import checked_id, document_of
+from endcap.engines.elasticsearch.foreign import ForeignDocuments
 from endcap.engines.elasticsearch.indices import Indices
 from endcap.engines.elasticsearch.mapping import IndexMeta
 from endcap.engines.elasticsearch.queries import (
@@ -205,10 +206,16 @@ class ElasticsearchEngine:
         return [known.get(one) for one in ids]
 
     def scan(self, vectors: bool = True) -> Iterator[list[tuple[Product, np.ndarray | None]]]:
-        """See :meth:`Engine.scan`. Sees one state throughout, whatever is written meanwhile."""
+        """See :meth:`Engine.scan`. Sees one state throughout, whatever is written meanwhile.
+
+        An index that Endcap did not make is read too: see :class:`ForeignDocuments`.
+        """
         with self._guard():
+            mappings = self._client.indices.get_mapping(index=self._settings.index)
+            own = all(IndexMeta.from_mapping(one["mappings"]) is not None for one in mappings.values())
             pit = self._client.open_point_in_time(index=self._settings.index, keep_alive=_PIT_KEEP_ALIVE)["id"]
         after: list[Any] | None = None
+        foreign: ForeignDocuments | None = None
         try:
             while True:
                 with self._guard():
@@ -226,7 +233,11 @@ class ElasticsearchEngine:
                 if not hits:
                     return
                 after = hits[-1]["sort"]
-                yield [(Product.from_document(document_of(hit["_source"])), _vector(hit)) for hit in hits]
+                if own:
+                    yield [(Product.from_document(document_of(hit["_source"])), _vector(hit)) for hit in hits]
+                    continue
+                foreign = foreign or ForeignDocuments(self._settings, hits)
+                yield [(foreign.product(hit), None) for hit in hits]
         finally:
             with self._guard():
                 self._client.options(ignore_status=404).close_point_in_time(id=pit)
