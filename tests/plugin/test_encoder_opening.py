@@ -269,6 +269,7 @@ def test_without_torch_the_onnx_file_that_a_model_brings_is_used(tmp_path: Path,
 def test_a_model_comes_from_the_hub_once_with_and_without_torch(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model")
     make_onnx(folder)
+    (folder / "pytorch_model.bin").write_bytes(b"the same weights once more")
     expected = SentenceTransformerEncoder(folder).encode(["green tea , kettle", "shoes"])
     with serve_hub("endcap-tests/tiny", folder) as (address, asked):
         with_hub = {"HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
@@ -292,9 +293,33 @@ def test_a_model_comes_from_the_hub_once_with_and_without_torch(tmp_path: Path) 
         )
         assert done.returncode == 0, done.stderr
         encoder_id, vectors = json.loads(done.stdout)
+        (folder / "pytorch_model.bin").unlink()
         assert encoder_id == model_id(folder)
         np.testing.assert_allclose(vectors, expected, atol=1e-4)
         assert any(path.endswith("model.safetensors") for path in asked)
+        assert not any(path.endswith("pytorch_model.bin") for path in asked)
+
+
+def test_without_torch_a_hub_model_without_an_onnx_file_is_refused_before_a_download(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model")
+    with serve_hub("endcap-tests/tiny", folder) as (address, asked):
+        done = subprocess.run(
+            [sys.executable, "-c", WITHOUT_TORCH],
+            env={
+                **os.environ,
+                "ENDCAP_DATA_DIR": str(tmp_path / "bare"),
+                "ENDCAP_TEXT_ENCODER": "endcap-tests/tiny",
+                "HF_HOME": str(tmp_path / "hub-cache"),
+                "HF_ENDPOINT": address,
+                "HF_HUB_OFFLINE": "0",
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert "brings no ONNX file" in done.stderr
+    assert "endcap[train]" in done.stderr
+    assert not [path for path in asked if "/resolve/" in path]
 
 
 def test_a_model_that_the_hub_does_not_have_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from endcap.encoders.onnx_text import (
     session_options,
 )
 from endcap.encoders.pipeline import CannotExport, read_pipeline
+from endcap.errors import ConfigurationError
 
 ONNX_FILE = Path("onnx") / "model.onnx"
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -101,11 +102,10 @@ def new_folder(parent: Path, name: str) -> Iterator[tuple[Path, Path]]:
     try:
         scratch.chmod(0o755)  # mkdtemp makes it private, but the server may run as another user
         yield scratch, target
-        if target.exists():
-            shutil.rmtree(target)
         try:
+            ExportedConfig.load(target)  # another process was quicker, and may have loaded it already
+        except ConfigurationError:
+            shutil.rmtree(target, ignore_errors=True)  # none, or one of another format
             os.replace(scratch, target)
-        except OSError:
-            ExportedConfig.load(target)  # another process was quicker
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

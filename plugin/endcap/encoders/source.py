@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
 
+import orjson
 import urllib3
 
 from endcap.errors import ConfigurationError
@@ -18,6 +19,7 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 #: Seconds to wait for a model hub's first answer, and between bytes of a download.
 _HUB_TIMEOUT_S = 3.0
 _DOWNLOAD_TIMEOUT_S = 20.0
+_MAX_HUB_ANSWER = 4_000_000
 #: Files that decide a model's vectors; readmes, other formats and training records do not.
 _MODEL_FILES = re.compile(r"(.*\.safetensors|pytorch_model.*\.bin|.*\.json|vocab\.txt|.*\.model)")
 _NOT_MODEL_FILES = frozenset({"data_config.json", "README.json", "train_script.json"})
@@ -124,7 +126,14 @@ def _from_hub(name: str, ready_made: bool) -> Path:
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
         raise ConfigurationError(f"the model {name} is not in the local cache and HF_HUB_OFFLINE is set. {_WHAT_TO_DO}")
     endpoint = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
-    _ask_hub(name, endpoint)
+    files = _ask_hub(name, endpoint)
+    if ready_made and files and "onnx/model.onnx" not in files:
+        raise ConfigurationError(
+            f"the model {name} brings no ONNX file, so it has to be exported once: pip install 'endcap[train]'. Or: "
+            f"{_WHAT_TO_DO}"
+        )
+    if not ready_made and "model.safetensors" in files:
+        weights = ["*.safetensors"]  # the same weights often lie there twice
     try:
         return Path(
             snapshot_download(
@@ -139,8 +148,12 @@ def _from_hub(name: str, ready_made: bool) -> Path:
         raise ConfigurationError(f"the model {name} cannot be loaded from {endpoint}: {error}. {_WHAT_TO_DO}") from None
 
 
-def _ask_hub(name: str, endpoint: str) -> None:
-    """One quick question before the hub's client, which retries for minutes where a network swallows its packets."""
+def _ask_hub(name: str, endpoint: str) -> set[str]:
+    """The model's files, as far as the hub names them.
+
+    A quick question before the hub's client is let loose, which tries again for minutes where a network swallows its
+    packets.
+    """
     timeout = urllib3.Timeout(connect=_HUB_TIMEOUT_S, read=_HUB_TIMEOUT_S, total=2 * _HUB_TIMEOUT_S)
     proxy = next((os.environ[key] for key in ("HTTPS_PROXY", "https_proxy") if os.environ.get(key)), "")
     headers = {"Authorization": f"Bearer {token}"} if (token := os.environ.get("HF_TOKEN")) else {}
@@ -154,6 +167,7 @@ def _ask_hub(name: str, endpoint: str) -> None:
             retries=False,
             preload_content=False,
         )
+        body = answer.read(_MAX_HUB_ANSWER)
         answer.close()
     except urllib3.exceptions.HTTPError as error:
         raise ConfigurationError(
@@ -165,6 +179,10 @@ def _ask_hub(name: str, endpoint: str) -> None:
             f"the model hub {endpoint} answers {answer.status} for {name}: no such model, or it needs HF_TOKEN. "
             f"{_WHAT_TO_DO}"
         )
+    try:
+        return {str(one["rfilename"]) for one in orjson.loads(body)["siblings"]}
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return set()
 
 
 _WHAT_TO_DO = (
