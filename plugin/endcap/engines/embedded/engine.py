@@ -284,7 +284,10 @@ class _Rebuild:
         """See :meth:`Engine.upsert`."""
         if self._writer is None:
             raise EngineError("the rebuild is over", status=409)
-        report = self._writer.upsert(items)
+        report = IndexReport()
+        for batch in _batches(items):
+            with self._engine._mutex:
+                report.add(self._writer.upsert(batch))
         self._done += report.done
         return report
 

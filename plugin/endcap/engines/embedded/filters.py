@@ -12,7 +12,7 @@ from endcap.engines.base import Filter
 from endcap.engines.embedded.schema import filter_query
 from endcap.engines.embedded.snapshot import Snapshot
 
-_KEPT = 64
+_KEPT, _KEPT_BYTES = 64, 16_000_000
 
 
 def allowed_rows(snapshot: Snapshot, filters: Sequence[Filter]) -> np.ndarray:
@@ -30,7 +30,7 @@ def allowed_rows(snapshot: Snapshot, filters: Sequence[Filter]) -> np.ndarray:
         must = [(tantivy.Occur.Must, filter_query(snapshot.index, one)) for one in filters]
         found = np.zeros(len(snapshot.seqs), dtype=bool)
         found[snapshot.rows_matching(tantivy.Query.boolean_query(must))] = True
-        while len(kept) >= _KEPT:
+        while len(kept) >= max(1, min(_KEPT, _KEPT_BYTES // (len(found) + 1))):
             kept.pop(next(iter(kept), key), None)  # the oldest; another thread may have been quicker
         kept[key] = found
     return found
