@@ -6,12 +6,14 @@ import errno
 import os
 import shutil
 import socket
+import sys
 import tempfile
 from typing import Any
 
-from endcap.errors import ConfigurationError
+from endcap.errors import ConfigurationError, EndcapError
 from endcap.settings import Settings
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
+from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 
 #: prometheus_client reads it when imported, so this module imports nothing that imports it.
 MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -52,13 +54,21 @@ class Server(BaseApplication):
                 self.cfg.set(name, value)
 
     def load(self) -> Any:
-        """The WSGI application, in a worker."""
+        """The WSGI application, in a worker.
+
+        Raises:
+            SystemExit: it cannot be set up. The reason is printed, and gunicorn does not try again.
+        """
         from endcap.runtime import open_runtime
 
         from endcap_reranker.app import create_app
 
-        self._runtime = open_runtime(self.settings)
-        return create_app(self._runtime)
+        try:
+            self._runtime = open_runtime(self.settings)
+            return create_app(self._runtime)
+        except EndcapError as error:
+            print(f"endcap: {error}", file=sys.stderr, flush=True)
+            raise SystemExit(Arbiter.WORKER_BOOT_ERROR) from None
 
     def _worker_exit(self, server: Any, worker: Any) -> None:
         if self._runtime is not None:

@@ -23,6 +23,9 @@ from endcap_reranker.hook.reorder import Ranker
 from flask import Flask
 from werkzeug.serving import make_server
 
+#: A call past the hook. Patient, as test machines are busy at times.
+engine_call = urllib3.PoolManager(timeout=60, retries=False, maxsize=8).request
+
 SHOPPER = {"X-Endcap-Shopper": "ann"}
 COUNT = 180
 WORDS = ["red", "shoe", "running", "leather", "summer", "winter", "light", "kids"]
@@ -67,6 +70,7 @@ class Direct(HttpWireEngine):
 
     def __init__(self, url: str) -> None:
         super().__init__(Settings(engine_url=url))
+        self.url = url
         self.sent: list[tuple[str, str, str, dict[str, str], bytes]] = []
 
     def send(
@@ -132,14 +136,14 @@ VECTOR = {"type": "dense_vector", "dims": 4, "index": True, "similarity": "cosin
 
 def make_index(url: str, name: str, shards: int = 1, vectors: bool = True, alias: str = "") -> None:
     """Create an index of the products anew."""
-    urllib3.request("DELETE", f"{url}/{name}?ignore_unavailable=true")
+    engine_call("DELETE", f"{url}/{name}?ignore_unavailable=true")
     mapping = {**MAPPING, **({"vector": VECTOR} if vectors else {})}
     body = {
         "settings": {"number_of_shards": shards, "number_of_replicas": 0},
         "mappings": {"properties": mapping},
         "aliases": {alias: {}} if alias else {},
     }
-    made = urllib3.request("PUT", f"{url}/{name}", json=body)
+    made = engine_call("PUT", f"{url}/{name}", json=body)
     assert made.status == 200, made.data
     lines: list[Any] = []
     for number, product in enumerate(products()):
@@ -148,7 +152,7 @@ def make_index(url: str, name: str, shards: int = 1, vectors: bool = True, alias
     import json
 
     data = "".join(json.dumps(line) + "\n" for line in lines)
-    done = urllib3.request(
+    done = engine_call(
         "POST", f"{url}/{name}/_bulk?refresh=true", body=data, headers={"Content-Type": "application/json"}
     )
     assert not done.json()["errors"], done.data[:2000]
@@ -222,7 +226,7 @@ class Shop:
         import json
 
         # Not orjson: what the engine said about an integer beyond 64 bits counts.
-        return json.loads(urllib3.request("POST", f"{self.url}{path}", json=body).data)
+        return json.loads(engine_call("POST", f"{self.url}{path}", json=body).data)
 
 
 def ids(answer: Any) -> list[str]:

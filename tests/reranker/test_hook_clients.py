@@ -13,7 +13,16 @@ import opensearchpy
 import pytest
 import urllib3
 
-from tests.reranker.hook_support import Shop, expected_order, ids, make_index, serving, whole_hits, without_hits
+from tests.reranker.hook_support import (
+    Shop,
+    engine_call,
+    expected_order,
+    ids,
+    make_index,
+    serving,
+    whole_hits,
+    without_hits,
+)
 
 RED: dict[str, Any] = {"match": {"title": "red"}}
 
@@ -119,7 +128,7 @@ def test_searchkit(hook: tuple[str, Shop]) -> None:
     facets = {**SEARCHKIT, "size": 0, "from": 0}
     data = "".join(f"{json.dumps({'index': 'shop'})}\n{json.dumps(body)}\n" for body in (SEARCHKIT, facets))
     headers = {"Content-Type": "application/json", "X-Endcap-Shopper": "ann"}
-    answer = urllib3.request("POST", f"{url}/_msearch", body=data, headers=headers)
+    answer = engine_call("POST", f"{url}/_msearch", body=data, headers=headers)
     page, counted = answer.json()["responses"]
     whole = shop.direct({**SEARCHKIT, "size": 180})
     assert ids(page) == expected_order(ids(whole))[:20]
@@ -132,13 +141,13 @@ def test_searchkit(hook: tuple[str, Shop]) -> None:
 def test_search_ui(hook: tuple[str, Shop]) -> None:
     url, shop = hook
     headers = {"X-Endcap-Shopper": "ann"}
-    answer = urllib3.request("POST", f"{url}/shop/_search", json=SEARCH_UI, headers=headers).json()
+    answer = engine_call("POST", f"{url}/shop/_search", json=SEARCH_UI, headers=headers).json()
     whole = shop.direct({**SEARCH_UI, "from": 0, "size": 180})
     assert ids(answer) == expected_order(ids(whole))[5:10]
     assert without_hits(answer) == without_hits(whole)
     assert all(whole_hits(whole)[name] == hit for name, hit in whole_hits(answer).items())
     suggest = {"suggest": {"words": {"text": "sho", "term": {"field": "title"}}}, "size": 0}
-    asked = urllib3.request("POST", f"{url}/shop/_search", json=suggest, headers=headers).json()
+    asked = engine_call("POST", f"{url}/shop/_search", json=suggest, headers=headers).json()
     assert asked["suggest"] == shop.direct(suggest)["suggest"]
 
 
@@ -146,8 +155,15 @@ def test_chunked_bodies(hook: tuple[str, Shop]) -> None:
     url, shop = hook
     data = json.dumps({"query": RED}).encode()
     headers = {"Content-Type": "application/json", "X-Endcap-Shopper": "ann"}
-    answer = urllib3.request("POST", f"{url}/shop/_search", body=iter([data[:9], data[9:]]), headers=headers)
+    answer = engine_call("POST", f"{url}/shop/_search", body=iter([data[:9], data[9:]]), headers=headers)
     assert ids(answer.json()) == expected_order(ids(shop.direct({"query": RED, "size": 180})))[:10]
+
+
+def test_an_oversize_body_in_chunks(hook: tuple[str, Shop]) -> None:
+    url, _ = hook
+    headers = {"Content-Type": "application/json"}
+    answer = engine_call("POST", f"{url}/shop/_search", body=iter([b" " * 400_000] * 4), headers=headers)
+    assert answer.status == 413
 
 
 def test_many_shoppers_at_once(hook: tuple[str, Shop]) -> None:

@@ -7,11 +7,10 @@ import json
 from typing import Any
 
 import pytest
-import urllib3
 from endcap_reranker.errors import Forbidden
 from endcap_reranker.hook.guard import Guard
 
-from tests.reranker.hook_support import SHOPPER, Shop, ids
+from tests.reranker.hook_support import SHOPPER, Shop, engine_call, ids
 
 RED: dict[str, Any] = {"query": {"match": {"title": "red"}}}
 
@@ -78,7 +77,7 @@ def test_everything_but_searches_is_refused(shop: Shop, method: str, path: str) 
 @pytest.mark.parametrize("path", ["/shop/_search", "/_search", "/_msearch", "/shop/_msearch"])
 def test_other_methods_are_refused_as_elasticsearch_does(shop: Shop, method: str, path: str) -> None:
     answer = shop.client.open(path, method=method)
-    direct = urllib3.request(method, f"{shop.url}{path}")
+    direct = engine_call(method, f"{shop.url}{path}")
     assert answer.status_code == direct.status == 405
     assert answer.headers["Allow"] == "GET,POST"
     assert f"Incorrect HTTP method for uri [{path}] and method [{method}]" in answer.json["error"]
@@ -184,7 +183,7 @@ def test_bodies_cannot_reach_other_indices(shop: Shop, body: dict[str, Any], sho
 def test_the_attacks_would_work_without_the_guard(shop_engine: str) -> None:
     """Or else the tests above prove nothing: Elasticsearch does follow these into another index."""
     open_shop = Shop(shop_engine, searchable_indices=["shop", "secret"])
-    source = urllib3.request("GET", f"{shop_engine}/secret/_source/p1").json()
+    source = engine_call("GET", f"{shop_engine}/secret/_source/p1").json()
     body = {"query": {"terms": {"brand": {"index": "secret", "id": "p1", "path": "brand"}}}, "size": 50}
     found = open_shop.search(body)["hits"]["hits"]
     assert found

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
-import urllib3
 
-from tests.reranker.hook_support import Shop, expected_order, ids, whole_hits, without_hits
+from tests.reranker.hook_support import Shop, engine_call, expected_order, ids, whole_hits, without_hits
 
 RED: dict[str, Any] = {"query": {"match": {"title": "red"}}, "size": 6}
 FACETS: dict[str, Any] = {"size": 0, "aggs": {"brands": {"terms": {"field": "brand"}}}}
@@ -28,7 +28,7 @@ def msearch(shop: Shop, data: bytes, path: str = "/_msearch", **options: Any) ->
 
 def direct(shop: Shop, data: bytes, path: str = "/_msearch") -> Any:
     headers = {"Content-Type": "application/x-ndjson"}
-    return json.loads(urllib3.request("POST", f"{shop.url}{path}", body=data, headers=headers).data)
+    return json.loads(engine_call("POST", f"{shop.url}{path}", body=data, headers=headers).data)
 
 
 def reordered(answer: Any, whole: Any, size: int) -> None:
@@ -84,6 +84,9 @@ def test_empty_headers_search_the_paths_index(shop: Shop, header: bytes) -> None
     answer = msearch(shop, ndjson(header, RED, {"index": "articles"}, RED), "/shop/_msearch")
     reordered(answer["responses"][0], shop.direct({**RED, "size": 50}), 6)
     assert {hit["_index"] for hit in answer["responses"][1]["hits"]["hits"]} == {"articles"}
+    # Some engines are set to take no index from a header: then only the path may name it.
+    _, path, _, _, sent = shop.wire.sent[0]
+    assert (path, sent.split(b"\n")[0]) == ("/shop/_msearch", b"{}")
 
 
 def test_an_empty_header_without_an_index_in_the_path_is_refused(shop: Shop) -> None:
@@ -126,7 +129,7 @@ def test_header_options_travel(shop: Shop) -> None:
 
 def test_an_item_that_cannot_be_widened_is_answered_as_it_is(shop_engine: str) -> None:
     shop = Shop(shop_engine, window=10_000)
-    urllib3.request("PUT", f"{shop_engine}/articles/_settings", json={"index.max_result_window": 500})
+    engine_call("PUT", f"{shop_engine}/articles/_settings", json={"index.max_result_window": 500})
     narrow = Shop(shop_engine, window=1000, personalized_indices=["shop", "articles"])
     data = ndjson({"index": "articles"}, RED, {"index": "shop"}, RED)
     answer = msearch(narrow, data)["responses"]
@@ -153,6 +156,19 @@ def test_without_a_shopper_the_answer_is_the_engines(shop: Shop) -> None:
     for one in [*answer["responses"], *alone["responses"], answer, alone]:
         one.pop("took")
     assert answer == alone
+
+
+def test_personalisation_off_gives_the_engines_answer(shop: Shop) -> None:
+    data = ndjson({"index": "shop"}, b'{ "query" : {"match":{"title":"red"}} }', {"index": "shop"}, FACETS)
+    answer = shop.post(data, "/_msearch", headers={"X-Endcap-Personalize": "off"})
+    headers = {"Content-Type": "application/x-ndjson"}
+    alone = engine_call("POST", f"{shop.url}/_msearch", body=data, headers=headers).data
+
+    def but_for_took(text: bytes) -> bytes:
+        return re.sub(rb'"took":\d+', b"", text)
+
+    assert but_for_took(answer.data) == but_for_took(alone)
+    assert answer.headers["X-Endcap-Personalized"] == "0"
 
 
 def test_filter_path(shop: Shop) -> None:

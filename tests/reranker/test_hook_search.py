@@ -6,9 +6,17 @@ from typing import Any
 
 import orjson
 import pytest
-import urllib3
 
-from tests.reranker.hook_support import Backwards, Shop, expected_order, ids, make_index, whole_hits, without_hits
+from tests.reranker.hook_support import (
+    Backwards,
+    Shop,
+    engine_call,
+    expected_order,
+    ids,
+    make_index,
+    whole_hits,
+    without_hits,
+)
 
 QUERY: dict[str, Any] = {"query": {"match": {"title": "red shoe"}}}
 ALL: dict[str, Any] = {"query": {"match_all": {}}}
@@ -28,7 +36,8 @@ def test_the_window_is_reordered_and_cut(shop: Shop) -> None:
 
 @pytest.mark.parametrize("size", [1, 7, 10, 33, 50, 64])
 def test_pages_neither_repeat_nor_lose_hits(shop: Shop, size: int) -> None:
-    """Elasticsearch #75363, ragflow #15433: also across the window's edge and with sizes that do not divide it."""
+    """Elasticsearch #75363, #104318, ragflow #15433: also across the window's edge, with pages larger than the window
+    and with sizes that do not divide it."""
     found = engine_order(shop, ALL)
     pages = [ids(shop.search({**ALL, "from": start, "size": size})) for start in range(0, 200, size)]
     assert [one for page in pages for one in page] == expected_order(found)
@@ -95,7 +104,7 @@ def test_search_after_passes(shop: Shop) -> None:
 
 
 def test_cursors_are_refused_unless_callers_are_trusted(shop: Shop, shop_engine: str) -> None:
-    pit = urllib3.request("POST", f"{shop_engine}/secret/_pit?keep_alive=1m").json()["id"]
+    pit = engine_call("POST", f"{shop_engine}/secret/_pit?keep_alive=1m").json()["id"]
     by_pit = {"pit": {"id": pit}, **ALL}
     assert shop.post(by_pit, "/shop/_search").status_code == 403
     assert shop.post(by_pit, "/_search").status_code == 403
@@ -111,7 +120,7 @@ def test_cursors_pass_unchanged_where_they_may(shop_engine: str) -> None:
     assert ids(first) == engine_order(trusting, QUERY)[:20]
     second = trusting.search({"scroll": "1m", "scroll_id": first["_scroll_id"]}, "/_search/scroll")
     assert ids(second) == engine_order(trusting, QUERY)[20:40]
-    pit = urllib3.request("POST", f"{shop_engine}/shop/_pit?keep_alive=1m").json()["id"]
+    pit = engine_call("POST", f"{shop_engine}/shop/_pit?keep_alive=1m").json()["id"]
     assert ids(trusting.search({"pit": {"id": pit}, **QUERY}, "/_search")) == engine_order(trusting, QUERY)[:10]
 
 
@@ -277,7 +286,7 @@ def test_retrievers(shop: Shop) -> None:
 def test_smaller_windows_of_the_index_win(shop_engine: str) -> None:
     """An index that allows less than the hook's window still answers: as if the hook were not there."""
     make_index(shop_engine, "narrow")
-    urllib3.request("PUT", f"{shop_engine}/narrow/_settings", json={"index.max_result_window": 20})
+    engine_call("PUT", f"{shop_engine}/narrow/_settings", json={"index.max_result_window": 20})
     shop = Shop(shop_engine, index="narrow")
     assert ids(shop.search(QUERY, "/narrow/_search")) == ids(shop.direct(QUERY, "/narrow/_search"))
     refused = shop.post({**QUERY, "from": 15, "size": 10}, "/narrow/_search")
@@ -301,7 +310,7 @@ def test_smaller_windows_of_the_index_win(shop_engine: str) -> None:
 def test_errors_come_out_verbatim(shop: Shop, body: dict[str, Any]) -> None:
     raw = orjson.dumps(body, option=orjson.OPT_INDENT_2)
     answer = shop.post(raw)
-    direct = urllib3.request("POST", f"{shop.url}/shop/_search", body=raw, headers={"Content-Type": "application/json"})
+    direct = engine_call("POST", f"{shop.url}/shop/_search", body=raw, headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.data) == (direct.status, direct.data)
     assert direct.status == 400
 

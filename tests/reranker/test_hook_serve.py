@@ -23,7 +23,7 @@ from endcap.runtime import open_runtime
 from endcap.settings import Settings
 from endcap_reranker.app import create_app
 
-from tests.reranker.hook_support import ids, slow_server
+from tests.reranker.hook_support import engine_call, ids, slow_server
 
 INDEX = "endcap-serve"
 COMMAND = [sys.executable, "-c", "from endcap.cli import main; main()", "serve"]
@@ -56,7 +56,7 @@ class Served:
             raise AssertionError(self.log.read_text())
         for _ in range(600):
             try:
-                if urllib3.request("GET", f"{found[1]}/healthz", retries=False).status == 200:
+                if engine_call("GET", f"{found[1]}/healthz").status == 200:
                     return found[1]
             except urllib3.exceptions.HTTPError:
                 pass
@@ -93,24 +93,25 @@ def shop_folder(tmp_path: Path, elasticsearch: str) -> Iterator[Path]:
     try:
         yield tmp_path
     finally:
-        urllib3.request("DELETE", f"{elasticsearch}/_alias/{INDEX}")
-        for name in urllib3.request("GET", f"{elasticsearch}/_cat/indices/{INDEX}*?h=index").data.decode().split():
-            urllib3.request("DELETE", f"{elasticsearch}/{name}")
+        engine_call("DELETE", f"{elasticsearch}/_alias/{INDEX}")
+        for name in engine_call("GET", f"{elasticsearch}/_cat/indices/{INDEX}*?h=index").data.decode().split():
+            engine_call("DELETE", f"{elasticsearch}/{name}")
 
 
 def test_two_processes_serve_and_count_together(shop_folder: Path, elasticsearch: str) -> None:
-    with served(shop_folder, "--port", "0", "--workers", "2", engine_url=elasticsearch, index=INDEX) as server:
+    patient = {"engine_url": elasticsearch, "index": INDEX, "deadline_ms": 20_000}  # a busy machine is not the point
+    with served(shop_folder, "--port", "0", "--workers", "2", **patient) as server:
         url = server.url()
         body = {"query": {"match": {"title": "red"}}, "size": 5}
 
         def search(shopper: str) -> Any:
             headers = {"X-Endcap-Shopper": shopper, "Connection": "close"}
-            answer = urllib3.request("POST", f"{url}/{INDEX}/_search", json=body, headers=headers)
+            answer = engine_call("POST", f"{url}/{INDEX}/_search", json=body, headers=headers)
             assert answer.status == 200
             return answer
 
         until = time.monotonic() + 60
-        while sum(urllib3.request("GET", f"{url}/readyz").json()["personalizing"] for _ in range(8)) < 8:
+        while sum(engine_call("GET", f"{url}/readyz").json()["personalizing"] for _ in range(8)) < 8:
             assert time.monotonic() < until
             time.sleep(0.1)
         for _ in range(12):
@@ -124,7 +125,7 @@ def test_two_processes_serve_and_count_together(shop_folder: Path, elasticsearch
         assert "p40" not in ids(too_long.json())
 
         for _ in range(4):
-            metrics = urllib3.request("GET", f"{url}/metrics", headers={"Connection": "close"})
+            metrics = engine_call("GET", f"{url}/metrics", headers={"Connection": "close"})
             assert metrics.headers["Content-Type"].startswith("text/plain")
             lines = metrics.data.decode().splitlines()
             counted = [line for line in lines if line.startswith("endcap_hook_requests_total{") and "_search" in line]
@@ -142,7 +143,7 @@ def test_a_search_under_way_is_finished_before_the_end(tmp_path: Path) -> None:
         answers: list[Any] = []
 
         def search() -> None:
-            answers.append(urllib3.request("POST", f"{url}/shop/_search", json={}, retries=False))
+            answers.append(engine_call("POST", f"{url}/shop/_search", json={}))
 
         client = threading.Thread(target=search)
         client.start()
@@ -171,6 +172,14 @@ def test_an_address_of_another_machine_is_said_plainly(tmp_path: Path) -> None:
     with served(tmp_path, "--host", "192.0.2.1") as server:
         assert server.wait() == 1
         assert "set an address of this machine" in server.log.read_text()
+
+
+def test_what_cannot_be_set_up_is_said_without_a_trace(tmp_path: Path) -> None:
+    with served(tmp_path, "--port", "0", text_encoder=tmp_path / "no-such-model") as server:
+        assert server.wait() != 0
+        log = server.log.read_text()
+    assert re.search(r"^endcap: .*no-such-model", log, re.MULTILINE)
+    assert "Traceback" not in log
 
 
 @pytest.fixture

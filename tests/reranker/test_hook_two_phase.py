@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-import urllib3
 from endcap.engines import WireAnswer
 from endcap_reranker.hook.plan import Plan
 from endcap_reranker.hook.two_phase import Thrift
 
-from tests.reranker.hook_support import Direct, Shop, expected_order, ids, make_index
+from tests.reranker.hook_support import Direct, Shop, engine_call, expected_order, ids, make_index
 
 RED: dict[str, Any] = {"query": {"match": {"title": "red shoe"}}, "size": 5}
 PLAN = Plan(0, 10, 100, 100, "red")
@@ -31,15 +30,15 @@ class Disturbed(Direct):
         happens, self.happens = self.happens, ""
         if happens == "emptied":
             for number in range(180):
-                urllib3.request("DELETE", f"{self.url}/moving/_doc/p{number}")
-            urllib3.request("POST", f"{self.url}/moving/_refresh")
+                engine_call("DELETE", f"{self.url}/moving/_doc/p{number}")
+            engine_call("POST", f"{self.url}/moving/_refresh")
         elif happens == "rescored":
             # Two hundred documents more: every score changes with the statistics.
             lines = "".join(f'{{"index":{{"_id":"n{n}"}}}}\n{{"title":"red red"}}\n' for n in range(200))
             types = {"Content-Type": "application/json"}
-            urllib3.request("POST", f"{self.url}/moving/_bulk?refresh=true", body=lines, headers=types)
+            engine_call("POST", f"{self.url}/moving/_bulk?refresh=true", body=lines, headers=types)
         elif happens == "gone":
-            urllib3.request("DELETE", f"{self.url}/moving")
+            engine_call("DELETE", f"{self.url}/moving")
         return answer
 
 
@@ -71,7 +70,7 @@ def test_documents_are_fetched_for_the_page_only(twice: Shop) -> None:
 def test_ids_are_not_marked_as_matches(shop_engine: str) -> None:
     make_index(shop_engine, "coded")
     document = {"title": "red code9 code9", "brand": "code9"}
-    urllib3.request("PUT", f"{shop_engine}/coded/_doc/code9?refresh=true", json=document)
+    engine_call("PUT", f"{shop_engine}/coded/_doc/code9?refresh=true", json=document)
     body = {
         "query": {"match": {"title": {"query": "red", "_name": "by title"}}},
         "size": 20,

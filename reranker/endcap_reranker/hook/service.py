@@ -147,7 +147,7 @@ class Hook:
             return self._respond(incoming, WireAnswer(200, _LOCAL_HEADERS, b""), _multi(searches), False)
         if planned or len(asked) < len(searches):
             params = [pair for pair in params if pair[0] != "filter_path"]
-        path = wire.search_path((), "_msearch")
+        path = wire.search_path(default or (), "_msearch")
 
         def send(bodies: list[tuple[Search, dict[str, Any] | bytes]], second: bool) -> WireAnswer:
             lines = join_searches((search.header, _bytes(body)) for search, body in bodies)
@@ -210,7 +210,8 @@ class Hook:
             return error_of(error)
         self._note_problem(search, incoming.account)
         rest = {name: value for name, value in header.items() if name not in _INDEX_KEYS}
-        search.header = {"index": list(indices), **rest}
+        # Only where the client names it: an engine may be set not to take an index from a header.
+        search.header = {"index": list(indices), **rest} if named else rest
         return search
 
     def head(self, incoming: Incoming, index: str | None, endpoint: str) -> Response:
