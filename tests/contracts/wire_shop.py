@@ -14,8 +14,8 @@ DIMS = 4
 ENCODER = "wire-encoder"
 
 WORDS = [
-    "red", "blue", "green", "shoe", "shoes", "shirt", "honey", "oats", "water", "light", "cold", "fresh", "sweet", "sour",
-    "small", "large",
+    "red", "blue", "green", "shoe", "shoes", "shirt", "honey", "oats", "water", "light", "cold", "fresh", "sweet",
+    "sour", "small", "large",
 ]  # fmt: skip
 BRANDS = ["Acme", "Bee & Co", "Loom", "acme"]
 COLOURS = ["Red", "Dark Blue", "red"]

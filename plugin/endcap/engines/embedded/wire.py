@@ -20,7 +20,7 @@ from .dsl.parse import flag, with_parameters
 from .dsl.search import SHARDS, answer, count
 from .dsl.source import FilterPath
 from .dsl.values import wildcard
-from .snapshot import Snapshot
+from .snapshot import Snapshot, is_panic
 
 _log = logging.getLogger(__name__)
 
@@ -177,7 +177,7 @@ def _guarded(work: Any) -> dict[str, Any]:
         raise illegal(f"failed to create query: {error}", wrapped=True) from None
     except BaseException as error:
         # A panic of the Rust library arrives as a BaseException of its own kind.
-        if type(error).__module__ != "pyo3_runtime":
+        if not is_panic(error):
             raise
         _log.exception("the index failed at a query")
         raise DslError("query_shard_exception", "the index failed at this query", 500, wrapped=True) from None

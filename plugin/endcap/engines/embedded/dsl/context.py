@@ -27,10 +27,16 @@ MUST, SHOULD, MUST_NOT = tantivy.Occur.Must, tantivy.Occur.Should, tantivy.Occur
 
 @dataclass(slots=True)
 class Marks:
-    """What a query looks for in one index field, for highlighting: words, and beginnings of words."""
+    """What a query looks for in one index field, for highlighting: words, beginnings of words, words in a row."""
 
     words: set[str] = field(default_factory=set)
     prefixes: set[str] = field(default_factory=set)
+    phrases: set[tuple[str, ...]] = field(default_factory=set)
+
+    def add(self, other: Marks) -> None:
+        self.words |= other.words
+        self.prefixes |= other.prefixes
+        self.phrases |= other.phrases
 
 
 class Context:
@@ -97,10 +103,14 @@ class Context:
                 f"Query expands to more than {MAX_EXPANSIONS} words: use fewer words or fields",
             )
 
-    def mark(self, column: str, *, word: str | None = None, prefix: str | None = None) -> None:
+    def mark(
+        self, column: str, *, word: str | None = None, prefix: str | None = None, phrase: tuple[str, ...] = ()
+    ) -> None:
         if self._unmarked:
             return
         marks = self.marks.setdefault(column, Marks())
+        if phrase:
+            marks.phrases.add(phrase)
         if word is not None:
             marks.words.add(word)
         if prefix is not None:

@@ -144,14 +144,11 @@ def phrase_prefix_field(context: Context, name: str, text: str, options: Options
     if not words:
         return options.combined([])
     context.clause(len(words))
-    context.mark(field.words, prefix=words[-1])
+    if len(words) == 1:
+        context.mark(field.words, prefix=words[-1])
     endings = [word for word, _ in context.beginnings(field.words, words[-1], options.max_expansions)]
     context.expand(len(endings) * len(words))
-    with context.unmarked():
-        phrases = [_phrase(context, field.words, [*words[:-1], ending], options.slop) for ending in endings]
-    for word in words[:-1]:
-        context.mark(field.words, word=word)
-    return best_of(phrases)
+    return best_of([_phrase(context, field.words, [*words[:-1], ending], options.slop) for ending in endings])
 
 
 def match_bool_prefix(options: Any, context: Context) -> Query:
@@ -235,8 +232,11 @@ def _unit(context: Context, column: str, unit: tuple[str, ...], options: Options
 
 
 def _phrase(context: Context, column: str, words: list[str], slop: int) -> Query:
-    for word in words:
-        context.mark(column, word=word)
+    if len(words) == 1 or slop:
+        for word in words:
+            context.mark(column, word=word)
+    else:
+        context.mark(column, phrase=tuple(words))
     if len(words) == 1:
         return context.term(column, words[0])
     return Query.phrase_query(context.schema, column, list(words), slop)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
 from endcap.engines.embedded import schema as layout
 
-from .context import Context, Marks
+from .context import Context, Marks, Query
 from .errors import illegal, parsing, unsupported
 from .fields import ALL_ATTRIBUTES, resolve
 from .source import leaves
@@ -22,7 +22,7 @@ _IDLE = {
 }  # fmt: skip
 _OPTIONS = {
     "type", "pre_tags", "post_tags", "number_of_fragments", "fragment_size", "no_match_size", "encoder", "order",
-    "require_field_match",
+    "require_field_match", "highlight_query",
 }  # fmt: skip
 _MAX_FIELDS = 64
 _SENTENCE = re.compile(r"(?<=[.!?。！？])\s+|\n+")
@@ -40,6 +40,7 @@ class Style:
     html: bool = False
     by_score: bool = False
     same_field: bool = True
+    query: Any = None
 
     def changed(self, options: Mapping[str, Any], where: str) -> Style:
         """With the options of the body, or of one field.
@@ -48,9 +49,9 @@ class Style:
             DslError: an option that is not answered here.
         """
         for key in options:
-            if key in ("highlight_query", "matched_fields", "fragment_offset") and options[key] not in (None, 0):
+            if key in ("matched_fields", "fragment_offset") and options[key] not in (None, 0):
                 raise unsupported(f"{where}.{key}")
-            if key not in _OPTIONS | _IDLE | {"fields", "highlight_query", "matched_fields", "fragment_offset"}:
+            if key not in _OPTIONS | _IDLE | {"fields", "matched_fields", "fragment_offset"}:
                 raise parsing(f"[{where}] unknown field [{key}]")
         if options.get("type") not in (None, "unified", "plain", "fvh"):
             raise illegal(f"unknown highlighter type [{options['type']}] for the field [{where}]")
@@ -74,6 +75,8 @@ class Style:
             style = replace(style, by_score=options["order"] == "score")
         if options.get("require_field_match") is not None:
             style = replace(style, same_field=as_bool(options["require_field_match"], "require_field_match"))
+        if options.get("highlight_query") is not None:
+            style = replace(style, query=options["highlight_query"])
         return style
 
 
@@ -82,11 +85,27 @@ def _tag(value: Any, where: str) -> str:
     return as_text(tags[0], where) if tags else ""
 
 
+#: Index field -> what was looked for in it.
+Marked = Mapping[str, Marks]
+
+
 @dataclass(frozen=True, slots=True)
 class Highlighter:
     """Field patterns with their styles, in the order of the body."""
 
     fields: tuple[tuple[str, Style], ...]
+
+    def marked(self, context: Context, compile_query: Callable[[Any, Context], Query]) -> list[Marked]:
+        """What each field's style is to mark: what the search looked for, or its `highlight_query`."""
+        made: list[Marked] = []
+        for _, style in self.fields:
+            if style.query is None:
+                made.append(context.marks)
+            else:
+                own = Context(context.snapshot)
+                compile_query(style.query, own)
+                made.append(own.marks)
+        return made
 
     @classmethod
     def parse(cls, body: Any) -> Highlighter | None:
@@ -104,12 +123,12 @@ class Highlighter:
             raise illegal(f"at most [{_MAX_FIELDS}] highlighted fields are supported")
         return cls(tuple((name, style.changed(as_object(options, name), name)) for name, options in pairs))
 
-    def fragments(self, document: Mapping[str, Any], context: Context) -> dict[str, list[str]]:
-        """The `highlight` of a hit: fields without a match are left out."""
+    def fragments(self, document: Mapping[str, Any], marked: list[Marked]) -> dict[str, list[str]]:
+        """The `highlight` of a hit: fields without a match are left out. ``marked``: from :meth:`marked`."""
         found: dict[str, list[str]] = {}
-        for pattern, style in self.fields:
+        for (pattern, style), sought in zip(self.fields, marked, strict=True):
             for name, texts in _texts(document, pattern):
-                marks = _marks(context, name, style)
+                marks = _marks(sought, name, style)
                 if marks is None and not style.no_match:
                     continue
                 made = _fragments(texts, marks or Marks(), style)
@@ -133,12 +152,12 @@ def _texts(document: Mapping[str, Any], pattern: str) -> Iterator[tuple[str, lis
             yield path + suffix, texts
 
 
-def _marks(context: Context, name: str, style: Style) -> Marks | None:
+def _marks(sought: Marked, name: str, style: Style) -> Marks | None:
     """What was looked for in a field. Words looked for in all attributes together were looked for in each."""
     field = resolve(name)
     columns: list[str | None] = []
     if not style.same_field:
-        columns = list(context.marks)
+        columns = list(sought)
     elif field is not None:
         columns = [field.words or field.exact]
         if field.kind == "keyword" and field.words:
@@ -148,10 +167,9 @@ def _marks(context: Context, name: str, style: Style) -> Marks | None:
             columns.append(every.words if every else None)
     marks = Marks()
     for column in columns:
-        if column in context.marks:
-            marks.words |= context.marks[column].words
-            marks.prefixes |= context.marks[column].prefixes
-    return marks if marks.words or marks.prefixes else None
+        if column is not None and column in sought:
+            marks.add(sought[column])
+    return marks if marks.words or marks.prefixes or marks.phrases else None
 
 
 def _fragments(texts: list[str], marks: Marks, style: Style) -> list[str]:
@@ -179,11 +197,35 @@ def _hits(text: str, marks: Marks) -> list[tuple[int, int]]:
     if text in marks.words:
         return [(0, len(text))]
     prefixes = tuple(marks.prefixes)
-    return [
+    tokens = layout.words_analyzer().pre_tokenize(text).tokens
+    words = [token.text for token in tokens]
+    found = [
         (token.char_offset_from, token.char_offset_to)
-        for token in layout.words_analyzer().pre_tokenize(text).tokens
-        if token.text in marks.words or (prefixes and token.text.startswith(prefixes))
+        for token, word in zip(tokens, words, strict=True)
+        if word in marks.words or (prefixes and word.startswith(prefixes))
     ]
+    if not marks.phrases:
+        return found
+    starts = {phrase[0] for phrase in marks.phrases}
+    for at, word in enumerate(words):
+        if word in starts:
+            found += [
+                (tokens[at].char_offset_from, tokens[at + len(phrase) - 1].char_offset_to)
+                for phrase in marks.phrases
+                if tuple(words[at : at + len(phrase)]) == phrase
+            ]
+    return _merged(sorted(found))
+
+
+def _merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Sorted ranges, those that overlap as one."""
+    made: list[tuple[int, int]] = []
+    for start, end in ranges:
+        if made and start < made[-1][1]:
+            made[-1] = (made[-1][0], max(end, made[-1][1]))
+        else:
+            made.append((start, end))
+    return made
 
 
 def _passages(text: str, hits: list[tuple[int, int]], size: int) -> list[tuple[int, int]]:

@@ -141,7 +141,8 @@ def _max_score(plan: Plan, context: Context, query: Query, rows: list[Row]) -> f
 def _page(plan: Plan, context: Context, query: Query, index: str, rows: list[Row]) -> list[dict[str, Any]]:
     snapshot = context.snapshot
     ids = snapshot.ids_of([row.address for row in rows])
-    read = plan.source.enabled or plan.fields or (plan.highlighter and context.marks) or plan.highlighter
+    read = plan.source.enabled or plan.fields or plan.highlighter
+    marked = plan.highlighter.marked(context, compile_query) if plan.highlighter and rows else []
     named = _named(context, ids)
     hits: list[dict[str, Any]] = []
     for row, one in zip(rows, ids, strict=True):
@@ -154,8 +155,8 @@ def _page(plan: Plan, context: Context, query: Query, index: str, rows: list[Row
                 hit["_source"] = plan.source.apply(document)
             if plan.fields and (values := field_values(document, plan.fields)):
                 hit["fields"] = values
-            if plan.highlighter and (marked := plan.highlighter.fragments(document, context)):
-                hit["highlight"] = marked
+            if plan.highlighter and (fragments := plan.highlighter.fragments(document, marked)):
+                hit["highlight"] = fragments
         if row.sort is not None:
             hit["sort"] = row.sort
         if matched := [name for name, matching in named.items() if one in matching]:

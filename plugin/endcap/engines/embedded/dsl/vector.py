@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from endcap.engines.embedded import schema as layout
+from endcap.engines.embedded.nearest import nearest as nearest_rows
 
 from .context import Context, Query, any_of, nothing
 from .errors import illegal, parsing, refused, unsupported
@@ -23,7 +24,7 @@ _MAX_CANDIDATES = 10_000
 
 
 def nearest(options: Any, context: Context, compile_filter: Callable[[Any, Context], Query], k: int = 10) -> Query:
-    """The `knn` clause. Scores are (1 + cosine) / 2, times `boost`. The search is exact, so `num_candidates` and
+    """The `knn` clause. Scores are (1 + cosine) / 2, times `boost`. Distances are exact, so `num_candidates` and
     `rescore_vector` have nothing to improve. ``k``: where the clause does not say.
 
     Raises:
@@ -50,9 +51,8 @@ def nearest(options: Any, context: Context, compile_filter: Callable[[Any, Conte
     if options.get("filter"):
         allowed = np.zeros_like(snapshot.alive)
         with context.unmarked():
-            matches = snapshot.matching(compile_filter(options["filter"], context))
-        allowed[[row for row, _ in matches]] = True
-    rows, cosines = snapshot.vectors.nearest(vector, k, allowed)
+            allowed[snapshot.rows_matching(compile_filter(options["filter"], context))] = True
+    rows, cosines = nearest_rows(snapshot, vector, k, allowed)
     if options.get("similarity") is not None:
         rows = rows[cosines >= as_float(options["similarity"], "similarity")]
     boost = as_float(options.get("boost", 1.0), "boost")
