@@ -26,7 +26,7 @@ from endcap.engines.embedded.snapshot import Snapshot
 from endcap.engines.embedded.vectors import VectorTable, best_of
 
 #: With so few products left by filters, all of them are looked at.
-_EXACT_FILTERED = 5_000
+_EXACT_FILTERED = 20_000
 #: The graph is extended once more vectors than this, and than a tenth of all, are missing in it.
 _MAX_MISSING = 10_000
 #: Candidates looked at, at least: recall against speed.
@@ -68,8 +68,11 @@ class Graph:
         found = self.index.search(vector.astype(np.float16), min(count, len(self.index)), threads=1)
         keys, rows = self._by_key
         asked = np.asarray(found.keys, dtype=np.uint64)
-        first, last = np.searchsorted(keys, asked, "left"), np.searchsorted(keys, asked, "right")
-        return np.concatenate([rows[:0], *(rows[low:high] for low, high in zip(first, last, strict=True))])
+        first = np.searchsorted(keys, asked, "left")
+        each = np.searchsorted(keys, asked, "right") - first
+        # The places first, first + 1, … of each key, one after the other.
+        within = np.arange(each.sum()) - np.repeat(np.cumsum(each) - each, each)
+        return rows[np.repeat(first, each) + within]
 
 
 def nearest(snapshot: Snapshot, vector: np.ndarray, k: int, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -86,7 +89,7 @@ def nearest(snapshot: Snapshot, vector: np.ndarray, k: int, allowed: np.ndarray)
         return table.nearest(vector, k, allowed)
     extra = graph.missing[allowed[graph.missing]]
     # Filters are applied to what the graph proposes: the narrower they are, the more it has to propose.
-    asked = max(_MIN_EXPANSION, int(1.5 * k * len(snapshot.seqs) / wide))
+    asked = max(_MIN_EXPANSION, int(2 * k * len(snapshot.seqs) / wide))
     while asked <= _MAX_ASKED:
         rows = graph.propose(vector, asked)
         rows = rows[allowed[rows]]
