@@ -212,7 +212,7 @@ def _ingest(address: str, seed: int, batches: int = 100, size: int = 500) -> flo
 
 def _memory(data: Path, journey: Journey) -> dict[str, float]:
     """Bytes that Python holds per cached profile, arrays and bookkeeping together."""
-    settings = Settings()
+    settings = load_settings(data_dir=data)
     shoppers = journey.purchases["household"].unique().tolist()[:1_000]
     with _log(data) as log:
         profiles = LogProfiles(log, settings.profile_products, settings.profile_recent, settings.half_life_days, 64.0)
