@@ -149,6 +149,8 @@ REACHING: list[dict[str, Any]] = [
     {"query": {"geo_shape": {"place": {"indexed_shape": {"id": "p1"}}}}},
     {"query": {"pinned": {"docs": [{"_index": "secret", "_id": "p1"}], "organic": {"match_all": {}}}}},
     {"query": {"wrapper": {"query": base64.b64encode(json.dumps({"terms": {"title": LOOKUP}}).encode()).decode()}}},
+    {"suggest": {"x": {"text": "red", "phrase": {"field": "title", "collate": {
+        "query": {"source": json.dumps({"terms": {"title": LOOKUP}})}, "prune": True}}}}},
     {"query": {"match_all": {}}, "post_filter": {"terms": {"title": LOOKUP}}},
     {"query": {"match_all": {}}, "rescore": {"query": {"rescore_query": {"terms": {"title": LOOKUP}}}}},
     {"aggs": {"x": {"filter": {"terms": {"title": LOOKUP}}}}},

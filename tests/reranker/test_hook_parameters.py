@@ -118,6 +118,9 @@ def test_root_is_the_engines(shop: Shop) -> None:
         "hits.hits._source",
         "hits.hits._source.title,took",
         "hits.hits._s*",
+        "hits.hits._*o*r*",
+        "h*s.h*s.*d",
+        "hits.hits._s*o*e*e",
         "hits.total,hits.max_score",
         "**.title",
         "hits.**._id",
@@ -149,3 +152,15 @@ def test_filter_path(shop: Shop, expression: str) -> None:
     assert answer == direct
     if expression == "hits.hits._id":
         assert ids(shop.search(RED, path)) == expected(shop)
+
+
+@pytest.mark.parametrize("expression", ["**.a" * 11, ",".join(["took"] * 101)])
+def test_a_filter_path_that_costs_too_much_is_refused(shop: Shop, expression: str) -> None:
+    answer = shop.post(RED, f"/shop/_search?filter_path={expression}")
+    assert answer.status_code == 400
+    assert "filter_path" in answer.json["error"]["reason"]
+
+
+def test_wildcards_without_end_take_no_time(shop: Shop) -> None:
+    """As a regular expression this one would not come to an end."""
+    assert shop.search(RED, f"/shop/_search?filter_path=hits.hits._source.{'*i' * 60}x") == {}

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
+
+from endcap_reranker.errors import IllegalArgument
 
 _Pattern = tuple[str, ...]
 _NOTHING: Any = object()
+
+#: What one request may ask of this process: every ``**`` is looked for at every depth of the answer.
+MAX_PATHS = 100
+MAX_ANY_DEPTHS = 10
 
 
 class FilterPath:
@@ -14,7 +19,14 @@ class FilterPath:
     take out. Lists do not count as a level. What becomes empty by it goes, too."""
 
     def __init__(self, expression: str) -> None:
+        """Raises:
+        IllegalArgument: more paths, or more ``**`` among them, than are taken.
+        """
         paths = [path.strip() for path in expression.split(",") if path.strip()]
+        if len(paths) > MAX_PATHS or expression.count("**") > MAX_ANY_DEPTHS:
+            raise IllegalArgument(
+                f"filter_path takes at most {MAX_PATHS} paths here, and at most {MAX_ANY_DEPTHS} times [**]"
+            )
         self._include = [tuple(path.split(".")) for path in paths if not path.startswith("-")]
         self._exclude = [tuple(path[1:].split(".")) for path in paths if path.startswith("-")]
 
@@ -48,9 +60,19 @@ def _advance(patterns: list[_Pattern], name: str) -> tuple[bool, list[_Pattern]]
 
 
 def _matches(pattern: str, name: str) -> bool:
+    """``*`` stands for any characters. Linear, as the pattern is the client's: no regular expression."""
     if "*" not in pattern:
         return pattern == name
-    return re.fullmatch(".*".join(re.escape(part) for part in pattern.split("*")), name) is not None
+    first, *middle, last = pattern.split("*")
+    if not name.startswith(first) or not name.endswith(last) or len(name) < len(first) + len(last):
+        return False
+    at, end = len(first), len(name) - len(last)
+    for part in middle:
+        at = name.find(part, at, end)
+        if at < 0:
+            return False
+        at += len(part)
+    return True
 
 
 def _included(node: Any, patterns: list[_Pattern]) -> Any:

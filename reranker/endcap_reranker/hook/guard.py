@@ -1,11 +1,13 @@
 """What may be asked: an allow-list of indices, and nothing in a body that reaches past it.
 
 A search can read other indices than the one it names: by a terms lookup, an indexed shape, a percolated or "more like
-this" document, a lookup field, a point in time. All of these are held to the same list. A ``wrapper`` query hides its
-content from any check and is refused. Scripts and ``runtime_mappings`` cannot leave the searched index and storefront
-clients send them, so they pass; an engine that must not run them says so itself (``script.allowed_types``,
-``search.allow_expensive_queries``). ``scroll`` and points in time hold memory in the engine and their ids name no
-index: they pass only where ``hook_cursors`` trusts the callers.
+this" document, a lookup field, a point in time. All of these are held to the same list. A ``wrapper`` query and a
+suggester's ``collate`` hide a query in a text from any check and are refused.
+
+Scripts and ``runtime_mappings`` cannot leave the searched index and storefront clients send them, so they pass; an
+engine that must not run them says so itself (``script.allowed_types``, ``search.allow_expensive_queries``). ``scroll``
+and points in time hold memory in the engine and their ids name no index: they pass only where ``hook_cursors`` trusts
+the callers.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from endcap_reranker.errors import Forbidden, IllegalArgument
 
 #: Bodies without any of these (and without escapes that could spell them) have nothing that names another index. They
 #: can be passed on as received; others are passed on as parsed, so that engine and guard cannot read them differently.
-_TELLTALES = (b"index", b"indices", b"wrapper", b"indexed_shape", b"pit", b"\\u")
+_TELLTALES = (b"index", b"indices", b"wrapper", b"collate", b"pit", b"\\u")
 
 
 def telltale(raw: bytes) -> bool:
@@ -108,9 +110,10 @@ class Guard:
         shape = node.get("indexed_shape")
         if isinstance(shape, dict) and "index" not in shape:
             self.indices("shapes")  # Elasticsearch's default for it
-        wrapper = node.get("wrapper")
-        if isinstance(wrapper, dict) and "query" in wrapper:
-            raise Forbidden("[wrapper] queries are not allowed here: send the query itself")
+        # Queries as encoded or templated text, which nobody can check.
+        for name in ("wrapper", "collate"):
+            if isinstance(node.get(name), dict) and "query" in node[name]:
+                raise Forbidden(f"[{name}] with a query as text is not allowed here")
 
     def _boosts(self, boosts: Any) -> None:
         for entry in boosts if isinstance(boosts, list) else [boosts]:
@@ -118,7 +121,7 @@ class Guard:
                 self.indices(name)
 
 
-_SUSPECT = frozenset({"index", "_index", "target_index", "indexed_shape", "wrapper"})
+_SUSPECT = frozenset({"index", "_index", "target_index", "indexed_shape", "wrapper", "collate"})
 
 
 def everything() -> Forbidden:
