@@ -67,7 +67,7 @@ def index_products(
     *,
     rebuild: bool = False,
     trusted: int = 0,
-    batch_size: int = 256,
+    batch_size: int = 128,
     durable_every_s: float = 3.0,
     on_progress: Callable[[IndexSummary], None] = lambda summary: None,
     on_refused: Callable[[str, str], None] = lambda product_id, reason: None,

@@ -27,9 +27,9 @@ _REMEMBERED = 50_000
 class CatalogReader:
     """Products, or partial changes, of some files, in order. Iterate once, over one of the two.
 
-    ``rows`` counts rows read, ``seen`` holds the key of every id in the files, those of rejected rows included;
-    ``duplicates`` counts ids that came again (the last one wins). ``complete``: every file was read to its end;
-    ``failures`` says what is wrong with files that could not be read as products at all.
+    ``rows`` counts rows read, ``usable`` those given out, ``duplicates`` ids that came again (the last one wins).
+    ``seen`` holds the key of every id in the files, those of rejected rows included. ``complete``: every file was read
+    to its end; ``failures`` says what is wrong with files that could not be read as products at all.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class CatalogReader:
         self._explicit = explicit_roles
         self._separator = category_separator
         self.rows = 0
+        self.usable = 0
         self.duplicates = 0
         self.failures: list[str] = []
         self.seen = KeySet()
@@ -138,6 +139,7 @@ class CatalogReader:
             raise InvalidInput(f"{file.path}: {error}") from None
 
     def _remember(self, product_id: str, file: CatalogFile, row: Row) -> None:
+        self.usable += 1
         if not self.seen.add(product_key(product_id)):
             self.duplicates += 1
         self._lines[product_id] = (file.name, row.line)

@@ -15,7 +15,10 @@ _LINE_EVERY_S = 5.0
 
 
 class IndexProgress:
-    """Progress by the bytes of the files, which are known where the number of rows is not. Writes to stderr."""
+    """Progress by the bytes of the files, which are known where the number of rows is not. Writes to stderr.
+
+    Reading runs ahead of writing: of the bytes read, the share counts whose products are done.
+    """
 
     def __init__(self, reader: CatalogReader) -> None:
         self._reader = reader
@@ -32,7 +35,7 @@ class IndexProgress:
                 console=console,
                 transient=True,
             )
-            self._task = self._bar.add_task("", total=max(1, reader.size), products=0, rate=0.0)
+            self._task = self._bar.add_task("", total=1.0, products=0, rate=0.0)
 
     def __enter__(self) -> IndexProgress:
         if self._bar:
@@ -47,11 +50,11 @@ class IndexProgress:
 
     def update(self, summary: IndexSummary) -> None:
         """Show the state."""
+        share = self._reader.position / max(1, self._reader.size) * summary.read / max(1, self._reader.usable)
         if self._bar:
-            self._bar.update(self._task, completed=self._reader.position, products=summary.read, rate=summary.rate)
+            self._bar.update(self._task, completed=share, products=summary.read, rate=summary.rate)
         elif time.monotonic() - self._last_line > _LINE_EVERY_S:
             self._last_line = time.monotonic()
-            share = 100 * self._reader.position / max(1, self._reader.size)
             Console(stderr=True).print(
-                f"{summary.read:,} products ({share:.0f} % of the files), {summary.rate:,.0f}/s", highlight=False
+                f"{summary.read:,} products ({100 * share:.0f} %), {summary.rate:,.0f}/s", highlight=False
             )
