@@ -1,9 +1,10 @@
-"""``/v1/search`` over the embedded engine, the real encoder and real purchases."""
+"""``/v1/search`` over both engines, with the real encoder and real purchases."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,9 +21,11 @@ from tests.reranker.demo_support import open_shop, set_up_shop
 WINDOW = 20
 
 
-@pytest.fixture(scope="module")
-def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
-    with open_shop(set_up_shop(tmp_path_factory.mktemp("shop"), window=WINDOW)) as opened:
+@pytest.fixture(scope="module", params=["embedded", pytest.param("elasticsearch", marks=pytest.mark.elasticsearch)])
+def runtime(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
+    where = {"engine_url": request.getfixturevalue("elasticsearch")} if request.param == "elasticsearch" else {}
+    folder = tmp_path_factory.mktemp("shop")
+    with open_shop(set_up_shop(folder, window=WINDOW, index=f"api-{uuid.uuid4().hex[:8]}", **where)) as opened:
         yield opened
 
 
@@ -102,10 +105,10 @@ def test_a_purchase_moves_the_product_at_the_next_search(client: FlaskClient) ->
     assert answer["hits"][after.index(wanted)]["reasons"][0].startswith("You bought this")
 
 
-@hypothesis_settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     query=st.sampled_from(["", "milk", "cheese", "frozen", "food for my puppy", "snack for children", "milk bread"]),
-    size=st.integers(1, 30),
+    size=st.integers(4, 30),
     personal=st.booleans(),
 )
 def test_pages_partition_the_result(client: FlaskClient, regular: str, query: str, size: int, personal: bool) -> None:

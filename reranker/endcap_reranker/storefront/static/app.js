@@ -36,6 +36,15 @@ function drawShoppers() {
     shopperButton({ ...random, kind: "random" }, state.random !== null && state.random.id === chosen, chooseRandom));
 }
 
+const chosenButton = () => document.querySelector(`.shopper[aria-pressed="true"]`);
+
+// Scrolls the list, not the page.
+function showChosen() {
+  const button = chosenButton();
+  const list = $("shoppers");
+  if (button) list.scrollTo({ left: button.offsetLeft - list.offsetLeft - 14, top: button.offsetTop - list.offsetTop - 60 });
+}
+
 async function choose(shopper, { focus = true } = {}) {
   if (shopper.kind === "guest" && !shopper.token) {
     try {
@@ -48,13 +57,8 @@ async function choose(shopper, { focus = true } = {}) {
   state.shopper = shopper;
   state.page = 1;
   drawShoppers();
-  const button = document.querySelector(`.shopper[aria-pressed="true"]`);
-  if (button) {
-    // Only the list is to scroll, not the page.
-    const list = $("shoppers");
-    list.scrollTo({ left: button.offsetLeft - list.offsetLeft - 14, top: button.offsetTop - list.offsetTop - 60 });
-    if (focus) button.focus({ preventScroll: true });
-  }
+  showChosen();
+  if (focus) chosenButton()?.focus({ preventScroll: true });
   await refresh();
 }
 
@@ -74,6 +78,7 @@ async function drawHistory() {
     if (state.shopper.id !== wanted) return;
     $("history-list").replaceChildren(...historyItems(shopper.history));
     $("history-count").textContent = shopper.purchases ? `· ${count.format(shopper.purchases)} purchases` : "";
+    showChosen();
   } catch {
     $("history-list").replaceChildren(el("li", { className: "none" }, "The history is not available right now."));
   }
@@ -163,7 +168,7 @@ function drawFacets(mine) {
     type: "button", className: "chip", "aria-pressed": String(chosen[field] === value),
     onclick: () => { if (chosen[field] === value) delete chosen[field]; else chosen[field] = value; state.page = 1; refresh(); },
   }, label, n === undefined ? null : el("span", { className: "n" }, count.format(n))));
-  const shelves = (mine.facets.category ?? []).filter(({ value }) => value.split(" > ").length === 2).slice(0, 6);
+  const shelves = (mine.facets.category ?? []).filter(({ value }) => value.split(" > ").length === 2).slice(0, 5);
   if (chosen.category && !shelves.some(({ value }) => value === chosen.category)) toggle("category", chosen.category, leaf([chosen.category]).split(" > ").at(-1));
   if (shelves.length > 1 || chosen.category) for (const { value, count: n } of shelves) toggle("category", value, value.split(" > ").at(-1), n);
   for (const { value, count: n } of mine.facets["attributes.label"] ?? []) toggle("attributes.label", value, value, n);
