@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -184,6 +185,40 @@ def test_pages_by_relevance_partition_the_matches(send: Send) -> None:
     pages = [found(send({**query, "size": 4, "from": start})) for start in range(0, len(whole) + 4, 4)]
     assert [one for page in pages for one in page] == whole
     assert len(set(whole)) == len(whole)
+
+
+@pytest.mark.parametrize(
+    ("function", "score"),
+    [
+        (
+            {"field_value_factor": {"field": "stock", "factor": 2, "modifier": "ln1p"}},
+            lambda o: math.log1p(2 * o.stock),
+        ),
+        ({"field_value_factor": {"field": "price", "missing": 4, "modifier": "sqrt"}}, lambda o: (o.price or 4) ** 0.5),
+        ({"gauss": {"stock": {"origin": 3, "scale": 2, "decay": 0.5}}}, lambda o: 0.5 ** (((o.stock - 3) / 2) ** 2)),
+        (
+            {"functions": [{"filter": {"term": {"brand": "Loom"}}, "weight": 3}, {"weight": 2}], "score_mode": "sum"},
+            lambda one: 5 if one.brand == "Loom" else 2,
+        ),
+        (
+            {"functions": [{"filter": {"term": {"brand": "Loom"}}, "weight": 3}], "boost_mode": "replace"},
+            lambda one: 3 if one.brand == "Loom" else 1,
+        ),
+    ],
+)
+def test_scores_can_follow_a_field_or_a_weight(send: Send, function: Any, score: Callable[[Any], float]) -> None:
+    query = {"function_score": {"query": {"constant_score": {"filter": {"match_all": {}}}}, **function}}
+    _, body = send({"query": query, "size": 100, "_source": False})
+    want = {one.id: score(one) for one in PRODUCTS}
+    assert {hit["_id"]: hit["_score"] for hit in body["hits"]["hits"]} == pytest.approx(want, rel=1e-4)
+    scores = [hit["_score"] for hit in body["hits"]["hits"]]
+    assert scores == sorted(scores, reverse=True)
+    assert body["hits"]["max_score"] == pytest.approx(max(want.values()), rel=1e-4)
+    # The hook asks for the documents of a page with the same query under a filter: the scores must not change.
+    page = {"bool": {"must": [query], "filter": [{"ids": {"values": ["p05", "p14"]}}]}}
+    _, body = send({"query": page, "_source": False})
+    found_scores = {hit["_id"]: hit["_score"] for hit in body["hits"]["hits"]}
+    assert found_scores == pytest.approx({one: want[one] for one in ("p05", "p14")}, rel=1e-4)
 
 
 # --- what is shown -----------------------------------------------------------------------------------------------

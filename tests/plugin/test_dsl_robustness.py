@@ -85,6 +85,21 @@ WHOLE: list[dict[str, Any]] = [
         "sort": "brand",
     },
     {"query": {"query_string": {"query": "title:(red OR blu~1) AND NOT brand:Acme^2"}}, "track_total_hits": 3},
+    {
+        "query": {
+            "function_score": {
+                "query": {"match": {"title": "red"}},
+                "functions": [
+                    {"filter": {"term": {"brand": "Loom"}}, "weight": 2},
+                    {"field_value_factor": {"field": "stock", "modifier": "log1p", "missing": 1}},
+                    {"gauss": {"price": {"origin": 5, "scale": 3}}},
+                ],
+                "score_mode": "sum",
+                "min_score": 0.1,
+            }
+        },
+        "sort": ["_score", "id"],
+    },
     {"query": {"dis_max": {"queries": [{"ids": {"values": ["p01"]}}, {"match_all": {}}], "tie_breaker": 0.3}}},
 ]
 
@@ -204,6 +219,8 @@ def test_a_body_of_many_levels_is_refused_by_the_reader(wire: EmbeddedWireEngine
     "body",
     [
         {"query": {"script_score": {"query": {"match_all": {}}, "script": {"source": "1"}}}},
+        {"query": {"function_score": {"random_score": {}}}},
+        {"query": {"dis_max": {"queries": [{"function_score": {"weight": 2}}, {"match_all": {}}]}}},
         {"query": {"regexp": {"title": ".*.*.*x"}}},
         {"query": {"wildcard": {"title": "*a*"}}},
         {"query": {"more_like_this": {"fields": ["title"], "like": "x"}}},

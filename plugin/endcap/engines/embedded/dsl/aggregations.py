@@ -255,7 +255,7 @@ class Aggregator:
     # --- one bucket --------------------------------------------------------------------------------------------
 
     def _filter(self, kind: str, options: dict[str, Any], inner: Any, query: Query, depth: int) -> dict[str, Any]:
-        with self._context.unmarked():
+        with self._context.unmarked(), self._context.among_others():
             return self._single(_both(query, self._compile(options, self._context)), inner, depth)
 
     def _filters(self, kind: str, options: dict[str, Any], inner: Any, query: Query, depth: int) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tantivy
 
@@ -15,6 +15,9 @@ from endcap.engines.embedded.snapshot import Snapshot
 from .errors import DslError, illegal
 from .fuzzy import Vocabulary
 from .values import as_float
+
+if TYPE_CHECKING:
+    from .scoring import Rescoring
 
 #: Elasticsearch's `indices.query.bool.max_nested_depth` and `max_clause_count`, and a bound on expanded words.
 MAX_DEPTH = 30
@@ -49,10 +52,23 @@ class Context:
         self.marks: dict[str, Marks] = {}
         #: Query name (`_name`) -> query, for `matched_queries`.
         self.named: dict[str, Query] = {}
+        #: How scores change after the search; None: not at all.
+        self.rescoring: Rescoring | None = None
+        #: Whether the query being made gives the whole score.
+        self.sole = True
         self._depth = 0
         self._clauses = 0
         self._expansions = 0
         self._unmarked = 0
+
+    @contextmanager
+    def among_others(self, alone: bool = False) -> Iterator[None]:
+        """Queries within are not the only ones that score, unless they are ``alone``."""
+        before, self.sole = self.sole, self.sole and alone
+        try:
+            yield
+        finally:
+            self.sole = before
 
     @contextmanager
     def deeper(self) -> Iterator[None]:

@@ -91,7 +91,7 @@ def compile_query(body: Any, context: Context) -> Query:
     if compiler is None:
         raise unsupported(f"{name} query") if name in REFUSED else parsing(f"unknown query [{name}]")
     context.clause()
-    with context.deeper():
+    with context.deeper(), context.among_others(alone=name in ("bool", "function_score")):
         query, label = compiler(options, context), _label(options)
         if label is not None:
             context.named[label] = query
@@ -140,10 +140,13 @@ def _bool(options: Any, context: Context) -> Query:
     for key in options:
         if key not in _BOOL:
             raise DslError("x_content_parse_exception", f"[bool] unknown field [{key}]")
-    must = [compile_query(one, context) for one in as_list(options.get("must"))]
-    filters = [filtering(compile_query(one, context)) for one in as_list(options.get("filter"))]
-    should = [compile_query(one, context) for one in as_list(options.get("should"))]
-    with context.unmarked():
+    alone = len(as_list(options.get("must"))) == 1 and not options.get("should") and options.get("boost", 1) == 1
+    with context.among_others(alone):
+        must = [compile_query(one, context) for one in as_list(options.get("must"))]
+    with context.among_others():
+        filters = [filtering(compile_query(one, context)) for one in as_list(options.get("filter"))]
+        should = [compile_query(one, context) for one in as_list(options.get("should"))]
+    with context.unmarked(), context.among_others():
         must_not = [compile_query(one, context) for one in as_list(options.get("must_not"))]
     if not (must or filters or should or must_not):
         return boosted(everything(), options)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+
 from endcap.catalog.product import INTERNAL_FIELDS
 from endcap.engines.embedded import schema as layout
 from endcap.engines.embedded.snapshot import Snapshot
@@ -13,9 +15,10 @@ from endcap.engines.embedded.snapshot import Snapshot
 from . import vector
 from .aggregations import Aggregator
 from .context import MUST, Context, Query, any_of, everything, filtering, nothing
-from .errors import illegal
+from .errors import illegal, unsupported
 from .parse import Plan, parse_body
 from .queries import compile_filter, compile_query, scores_alike
+from .scoring import scored
 from .sorting import Row, by_id, ordered
 from .source import field_values
 from .suggest import suggest
@@ -58,7 +61,7 @@ def answer(
     query = _matches(plan, context)
     hits_query = query
     if plan.post_filter is not None:
-        with context.unmarked():
+        with context.unmarked(), context.among_others():
             hits_query = Query.boolean_query([(MUST, query), (MUST, compile_filter(plan.post_filter, context))])
     # As in Elasticsearch: a body with a suggestion and nothing to search for finds nothing.
     if plan.suggest and plan.query is None and not plan.knn and not plan.aggs:
@@ -88,12 +91,17 @@ def count(snapshot: Snapshot, body: Mapping[str, Any]) -> dict[str, Any]:
 def _matches(plan: Plan, context: Context) -> Query:
     """What matches and how it scores: the query, the nearest neighbours, or both with the sum of their scores."""
     parts = [compile_query(plan.query, context)] if plan.query is not None else []
-    parts += [vector.nearest(clause, context, compile_filter, k=max(plan.size, 1)) for clause in plan.knn]
+    with context.among_others():
+        parts += [vector.nearest(clause, context, compile_filter, k=max(plan.size, 1)) for clause in plan.knn]
+    if context.rescoring is not None and plan.knn:
+        raise unsupported("knn beside function_score")
     query = any_of(parts) if parts else everything()
-    if plan.min_score is None:
+    least = plan.min_score
+    if least is None and (context.rescoring is None or context.rescoring.min_score is None):
         return query
-    hits = context.searcher.search(query, limit=max(1, context.snapshot.count), count=False).hits
-    ids = context.snapshot.ids_of([address for score, address in hits if score >= plan.min_score])
+    addresses, scores = scored(context, query)
+    kept = np.flatnonzero(scores >= least).tolist() if least is not None else range(len(addresses))
+    ids = context.snapshot.ids_of([addresses[at] for at in kept])
     if not ids:
         return nothing()
     return Query.boolean_query([(MUST, query), (MUST, filtering(Query.term_set_query(context.schema, layout.ID, ids)))])
@@ -134,6 +142,8 @@ def _max_score(plan: Plan, context: Context, query: Query, rows: list[Row]) -> f
         return None
     if not plan.offset and not plan.keys and plan.after is None:
         return rows[0].score
+    if context.rescoring is not None:
+        return float(scored(context, query)[1].max())
     best = context.searcher.search(query, limit=1, count=False).hits
     return float(best[0][0]) if best else None
 

@@ -16,6 +16,7 @@ from .context import Context, Query, total
 from .errors import DslError, illegal, parsing, unsupported
 from .exact import fold_title
 from .fields import Field, aggregatable
+from .scoring import scored
 from .source import leaves
 from .values import as_float, as_list, as_text
 
@@ -160,6 +161,8 @@ def ordered(
     scores: bool = False,
 ) -> tuple[int, list[Row]]:
     """The exact number of matches, and those from ``offset`` on (after ``after``), at most ``size``."""
+    if not keys and after is None and context.rescoring is not None:
+        return _by_score(context, query, offset, size)
     if not keys and after is None:
         matches, hits = ranking.top(context.snapshot, query, offset, size)
         return matches, [Row(address, float(score)) for score, address in hits]
@@ -193,6 +196,14 @@ def ordered(
     return matches, rows
 
 
+def _by_score(context: Context, query: Query, offset: int, size: int) -> tuple[int, list[Row]]:
+    """As :func:`ordered` without keys, by scores that were changed after the search."""
+    addresses, scores = scored(context, query)
+    ranks = context.snapshot.id_ranks[context.snapshot.rows_of(addresses)]
+    places = np.lexsort((ranks, -scores))[offset : offset + size].tolist()
+    return len(addresses), [Row(addresses[at], float(scores[at])) for at in places]
+
+
 def by_id(context: Context, query: Query, offset: int, size: int) -> tuple[int, list[Row]]:
     """As :func:`ordered` without keys, for a query that scores all its matches alike."""
     first = context.searcher.search(query, limit=1, count=True)
@@ -208,7 +219,8 @@ def _candidates(
 ) -> tuple[int, list[tantivy.DocAddress]]:
     """Matches among which the first ``wanted`` in the whole order are: as the first key orders them, up to a place
     where that key's value changes."""
-    if everything or not ((first.by_score and first.descending) or first.column):
+    rescored = first.by_score and context.rescoring is not None
+    if everything or rescored or not ((first.by_score and first.descending) or first.column):
         matches = context.snapshot.matching(query)
         return len(matches), [address for _, address in matches]
     order = tantivy.Order.Desc if first.descending else tantivy.Order.Asc
@@ -222,9 +234,8 @@ def _candidates(
 
 
 def _scores(context: Context, query: Query) -> dict[str, float]:
-    hits = context.searcher.search(query, limit=max(1, context.snapshot.count), count=False).hits
-    ids = context.snapshot.ids_of([address for _, address in hits])
-    return {one: float(score) for one, (score, _) in zip(ids, hits, strict=True)}
+    addresses, scores = scored(context, query)
+    return dict(zip(context.snapshot.ids_of(addresses), scores.tolist(), strict=True))
 
 
 def _values(
