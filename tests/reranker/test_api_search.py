@@ -6,17 +6,18 @@ import json
 import sqlite3
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from endcap.runtime import Runtime
+from endcap.runtime import Runtime, open_runtime
 from endcap_reranker.app import create_app
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from tests.reranker.demo_support import open_shop, set_up_shop
+from tests.reranker.demo_support import open_shop, set_up_shop, shop_settings
 
 WINDOW = 20
 
@@ -255,6 +256,20 @@ def test_a_shopper_id_that_is_no_id_makes_an_anonymous_search(client: FlaskClien
     assert answer["ranking"]["degraded"] == "shopper_id"
 
 
+def test_an_engine_that_is_down_is_said_to_be(tmp_path: Path) -> None:
+    runtime = open_runtime(shop_settings(tmp_path, text_encoder="none", engine_url="http://127.0.0.1:9"), start=False)
+    answer = create_app(runtime).test_client().get("/v1/search?q=milk")
+    assert "Retry-After" in answer.headers
+    refused(answer, 503, "engine_unavailable")
+    runtime.close()
+
+
+def test_before_anything_is_indexed(tmp_path: Path) -> None:
+    runtime = open_runtime(shop_settings(tmp_path, text_encoder="none"), start=False)
+    refused(create_app(runtime).test_client().get("/v1/search?q=milk"), 404, "index_not_found")
+    runtime.close()
+
+
 class _Broken:
     id, dims = "broken", 384
 
@@ -273,3 +288,4 @@ def test_without_vectors_the_words_still_answer(runtime: Runtime, regular: str) 
     assert answer["ranking"]["degraded"] == "no_vectors"
     assert answer["ranking"]["personalized"] is True
     assert answer["hits"]
+    assert 'endcap_degraded_total{reason="no_vectors"}' in create_app(runtime).test_client().get("/metrics").text

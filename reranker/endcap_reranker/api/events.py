@@ -45,7 +45,7 @@ def accept_events(
             items.append({"status": "rejected", "id": _id_of(raw), "reason": str(reason)})
         else:
             good.append((len(items), event))
-            items.append({"id": event.id})
+            items.append({"status": "", "id": event.id})
     if good:
         for (place, _), new in zip(good, runtime.record([event for _, event in good]), strict=True):
             items[place]["status"] = "accepted" if new else "duplicate"

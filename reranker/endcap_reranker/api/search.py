@@ -15,6 +15,7 @@ from endcap.personalizer import Ranking
 from endcap.recall import Recall, Recaller
 from endcap.runtime import Runtime
 
+from endcap_reranker import telemetry
 from endcap_reranker.api.parameters import MAX_DEPTH, SearchParameters
 from endcap_reranker.identity import Identity
 
@@ -55,6 +56,9 @@ def search(
         for n, ((one, position), hit) in enumerate(zip(places, hits, strict=True))
         if hit is not None
     ]
+    faults = [part for part in (ranking.degraded, recall.degraded, who.problem) if part]
+    for fault in faults:
+        telemetry.DEGRADED.labels(fault).inc()
     return {
         "query": wanted.q,
         "total": recall.total,
@@ -63,7 +67,7 @@ def search(
             "id": ranking.id,
             "personalized": ranking.personalized,
             "scorer": ranking.scorer,
-            "degraded": ",".join(part for part in (ranking.degraded, recall.degraded, who.problem) if part),
+            "degraded": ",".join(faults),
             "took_ms": round(ranking.took_ms, 2),
         },
         "hits": shown,
