@@ -262,8 +262,14 @@ def test_the_same_commands_fill_elasticsearch(endcap: Run, elasticsearch: str, c
         one, two, gone, four = engine.get(["1", "2", "3", "4"])
     finally:
         engine.close()
-    common = {"brand": "Acme", "price": 4.75}
-    assert one == {"id": "1", "title": "Green tea", "category": ["Pantry", "Pantry > Tea"], "attributes": {"size": 6}} | common
+    assert one == {
+        "id": "1",
+        "title": "Green tea",
+        "brand": "Acme",
+        "category": ["Pantry", "Pantry > Tea"],
+        "price": 4.75,
+        "attributes": {"size": 6},
+    }
     assert two is not None
     assert two["attributes"] == {"size": 7}
     assert gone is None
