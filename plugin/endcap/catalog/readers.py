@@ -181,7 +181,7 @@ class CatalogFile:
 
     def _lines(self, raw: IO[bytes]) -> Iterator[bytes]:
         """Lines with their ends, without a byte order mark; of one longer than :data:`MAX_ROW` the beginning only."""
-        stream = io.BufferedReader(gzip.GzipFile(fileobj=raw)) if self._gzipped else raw  # type: ignore[type-var]
+        stream = io.BufferedReader(gzip.GzipFile(fileobj=raw)) if self._gzipped else raw
         mark = codecs.BOM_UTF8
         while line := stream.readline(MAX_ROW + 1):
             rest = line
