@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -141,6 +142,17 @@ class Context:
     def term(self, column: str, value: Any) -> Query:
         """Documents with exactly this value, scored by BM25."""
         return Query.term_query(self.schema, column, value)
+
+    def value(self, column: str, value: Any) -> Query:
+        """Documents with exactly this value among theirs, scored by how rare it is alone: that a product has further
+        values makes it no worse, as in Elasticsearch's keyword fields."""
+        documents = self.searcher.doc_freq(column, value)
+        return Query.const_score_query(self.term(column, value), self.idf(documents)) if documents else nothing()
+
+    def idf(self, documents: int) -> float:
+        """Lucene's weight of a word that so many documents hold."""
+        total = max(self.snapshot.count, documents)
+        return math.log(1.0 + (total - documents + 0.5) / (documents + 0.5))
 
     def prefix(self, column: str, beginning: str) -> Query:
         """Documents with a value that begins so; score 1."""

@@ -18,8 +18,8 @@ _MAX_VERIFIED = 5000
 
 
 def equal(context: Context, field: Field, value: Any) -> Query:
-    """Documents whose field has this value; on text fields: this word, as it is in the index. Scored by BM25 (numbers
-    and exact titles: 1).
+    """Documents whose field has this value; on text fields: this word, as it is in the index. Scored by how rare
+    it is (numbers and exact titles: 1).
 
     Raises:
         DslError: the value is of no use for the field's type.
@@ -32,7 +32,7 @@ def equal(context: Context, field: Field, value: Any) -> Query:
         return constant(context.term(field.exact, number))
     if field.kind == "attribute":
         assert field.exact
-        return any_of([context.term(field.exact, one) for one in _variants(value)])
+        return any_of([context.value(field.exact, one) for one in _variants(value)])
     text = as_text(value, "term")
     if not encodable(text):
         return nothing()
@@ -43,7 +43,7 @@ def equal(context: Context, field: Field, value: Any) -> Query:
     if field.kind == "folded":
         text = fold_title(text)
     context.mark(column, word=text)
-    return context.term(column, text)
+    return context.value(column, text) if field.exact else context.term(column, text)
 
 
 def one_of(context: Context, field: Field, values: list[Any]) -> Query:

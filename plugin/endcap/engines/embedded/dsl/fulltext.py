@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -226,7 +225,7 @@ def _unit(context: Context, column: str, unit: tuple[str, ...], options: Options
     spellings = []
     for other, away, documents in near:
         context.mark(column, word=other)
-        boost = (1.0 - away / min(len(word), len(other))) * _idf(context, commonest) / _idf(context, documents)
+        boost = (1.0 - away / min(len(word), len(other))) * context.idf(commonest) / context.idf(documents)
         spellings.append(Query.boost_query(context.term(column, other), max(boost, 0.0)))
     return any_of(spellings)
 
@@ -240,11 +239,6 @@ def _phrase(context: Context, column: str, words: list[str], slop: int) -> Query
     if len(words) == 1:
         return context.term(column, words[0])
     return Query.phrase_query(context.schema, column, list(words), slop)
-
-
-def _idf(context: Context, documents: int) -> float:
-    total = max(context.snapshot.count, documents)
-    return math.log(1.0 + (total - documents + 0.5) / (documents + 0.5))
 
 
 # --- several fields ----------------------------------------------------------------------------------------------
@@ -340,7 +334,7 @@ def _blended(
     if not documents:
         return nothing()
     commonest = max(context.searcher.doc_freq(other, word) for other, _ in fields)
-    return weigh(context.term(column, word), weight * _idf(context, commonest) / _idf(context, documents))
+    return weigh(context.term(column, word), weight * context.idf(commonest) / context.idf(documents))
 
 
 def weigh(query: Query, weight: float) -> Query:
