@@ -134,9 +134,9 @@ function drawAnswer(engine, mine, touched) {
       setTimeout(() => node.classList.remove("touched"), 4000);
     }
   }
-  const name = state.shopper.kind === "guest" ? "Your order" : `${state.shopper.name}’s order`;
-  $("head-mine").textContent = name;
-  $("tab-mine").textContent = name;
+  const guest = state.shopper.kind === "guest";
+  $("head-mine").textContent = guest ? "Your order" : `${state.shopper.name}’s order`;
+  $("tab-mine").textContent = guest ? "You" : state.shopper.name;
   $("sub-mine").textContent = mine.ranking.personalized ? "Reordered for one person"
     : mine.ranking.degraded ? "Not now: the engine’s order" : "New here: by what sells";
   drawPager(mine);
@@ -187,7 +187,7 @@ function drawPager(mine) {
 function notice(bad, title, text, buttons) {
   $("columns").hidden = true;
   $("pager").hidden = true;
-  if (bad) $("facts").replaceChildren();
+  if (bad) for (const id of ["facts", "facets"]) $(id).replaceChildren();
   const box = $("notice");
   box.hidden = false;
   box.classList.toggle("bad", bad);
