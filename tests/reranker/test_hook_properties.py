@@ -73,7 +73,7 @@ parts = st.fixed_dictionaries(
         "runtime_mappings": st.just({"extra": {"type": "keyword"}}),
     },
 )
-EXAMPLES = int(os.environ.get("ENDCAP_TEST_EXAMPLES", "50"))
+EXAMPLES = int(os.environ.get("ENDCAP_TEST_EXAMPLES", "30"))
 typical = settings(
     max_examples=EXAMPLES,
     deadline=None,
@@ -107,7 +107,7 @@ def test_any_page(pair: tuple[Shop, Shop], body: dict[str, Any], start: int, siz
 
 
 @typical
-@given(body=parts, size=st.integers(9, 90))
+@given(body=parts, size=st.integers(15, 90))
 def test_pages_partition_the_answer(pair: tuple[Shop, Shop], body: dict[str, Any], size: int) -> None:
     whole = ids(pair[0].direct({**body, "from": 0, "size": 200}))
     for shop in pair:
