@@ -12,7 +12,7 @@ import tantivy
 from endcap.engines.embedded import ranking
 from endcap.engines.embedded import schema as layout
 
-from .context import Context, Query, total
+from .context import MUST, MUST_NOT, Context, Query, any_of, filtering, total
 from .errors import DslError, illegal, parsing, unsupported
 from .exact import fold_title
 from .fields import Field, aggregatable
@@ -22,6 +22,8 @@ from .values import as_float, as_list, as_text
 
 _SCORE = Field("_score", "number")
 _OPTIONS = {"order", "missing", "mode", "unmapped_type", "numeric_type"}
+#: With `search_after`, so many more are looked at than are wanted: those that tie with the place in the first key.
+_MORE = 64
 _MODES = ("min", "max", "avg", "sum", "median")
 
 
@@ -172,10 +174,40 @@ def ordered(
         return matches, [Row(row.address, row.score) for row in rows]
     if size <= 0:
         return context.count(query), []
-    matches, addresses = _candidates(context, query, keys[0], offset + size, everything=after is not None)
-    ids = context.snapshot.ids_of(addresses)
+    onwards = _onwards(context, query, keys[0], after[0]) if after is not None else None
     by_id = _scores(context, query) if scores or any(key.by_score for key in keys) else {}
-    levels = [_values(context, key, addresses, ids, by_id) for key in keys]
+    wanted = offset + size + (_MORE if onwards is not None else 0)
+    while True:
+        everything = after is not None and onwards is None
+        matches, addresses = _candidates(context, onwards or query, keys[0], wanted, everything)
+        ids = context.snapshot.ids_of(addresses)
+        levels = [_values(context, key, addresses, ids, by_id) for key in keys]
+        places = _sorted(keys, levels, ids)
+        if after is not None:
+            places = [at for at in places if _follows([level[at] for level in levels], after, keys)]
+        if onwards is None or len(places) >= size or len(addresses) >= matches:
+            break
+        wanted *= 4
+    shown = places[offset : offset + size]
+    rows = [
+        Row(addresses[at], by_id.get(ids[at]), [key.shown(level[at]) for key, level in zip(keys, levels, strict=True)])
+        for at in shown
+    ]
+    return (matches if onwards is None else context.count(query)), rows
+
+
+def _onwards(context: Context, query: Query, first: Key, bound: Any) -> Query | None:
+    """The matches that the first key puts at or after a place, where the index can tell; else None."""
+    if first.field is None or first.field.kind != "number" or first.column is None or bound is None:
+        return None
+    low, high = (None, bound) if first.descending else (bound, None)
+    ranged = Query.range_query(context.schema, first.column, tantivy.FieldType.Float, low, high)
+    missing = Query.boolean_query([(MUST, Query.all_query()), (MUST_NOT, Query.exists_query(first.column))])
+    return Query.boolean_query([(MUST, query), (MUST, filtering(any_of([ranged, missing])))])
+
+
+def _sorted(keys: list[Key], levels: list[list[Any]], ids: list[str]) -> list[int]:
+    """The places of documents in order. ``levels``: per key the documents' values."""
     places = sorted(range(len(ids)), key=ids.__getitem__)
     # Stable sorts from the last key to the first.
     for key, values in reversed(list(zip(keys, levels, strict=True))):
@@ -186,14 +218,7 @@ def ordered(
             # An attribute that is text in one product and a number in another.
             texts = [(rank, str(value)) for rank, value in wrapped]
             places.sort(key=texts.__getitem__, reverse=key.descending)
-    if after is not None:
-        places = [at for at in places if _follows([level[at] for level in levels], after, keys)]
-    shown = places[offset : offset + size]
-    rows = [
-        Row(addresses[at], by_id.get(ids[at]), [key.shown(level[at]) for key, level in zip(keys, levels, strict=True)])
-        for at in shown
-    ]
-    return matches, rows
+    return places
 
 
 def _by_score(context: Context, query: Query, offset: int, size: int) -> tuple[int, list[Row]]:
