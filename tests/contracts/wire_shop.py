@@ -241,4 +241,6 @@ def _values(field: str, product: Product) -> list[Any]:
 
 def _inside(value: float, bounds: dict[str, float]) -> bool:
     tests = {"gte": value.__ge__, "gt": value.__gt__, "lte": value.__le__, "lt": value.__lt__}
-    return all(tests[name](float(bound)) for name, bound in bounds.items())
+    # Of two bounds on the same side the last one counts.
+    last = {name[0]: (name, bound) for name, bound in bounds.items()}
+    return all(tests[name](float(bound)) for name, bound in last.values())

@@ -30,7 +30,8 @@ def in_range(context: Context, field: Field, bounds: Mapping[str, Any]) -> Query
         raise not_indexed(field.name)
     if field.kind not in ("number", "attribute"):
         raise unsupported(f"range over text, here [{field.name}]")
-    low, high = _lower(bounds, field), _upper(bounds, field)
+    low = _bound(bounds, ("gt", "gte", "from"), field)
+    high = _bound(bounds, ("lt", "lte", "to"), field)
     assert field.exact
     if low is None and high is None:
         return constant(Query.exists_query(field.exact))
@@ -58,24 +59,18 @@ def in_range(context: Context, field: Field, bounds: Mapping[str, Any]) -> Query
     return constant(any_of([context.term(field.exact, _stored(value)) for value in held]))
 
 
-def _lower(bounds: Mapping[str, Any], field: Field) -> tuple[float, bool] | None:
-    if bounds.get("gt") is not None:
-        return parse_number(bounds["gt"], field), False
-    if bounds.get("gte") is not None:
-        return parse_number(bounds["gte"], field), True
-    if bounds.get("from") is not None:
-        return parse_number(bounds["from"], field), as_bool(bounds.get("include_lower", True), "include_lower")
-    return None
-
-
-def _upper(bounds: Mapping[str, Any], field: Field) -> tuple[float, bool] | None:
-    if bounds.get("lt") is not None:
-        return parse_number(bounds["lt"], field), False
-    if bounds.get("lte") is not None:
-        return parse_number(bounds["lte"], field), True
-    if bounds.get("to") is not None:
-        return parse_number(bounds["to"], field), as_bool(bounds.get("include_upper", True), "include_upper")
-    return None
+def _bound(bounds: Mapping[str, Any], names: tuple[str, str, str], field: Field) -> tuple[float, bool] | None:
+    """A bound and whether it is included; of several, as in Elasticsearch, the last one."""
+    _, inclusive, legacy = names
+    found: tuple[float, bool] | None = None
+    for name, value in bounds.items():
+        if name in names:
+            included = name == inclusive
+            if name == legacy:
+                flag = "include_lower" if legacy == "from" else "include_upper"
+                included = as_bool(bounds.get(flag, True), flag)
+            found = None if value is None else (parse_number(value, field), included)
+    return found
 
 
 def _within(value: float, low: tuple[float, bool] | None, high: tuple[float, bool] | None) -> bool:
