@@ -94,7 +94,9 @@ def parse_event(raw: Any, now: float | None = None, max_attributes: int = 8_000)
     if not isinstance(raw, dict):
         raise RejectedEvent("not an object")
     now = time.time() if now is None else now
-    action = ACTION_NAMES.get(_text(raw, "action_name", required=True).strip().lower().replace("-", "_").replace(" ", "_"))
+    action = ACTION_NAMES.get(
+        _text(raw, "action_name", required=True).strip().lower().replace("-", "_").replace(" ", "_")
+    )
     if action is None:
         raise RejectedEvent(f"action_name {raw['action_name']!r:.60} is none of {', '.join(sorted(ACTION_NAMES))}")
     shopper = _text(raw, "client_id", required=True)

@@ -89,7 +89,11 @@ class Popularity:
         try:
             with np.load(path, allow_pickle=False) as saved:
                 keys, sums, sequence = saved["keys"], saved["sums"], int(saved["sequence"])
-                if sequence > newest or not np.array_equal(saved["half_lives"], self._half_lives) or sums.shape != (len(keys), 3):
+                if (
+                    sequence > newest
+                    or not np.array_equal(saved["half_lives"], self._half_lives)
+                    or sums.shape != (len(keys), 3)
+                ):
                     return False
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return False

@@ -19,6 +19,7 @@ def reasons(inputs: RankingInputs) -> list[list[str]]:
     features, table = inputs.features, inputs.table
     best_brand = _best(features, "brand_share", 0.3)
     best_recent = _best(features, "recent_share", 0.6)
+    alike = _standing_out(features[:, INDEX["similarity"]])
     found: list[list[str]] = []
     for number, row in enumerate(inputs.rows.tolist()):
         column = features[number]
@@ -35,7 +36,7 @@ def reasons(inputs: RankingInputs) -> list[list[str]]:
             said.append(f"You often choose {brand} here")
         if column[INDEX["attribute_share"]] > 0.5 and not said:
             said.append("Like what you usually buy here")
-        if column[INDEX["similarity"]] > 0.6 and not said:
+        if alike[number] and not said:
             said.append("Close to what you like")
         if best_recent[number]:
             said.append("Popular now")
@@ -43,6 +44,11 @@ def reasons(inputs: RankingInputs) -> list[list[str]]:
             said.append("Selling faster than usual")
         found.append(said[:MOST_REASONS])
     return found
+
+
+def _standing_out(similarity: np.ndarray) -> Sequence[bool]:
+    """Near to the shopper, and clearly nearer than what else answers the query: half of it always is near."""
+    return ((similarity > 0.5) & (similarity > similarity.mean() + 1.5 * similarity.std())).tolist()
 
 
 def _best(features: np.ndarray, name: str, least: float) -> Sequence[bool]:

@@ -42,6 +42,11 @@ class Runtime:
     personalizer: Personalizer
     upkeep: Upkeep = field(repr=False)
 
+    @property
+    def hidden_fields(self) -> tuple[str, ...]:
+        """Fields of the index's documents that are Endcap's own, as of the last look at it."""
+        return self.upkeep.hidden_fields
+
     def record(self, events: Sequence[Event]) -> list[bool]:
         """Store events; True for each that is new. The shoppers' next search knows of them.
 
@@ -84,6 +89,7 @@ class Upkeep:
         self._loaded = threading.Event()
         self._version = ""
         self.problems: dict[str, str] = {}
+        self.hidden_fields: tuple[str, ...] = ()
         self._threads = [
             threading.Thread(target=self._loop, args=arguments, daemon=True, name=f"endcap-{arguments[0]}")
             for arguments in (
@@ -154,6 +160,7 @@ class Upkeep:
     def _load(self) -> float:
         started = time.monotonic()
         try:
+            self.hidden_fields = self._engine.hidden_fields()
             version = self._engine.version()
             if version == self._version and self._loaded.is_set():
                 return 0.0

@@ -1,7 +1,7 @@
-"""Errors of the server and the one shape they all go out in: Elasticsearch's own error object.
+"""Errors of the hook, in the one shape that storefront clients know how to read: Elasticsearch's own error object.
 
-``{"error": {"root_cause": [{"type", "reason"}], "type", "reason"}, "status"}``: storefront clients already know how to
-read it, so the rest of the API uses it too.
+``{"error": {"root_cause": [{"type", "reason"}], "type", "reason"}, "status"}``. The API under ``/v1`` is Endcap's own
+and answers in RFC 9457 (``api/problems.py``).
 """
 
 from __future__ import annotations

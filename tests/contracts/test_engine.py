@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from endcap.catalog.product import Product
+from endcap.catalog.product import INTERNAL_FIELDS, Product
 from endcap.engines import Engine, Filter, SearchRequest
 from endcap.errors import EncoderMismatch, EndcapError
 
@@ -281,3 +281,10 @@ def test_searches_go_on_while_products_change(shop: Engine) -> None:
     assert errors == []
     assert answers
     assert all(hits == documents and {"h1", "h4"} <= hits for hits, documents in answers)
+
+
+def test_no_field_of_endcaps_own_is_shown_by_get(engine: Engine) -> None:
+    engine.ensure(None, "none")
+    engine.upsert([(Product("a", "Tea"), None, "digest")])
+    engine.refresh()
+    assert set(engine.get(["a"])[0] or {}) & {*INTERNAL_FIELDS, *engine.hidden_fields()} == set()

@@ -99,6 +99,7 @@ class Parts:
     settings: Settings
     wire: Any
     personalizer: Ranker
+    hidden_fields: tuple[str, ...] = ()
 
 
 def parts(wire: Any, personalizer: Ranker | None = None, **settings: Any) -> Parts:

@@ -152,6 +152,9 @@ class Engine(Protocol):
     def version(self) -> str:
         """Changes whenever a change has become visible: lets caches know that they are old. Cheap."""
 
+    def hidden_fields(self) -> tuple[str, ...]:
+        """Fields of stored documents that are Endcap's own and would show in the raw answers of this engine. Cheap."""
+
     def search(self, request: SearchRequest) -> SearchResponse:
         """Keyword search: title over brand and category over description; all words, then typos, then some words."""
 

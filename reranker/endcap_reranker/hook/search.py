@@ -18,6 +18,7 @@ from endcap_reranker import telemetry
 from endcap_reranker.errors import MalformedBody
 from endcap_reranker.hook import two_phase
 from endcap_reranker.hook.guard import Guard, telltale
+from endcap_reranker.hook.hidden import hide_in_body
 from endcap_reranker.hook.plan import Plan, plan_search
 from endcap_reranker.hook.reorder import Ranker, hits_of, ordered_page, put_page, rank_hits
 from endcap_reranker.hook.wire import Params
@@ -63,6 +64,7 @@ class Search:
     plan: Plan | None = None
     untouched: str = ""
     two_phase: bool = False
+    hidden: tuple[str, ...] = ()
     header: dict[str, Any] = field(default_factory=dict)
     answer: dict[str, Any] = field(default_factory=dict)
     ranking: Ranking | None = None
@@ -85,12 +87,21 @@ Ask = Callable[[list[tuple[Search, dict[str, Any] | bytes]], bool], list[dict[st
 class Searches:
     """Prepares and finishes searches. One per process; thread-safe."""
 
-    def __init__(self, settings: Settings, personalizer: Ranker, identifier: Identifier, guard: Guard) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        personalizer: Ranker,
+        identifier: Identifier,
+        guard: Guard,
+        hidden_fields: Callable[[], tuple[str, ...]],
+    ) -> None:
         self.window = settings.window
         self.products = settings.product_indices
         self.personalizer = personalizer
         self.identifier = identifier
         self.guard = guard
+        self.own_index = settings.index
+        self.hidden_fields = hidden_fields
         self.thrift = two_phase.Thrift(settings.two_phase)
 
     def prepare(
@@ -112,9 +123,12 @@ class Searches:
                 raise MalformedBody("the search is not a JSON object")
             self.guard.body(body)
         identity, stripped = self._identity(body, identity)
-        if stripped or telltale(raw):
+        hidden = self.hidden_fields() if self.own_index in indices else ()
+        if hidden:
+            hide_in_body(body, hidden)
+        if stripped or hidden or telltale(raw):
             raw = orjson.dumps(body)
-        search = Search(indices, body, raw, identity)
+        search = Search(indices, body, raw, identity, hidden=hidden)
         if not personalize:
             search.untouched = "off"
         elif not identity.shopper:

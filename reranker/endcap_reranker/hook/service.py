@@ -17,6 +17,7 @@ from endcap_reranker.errors import Forbidden, MalformedBody, error_of
 from endcap_reranker.hook import two_phase, wire
 from endcap_reranker.hook.filter_path import FilterPath
 from endcap_reranker.hook.guard import Guard, everything
+from endcap_reranker.hook.hidden import hide_in_params
 from endcap_reranker.hook.msearch import join_searches, split_searches
 from endcap_reranker.hook.reorder import Ranker
 from endcap_reranker.hook.search import Account, Search, Searches
@@ -36,6 +37,9 @@ class HookParts(Protocol):
     def wire(self) -> WireEngine: ...
     @property
     def personalizer(self) -> Ranker: ...
+    @property
+    def hidden_fields(self) -> tuple[str, ...]:
+        """Fields of the documents of ``settings.index`` that are Endcap's own."""
 
 
 @dataclass(slots=True)
@@ -61,7 +65,9 @@ class Hook:
         self.engine = runtime.wire
         self.guard = Guard(settings.hook_indices, settings.hook_cursors)
         self.identifier = Identifier(settings)
-        self.searches = Searches(settings, runtime.personalizer, self.identifier, self.guard)
+        self.searches = Searches(
+            settings, runtime.personalizer, self.identifier, self.guard, lambda: runtime.hidden_fields
+        )
 
     def incoming(self, request: Request, ndjson: bool) -> Incoming:
         """Read a request.
@@ -101,6 +107,10 @@ class Hook:
         if not indices and "pit" not in search.body:
             raise everything()
         self._note_problem(search, incoming.account)
+        if search.hidden:
+            incoming.params = hide_in_params(incoming.params, search.hidden)
+            if not incoming.body:
+                wire.content_type_for_added_body(incoming.headers)
         path = wire.search_path(indices, "_search")
         if search.plan is None:
             telemetry.SEARCHES.labels("untouched", search.untouched).inc()

@@ -28,7 +28,7 @@ from endcap.engines.elasticsearch.queries import (
 from endcap.engines.elasticsearch.rebuild import IndexRebuild
 from endcap.engines.elasticsearch.words import Words
 from endcap.engines.elasticsearch.writing import Action, Refusal, deletes, send, updates, upserts
-from endcap.errors import EncoderMismatch, EngineError, InvalidInput
+from endcap.errors import ConfigurationError, EncoderMismatch, EngineError, InvalidInput, UnknownIndex
 from endcap.settings import Settings
 
 _BATCH = 500
@@ -168,6 +168,14 @@ class ElasticsearchEngine:
         found = answer["aggregations"]
         name = found["index"]["buckets"][0]["key"] if found["index"]["buckets"] else ""
         return f"{name}/{int(found['latest']['value'] or 0)}/{answer['hits']['total']['value']}"
+
+    def hidden_fields(self) -> tuple[str, ...]:
+        """See :meth:`Engine.hidden_fields`: none in an index that Endcap did not make."""
+        try:
+            self._own()
+        except (ConfigurationError, UnknownIndex):
+            return ()
+        return INTERNAL_FIELDS
 
     def count(self) -> int:
         """See :meth:`Engine.count`."""

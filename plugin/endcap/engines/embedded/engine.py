@@ -194,6 +194,10 @@ class EmbeddedEngine:
         """See :meth:`Engine.version`."""
         return self.store.snapshot().version if self.store.exists() else ""
 
+    def hidden_fields(self) -> tuple[str, ...]:
+        """See :meth:`Engine.hidden_fields`: raw answers are made without them."""
+        return ()
+
     def count(self) -> int:
         """See :meth:`Engine.count`."""
         return self.store.snapshot().count if self.store.exists() else 0
