@@ -12,7 +12,7 @@ import numpy as np
 import orjson
 
 from endcap.catalog.product import INTERNAL_FIELDS, TEXT_DIGEST, VECTOR, Product
-from endcap.engines.embedded.writer import changed, checked
+from endcap.engines.checks import changed, checked
 
 #: Elasticsearch's limit, in bytes of UTF-8. One longer id would fail its whole bulk request.
 MAX_ID_BYTES = 512
