@@ -12,7 +12,7 @@ test: $(VENV)/dev.done lint services
 	$(BIN)/pytest $(ARGS)
 
 bench: $(VENV)/dev.done
-	$(BIN)/endcap bench hook
+	$(BIN)/python -m tests.services.run $(BIN)/endcap bench hook
 	$(BIN)/endcap evaluate complete-journey
 
 lint: $(VENV)/dev.done
