@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 import importlib.util
 
-from endcap.errors import EndcapError
-from endcap.runtime import Runtime
 from flask import Flask, Response
 
+from endcap.errors import EndcapError
+from endcap.runtime import Runtime
 from endcap_reranker import telemetry
 from endcap_reranker.errors import install_error_handlers, json_response
 from endcap_reranker.hook import hook_blueprint

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from endcap.settings import Settings
 from flask import Response, request
+
+from endcap.settings import Settings
 
 #: Answer headers that scripts may read.
 EXPOSED = "X-Endcap-Ranking, X-Endcap-Personalized, X-Endcap-Degraded, Server-Timing, X-Elastic-Product"

@@ -10,9 +10,10 @@ import logging
 from typing import Any
 
 import orjson
-from endcap.errors import EndcapError, EngineError, InvalidInput
 from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
+
+from endcap.errors import EndcapError, EngineError, InvalidInput
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,11 @@ import sys
 import tempfile
 from typing import Any
 
-from endcap.errors import ConfigurationError, EndcapError
-from endcap.settings import Settings
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
+
+from endcap.errors import ConfigurationError, EndcapError
+from endcap.settings import Settings
 
 #: prometheus_client reads it when imported, so this module imports nothing that imports it.
 MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -60,7 +61,6 @@ class Server(BaseApplication):
             SystemExit: it cannot be set up. The reason is printed, and gunicorn does not try again.
         """
         from endcap.runtime import open_runtime
-
         from endcap_reranker.app import create_app
 
         try:

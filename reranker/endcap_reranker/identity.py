@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from endcap.events import MAX_ID_LENGTH
-from endcap.settings import Settings
 from flask import Request
 from itsdangerous import BadSignature, Signer
+
+from endcap.events import MAX_ID_LENGTH
+from endcap.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from endcap.engines import Engine
 from endcap.engines.elasticsearch import ElasticsearchEngine
 from endcap.engines.embedded import EmbeddedEngine
 from endcap.settings import Settings
-
 from tests.services import patient
 
 #: Opens an index by name; called again with the same name it is a second user of the same index.

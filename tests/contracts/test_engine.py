@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from endcap.catalog.product import INTERNAL_FIELDS, Product
 from endcap.engines import Engine, Filter, SearchRequest
 from endcap.errors import EncoderMismatch, EndcapError
-
 from tests.contracts.catalogue import BY_ID, DIMS, ENCODER, PRODUCTS, VECTORS, items, vector_of
 from tests.contracts.conftest import OpenEngine
 

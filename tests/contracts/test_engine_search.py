@@ -8,9 +8,9 @@ from html import unescape
 
 import numpy as np
 import pytest
+
 from endcap.engines import Engine, Filter, SearchRequest
 from endcap.errors import InvalidInput
-
 from tests.contracts.catalogue import BY_ID, DIMS, ENCODER, PRODUCTS, VECTORS, items, vector_of
 from tests.contracts.conftest import OpenEngine
 

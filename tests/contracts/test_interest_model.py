@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+
 from endcap_workers.models import INPUTS, MODELS, PADDING, PARTS, UNKNOWN, Interest, InterestModel, ModelSpec
 from endcap_workers.training.export import to_onnx
 

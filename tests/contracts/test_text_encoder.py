@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from endcap.encoders import TextEncoder, open_text_encoder
 from endcap.encoders.export import export_model
 from endcap.encoders.multilingual import MultilingualEncoder

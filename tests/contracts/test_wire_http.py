@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 import pytest
-from endcap.engines import WireEngine
 
+from endcap.engines import WireEngine
 from tests.contracts.wire_fixtures import INDEX, Send, send, wire
 from tests.contracts.wire_shop import PRODUCTS, matched
 

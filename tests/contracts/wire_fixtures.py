@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+
 from endcap.engines import WireEngine
 from endcap.engines.embedded import EmbeddedEngine
 from endcap.engines.embedded.wire import EmbeddedWireEngine
 from endcap.settings import Settings
-
 from tests.contracts.wire_shop import DIMS, ENCODER, PRODUCTS, items
 
 Answer = tuple[int, dict[str, Any]]
@@ -36,6 +36,7 @@ def _embedded(request: pytest.FixtureRequest) -> WireEngine:
 
 def _elasticsearch(request: pytest.FixtureRequest) -> WireEngine:
     from elasticsearch import Elasticsearch
+
     from endcap.engines.elasticsearch import ElasticsearchEngine
     from endcap.engines.forward import HttpWireEngine
 

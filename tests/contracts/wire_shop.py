@@ -7,8 +7,9 @@ import re
 from typing import Any
 
 import numpy as np
-from endcap.catalog.product import Product
 from hypothesis import strategies as st
+
+from endcap.catalog.product import Product
 
 DIMS = 4
 ENCODER = "wire-encoder"

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from endcap.catalog.product import Product
 from endcap.engines.base import Engine, SearchRequest
 from endcap.engines.elasticsearch import ElasticsearchEngine, indices
 from endcap.settings import Settings
-
 from tests.services import patient
 from tests.services.raw_http import answer, header
 

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+
 from endcap.catalog.product import Product
 from endcap.engines.embedded import EmbeddedEngine
 

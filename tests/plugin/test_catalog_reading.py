@@ -13,6 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from endcap.catalog.json_array import elements
 from endcap.catalog.keys import KeySet
 from endcap.catalog.product import Product
@@ -20,8 +23,6 @@ from endcap.catalog.readers import MAX_ROW
 from endcap.catalog.reading import CatalogReader
 from endcap.catalog.rejects import Reject, RejectsFile
 from endcap.errors import InvalidInput
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 class Reading:

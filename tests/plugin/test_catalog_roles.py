@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from endcap.catalog.reading import CatalogReader
 from endcap.catalog.roles import find_roles, flatten
 from endcap.errors import ConfigurationError, InvalidInput

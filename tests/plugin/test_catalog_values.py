@@ -8,6 +8,9 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from endcap.catalog.values import (
     Unusable,
     is_missing,
@@ -21,8 +24,6 @@ from endcap.catalog.values import (
     to_text,
     writes_decimal_comma,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from endcap.engines.embedded.engine import EmbeddedEngine
 
 #: The ``endcap`` script, whether or not the virtual environment's folder is on the path.

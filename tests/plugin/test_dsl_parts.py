@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from endcap.catalog.product import Product
 from endcap.engines.embedded import EmbeddedEngine
 from endcap.engines.embedded.dsl.errors import DslError
@@ -14,8 +17,6 @@ from endcap.engines.embedded.dsl.fuzzy import Vocabulary
 from endcap.engines.embedded.dsl.minimum import minimum_should_match
 from endcap.engines.embedded.dsl.source import FilterPath
 from endcap.engines.embedded.wire import EmbeddedWireEngine
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 PRODUCTS = [
     Product("a1", "Red Shoe", "A shoe. It is red! " + "Many words stand here. " * 20 + "The last shoe.", "Acme Shoes"),

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from endcap.engines.embedded import EmbeddedEngine
-from endcap.engines.embedded.wire import MAX_SEARCHES, EmbeddedWireEngine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from endcap.engines.embedded import EmbeddedEngine
+from endcap.engines.embedded.wire import MAX_SEARCHES, EmbeddedWireEngine
 from tests.contracts.wire_shop import DIMS, ENCODER, QUERIES, items
 
 JSON_HEADERS = {"Content-Type": "application/json"}

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from endcap.catalog.product import Product
 from endcap.engines.base import Filter, SearchRequest
 from endcap.errors import (
     InvalidInput,
 )
-
 from tests.plugin.elasticsearch_support import (
     Make,
     ids,

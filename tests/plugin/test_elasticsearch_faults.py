@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
+
 from endcap.catalog.product import Product
 from endcap.engines.base import SearchRequest
 from endcap.engines.elasticsearch import ElasticsearchEngine
@@ -17,8 +19,6 @@ from endcap.errors import (
     EngineError,
     EngineUnavailable,
 )
-from pydantic import SecretStr
-
 from tests.plugin.elasticsearch_support import (
     Make,
     concrete,

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+
 from endcap.catalog.product import Product
 from endcap.engines.base import Engine, SearchRequest
 from endcap.engines.elasticsearch import indices
@@ -17,7 +18,6 @@ from endcap.errors import (
     EngineError,
     UnknownIndex,
 )
-
 from tests.plugin.elasticsearch_support import (
     Make,
     call,

@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tantivy
+
 from endcap.catalog.product import Product
 from endcap.engines import SearchRequest
 from endcap.engines.embedded import EmbeddedEngine
 from endcap.engines.embedded.snapshot import panics_reported
 from endcap.errors import EngineError
-
 from tests.plugin.embedded_child import DIMS, PER_ROUND, vector_of
 
 CHILD = Path(__file__).with_name("embedded_child.py")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from endcap.catalog.product import Product
 from endcap.engines import Filter
 from endcap.engines.embedded import EmbeddedEngine
-
 from tests.plugin.embedded_child import DIMS, vector_of
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from endcap.catalog.product import Product
 from endcap.engines import Filter, SearchRequest
 from endcap.engines.embedded import EmbeddedEngine
 from endcap.errors import InvalidInput
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 
 @pytest.fixture(scope="module")

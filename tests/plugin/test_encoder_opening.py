@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from endcap.encoders import open_text_encoder
 from endcap.encoders.multilingual import MultilingualEncoder
 from endcap.encoders.onnx_text import CONFIG_FILE, MODEL_FILE, ExportedConfig, OnnxTextEncoder
@@ -22,7 +23,6 @@ from endcap.encoders.sentence_transformer import SentenceTransformerEncoder
 from endcap.encoders.source import model_folder, model_id
 from endcap.errors import ConfigurationError
 from endcap.settings import Settings
-
 from tests.plugin.model_hub import serve_hub
 
 WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] green tea kettle steel shoes red printer query passage : , ."

@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from endcap.catalog.product import product_key
 from endcap.events import Action, Event
 from endcap.stores.events import EventLog, LogUnavailable

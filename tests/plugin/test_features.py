@@ -2,14 +2,15 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from endcap.catalog import Product, ProductTable
 from endcap.catalog.product import product_keys
 from endcap.events import Action
 from endcap.features import FEATURES, INDEX, ranking_inputs
 from endcap.popularity import Popularity
 from endcap.profiles import DAY_S, Profile
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 NOW = 1_750_000_000.0
 PRODUCTS = [

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from elasticsearch import Elasticsearch
+
 from endcap.engines.elasticsearch import ElasticsearchEngine
 from endcap.errors import ConfigurationError
 from endcap.events import Action, Event

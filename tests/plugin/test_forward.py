@@ -13,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+
 from endcap.engines.base import WireAnswer
 from endcap.engines.forward import HttpWireEngine
 from endcap.errors import ConfigurationError, EngineUnavailable, InvalidInput
 from endcap.settings import Settings
-
 from tests.services import patient
 from tests.services.elasticsearch import Secured
 from tests.services.process import free_port

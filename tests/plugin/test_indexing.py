@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from endcap.catalog.checkpoint import Checkpoint
 from endcap.catalog.keys import KeySet
 from endcap.catalog.product import Product, product_key

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from endcap.interest import Calibration, match, recommendation
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+
+from endcap.interest import Calibration, match, recommendation
 
 
 def test_the_worked_example() -> None:

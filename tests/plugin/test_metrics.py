@@ -3,9 +3,10 @@
 import ir_measures
 import numpy as np
 import pytest
-from endcap.metrics import expected_rank, graded_ndcg_at, hit_at, ndcg_at, reciprocal_rank
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from endcap.metrics import expected_rank, graded_ndcg_at, hit_at, ndcg_at, reciprocal_rank
 
 
 @settings(max_examples=60, deadline=None)

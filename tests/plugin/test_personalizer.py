@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from endcap.catalog import Product, ProductTable
 from endcap.errors import ScorerUnavailable
 from endcap.events import Action, Event

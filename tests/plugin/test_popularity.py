@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from endcap.catalog.product import product_keys
 from endcap.events import Action
 from endcap.popularity import Popularity

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from endcap.catalog.product import product_keys
 from endcap.events import Action
 from endcap.profiles import DAY_S, Profile, build_profiles, short_keys
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 NOW = 1_750_000_000.0
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
 from endcap.catalog.product import Product
 from endcap.engines import Candidates, SearchRequest
 from endcap.engines.embedded import EmbeddedEngine
 from endcap.recall import FLOOR_ENOUGH, FLOOR_FEW, Recaller, fuse, newcomers
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
 
 DIMS = 4
 

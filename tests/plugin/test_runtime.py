@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from endcap.catalog import Product
 from endcap.catalog.product import product_keys
 from endcap.engines.embedded import EmbeddedEngine

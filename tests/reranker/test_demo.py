@@ -14,6 +14,7 @@ from pathlib import Path
 
 import orjson
 import pytest
+
 from endcap.catalog.product import PATH_SEPARATOR
 from endcap.events import Action
 from endcap.runtime import open_runtime
@@ -21,7 +22,6 @@ from endcap_reranker.demo import naming
 from endcap_reranker.demo.dataset import load_journey
 from endcap_reranker.demo.prepare import DemoState, is_prepared, prepare, read_state
 from endcap_reranker.storefront import load_showcase
-
 from tests.reranker.demo_support import set_up_shop, shop_settings, small_journey
 
 DAY_S = 86_400.0

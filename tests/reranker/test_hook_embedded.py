@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from endcap.catalog import Product
 from endcap.runtime import Runtime, open_runtime
 from endcap.settings import Settings
 from endcap_reranker.app import create_app
-
 from tests.reranker.hook_support import SHOPPER, ByHash, expected_order, ids, products, whole_hits, without_hits
 from tests.reranker.test_hook_clients import SEARCH_UI, SEARCHKIT
 

@@ -7,9 +7,9 @@ import json
 from typing import Any
 
 import pytest
+
 from endcap_reranker.errors import Forbidden
 from endcap_reranker.hook.guard import Guard
-
 from tests.reranker.hook_support import SHOPPER, Shop, engine_call, ids
 
 RED: dict[str, Any] = {"query": {"match": {"title": "red"}}}

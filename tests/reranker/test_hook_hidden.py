@@ -9,14 +9,15 @@ import numpy as np
 import orjson
 import pytest
 from elasticsearch import Elasticsearch
+from flask import Flask
+from flask.testing import FlaskClient
+
 from endcap.catalog import Product
 from endcap.catalog.product import INTERNAL_FIELDS
 from endcap.runtime import Runtime, open_runtime
 from endcap.settings import load_settings
 from endcap_reranker.hook import hook_blueprint
 from endcap_reranker.hook.hidden import hide_in_body, hide_in_params
-from flask import Flask
-from flask.testing import FlaskClient
 
 
 @pytest.mark.parametrize(

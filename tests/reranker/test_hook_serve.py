@@ -17,12 +17,12 @@ from typing import Any
 
 import pytest
 import urllib3
+
 from endcap.catalog import Product
 from endcap.events import Action, Event
 from endcap.runtime import open_runtime
 from endcap.settings import Settings
 from endcap_reranker.app import create_app
-
 from tests.reranker.hook_support import engine_call, ids, slow_server
 
 INDEX = "endcap-serve"

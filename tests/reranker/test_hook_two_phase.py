@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+
 from endcap.engines import WireAnswer
 from endcap_reranker.hook.plan import Plan
 from endcap_reranker.hook.two_phase import Thrift
-
 from tests.reranker.hook_support import Direct, Shop, engine_call, expected_order, ids, make_index
 
 RED: dict[str, Any] = {"query": {"match": {"title": "red shoe"}}, "size": 5}

@@ -8,13 +8,13 @@ from typing import Any
 from urllib.parse import quote_plus
 
 import pytest
-from endcap.runtime import Runtime
-from endcap_reranker.app import create_app
-from endcap_reranker.storefront import ShopperCard, Showcase, load_showcase, save_showcase
 from flask import Flask
 from flask.testing import FlaskClient
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from endcap.runtime import Runtime
+from endcap_reranker.app import create_app
+from endcap_reranker.storefront import ShopperCard, Showcase, load_showcase, save_showcase
 from tests.reranker.demo_support import open_shop, serving, set_up_shop
 
 PHONES = [(320, 640), (375, 780), (400, 860)]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from endcap_workers.training.baseline import fit_logit
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from endcap_workers.evaluation import complete_journey as journey
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from endcap_workers.models import LstmModel, ModelSpec, SequenceModel, TransformerModel
 from endcap_workers.training.loop import Schedule
 from endcap_workers.training.losses import full_softmax, gbce, listwise, pointwise, sampled_softmax

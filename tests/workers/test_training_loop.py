@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
+
 from endcap_workers.training.files import replace_file
 from endcap_workers.training.loop import Outcome, Schedule, fit
-from torch import Tensor, nn
 
 SCHEDULE = Schedule(epochs=6, patience=0, rate=0.02, warmup=5, cosine=True, average=0.9, seed=4)
 _INPUTS = torch.randn(64, 5, generator=torch.Generator().manual_seed(0))

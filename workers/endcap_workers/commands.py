@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 import click
+
 from endcap.results import Results
 
 #: Name on the command line -> module with ``run(seed) -> Results``.

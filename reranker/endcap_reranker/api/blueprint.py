@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 
 import orjson
-from endcap.errors import EndcapError
-from endcap.recall import Recaller
-from endcap.runtime import Runtime
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
+from endcap.errors import EndcapError
+from endcap.recall import Recaller
+from endcap.runtime import Runtime
 from endcap_reranker.api.events import accept_events
 from endcap_reranker.api.parameters import from_json, from_query, read_body
 from endcap_reranker.api.problems import problem, problem_of

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from werkzeug.exceptions import UnsupportedMediaType
+
 from endcap.errors import InvalidInput, TooLarge
 from endcap.events import Event, RejectedEvent, parse_event, split_body
 from endcap.runtime import Runtime
-from werkzeug.exceptions import UnsupportedMediaType
-
 from endcap_reranker.identity import Identifier, Identity
 
 #: ``navigator.sendBeacon`` sends text/plain, or nothing, unless the page takes pains.

@@ -6,8 +6,6 @@ import math
 from typing import Any, Literal
 
 import orjson
-from endcap.engines import Filter
-from endcap.errors import InvalidInput, TooLarge
 from flask import Request
 from pydantic import (
     BaseModel,
@@ -23,6 +21,9 @@ from pydantic import (
 )
 from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge, UnsupportedMediaType
+
+from endcap.engines import Filter
+from endcap.errors import InvalidInput, TooLarge
 
 #: The engines' own limit on how deep a page may lie (Elasticsearch: ``index.max_result_window``).
 MAX_DEPTH = 10_000

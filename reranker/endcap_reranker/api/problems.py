@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import orjson
-from endcap.errors import EndcapError
 from flask import Response
+
+from endcap.errors import EndcapError
 
 
 def problem(status: int, kind: str, detail: str) -> Response:

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
 from endcap.engines import SearchRequest
 from endcap.personalizer import Ranking
 from endcap.recall import Recall, Recaller
 from endcap.runtime import Runtime
-
 from endcap_reranker import telemetry
 from endcap_reranker.api.parameters import MAX_DEPTH, SearchParameters
 from endcap_reranker.identity import Identity

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import click
 import orjson
-from endcap.errors import ConfigurationError, EndcapError
-from endcap.settings import Settings, load_settings
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from endcap.errors import ConfigurationError, EndcapError
+from endcap.settings import Settings, load_settings
 from endcap_reranker.demo.dataset import load_journey
 from endcap_reranker.demo.prepare import is_prepared, prepare
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from endcap.catalog.product import Product
 from endcap.errors import ConfigurationError
 from endcap.events import Action, Event
-
 from endcap_reranker.demo import naming
 
 if TYPE_CHECKING:

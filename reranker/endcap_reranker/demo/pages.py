@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from endcap.runtime import Runtime
 from flask import Blueprint
 
+from endcap.runtime import Runtime
 from endcap_reranker.storefront import create_storefront, load_showcase
 
 

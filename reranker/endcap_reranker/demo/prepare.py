@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import orjson
+
 from endcap.encoders import TextEncoder
 from endcap.errors import EncoderMismatch
 from endcap.indexing import index_products
 from endcap.runtime import Runtime, open_runtime
 from endcap.settings import Settings
-
 from endcap_reranker.demo.dataset import Journey
 from endcap_reranker.demo.shoppers import describe_households
 from endcap_reranker.storefront import Showcase, save_showcase

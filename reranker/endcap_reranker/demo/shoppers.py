@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from endcap.catalog.product import Product
 
+from endcap.catalog.product import Product
 from endcap_reranker.storefront import ShopperCard
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from endcap.errors import EndcapError
 from flask import Blueprint, Response, abort, request
 
+from endcap.errors import EndcapError
 from endcap_reranker import telemetry
 from endcap_reranker.cors import Cors
 from endcap_reranker.errors import Forbidden, UnsupportedMediaType, error_response, json_response

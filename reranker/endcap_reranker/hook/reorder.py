@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
+
 from endcap.personalizer import Ranking
 
 log = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
+
 from endcap.personalizer import Ranking
 from endcap.settings import Settings
-
 from endcap_reranker import telemetry
 from endcap_reranker.errors import MalformedBody
 from endcap_reranker.hook import two_phase

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import orjson
+from flask import Request, Response
+
 from endcap.engines import WireAnswer, WireEngine
 from endcap.errors import EngineUnavailable
 from endcap.settings import Settings
-from flask import Request, Response
-
 from endcap_reranker import telemetry
 from endcap_reranker.errors import Forbidden, MalformedBody, error_of
 from endcap_reranker.hook import two_phase, wire

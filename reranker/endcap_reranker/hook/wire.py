@@ -14,9 +14,9 @@ from typing import Any
 from urllib.parse import quote, unquote_plus, urlencode
 
 import orjson
-from endcap.engines import WireAnswer
 from flask import Request, Response
 
+from endcap.engines import WireAnswer
 from endcap_reranker.errors import BodyTooLarge, MalformedBody, UnsupportedEncoding, UnsupportedMediaType
 
 Params = list[tuple[str, str]]

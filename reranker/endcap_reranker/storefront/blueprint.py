@@ -12,11 +12,11 @@ from datetime import datetime, timezone
 from typing import Any
 
 import orjson
+from flask import Blueprint, Response, render_template, request
+
 from endcap.errors import EndcapError
 from endcap.events import Action
 from endcap.runtime import Runtime
-from flask import Blueprint, Response, render_template, request
-
 from endcap_reranker.api.problems import problem, problem_of
 from endcap_reranker.identity import Identifier
 from endcap_reranker.storefront.showcase import ShopperCard, Showcase

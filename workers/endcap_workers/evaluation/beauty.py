@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+
 from endcap.metrics import ndcg_at
 from endcap.results import Results
-
 from endcap_workers.evaluation.shared_data import shared_file
 from endcap_workers.models import LstmModel, ModelSpec, SequenceModel, TransformerModel
 from endcap_workers.training.loop import Schedule

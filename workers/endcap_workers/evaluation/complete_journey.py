@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+
 from endcap.catalog import Product, ProductTable
 from endcap.catalog.product import product_keys
 from endcap.events import Action

@@ -12,8 +12,9 @@ from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 
-import endcap.scoring
 import numpy as np
+
+import endcap.scoring
 from endcap.features import FEATURES, INDEX
 from endcap.scoring.baseline import WEIGHTS_FILE
 

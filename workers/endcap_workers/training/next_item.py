@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from endcap.events import Action
-from endcap.metrics import ndcg_at, reciprocal_rank
 from torch import Tensor
 
+from endcap.events import Action
+from endcap.metrics import ndcg_at, reciprocal_rank
 from endcap_workers.models.base import PADDING, SequenceModel, last_state
 from endcap_workers.training.loop import Outcome, Schedule, fit
 from endcap_workers.training.losses import full_softmax, sampled_softmax
