@@ -20,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 import orjson
+from rich.console import Console
+
 from endcap.errors import ConfigurationError
 from endcap.events import Action, Event, to_ubi
 from endcap.indexing import index_products
@@ -27,8 +29,6 @@ from endcap.results import Results
 from endcap.runtime import open_engine, open_log
 from endcap.settings import Settings, load_settings
 from endcap.stores.profiles import LogProfiles
-from rich.console import Console
-
 from endcap_reranker.bench.load import Kind, measure
 from endcap_reranker.demo.dataset import Journey, load_journey
 
