@@ -1,0 +1,105 @@
+"""The protocols of the reference data: they are the ones that their published figures belong to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from endcap.errors import ConfigurationError
+from endcap_workers.evaluation import beauty, complete_journey, diginetica, interest_journey, shared_data
+from endcap_workers.models import LstmModel, ModelSpec
+from endcap_workers.training.behaviour import Past
+from endcap_workers.training.loop import Schedule
+from endcap_workers.training.next_item import Prefixes, evaluate, train_next
+
+
+@pytest.fixture
+def data_dir(shared_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(shared_data.VARIABLE, str(shared_dir / "data"))
+    return shared_dir / "data"
+
+
+def test_beauty_is_the_published_split(data_dir: Path) -> None:
+    data = beauty.load()
+
+    assert len(data.train) == 22_363
+    assert len(data.catalogue) == 12_101 + 2
+    assert sum(len(history) + 1 for history in data.test.histories) == 198_502
+    for train, valid, test in zip(data.train, data.valid.histories, data.test.histories, strict=True):
+        assert len(train) == len(valid) == len(test) - 1
+    assert (data.valid.targets == [history[-1] for history in data.test.histories]).all()
+    # The data's README measured popularity at .0141/.0063.
+    figures = beauty._figures(beauty.popularity_ranks(data))
+    assert figures == pytest.approx({"HR@10": 0.0141, "NDCG@10": 0.0063}, abs=2e-4)
+
+
+def test_beauty_models_learn_on_a_part(data_dir: Path) -> None:
+    data = beauty.load()
+    some = Prefixes(data.valid.histories[:1_000], data.valid.targets[:1_000], hide_seen=True)
+    torch.manual_seed(0)
+    model = LstmModel(ModelSpec(products=len(data.catalogue), codes=data.code_sizes, width=16, scale=14.0))
+    before = evaluate(model, data.catalogue, some, 100)["hit"]
+
+    train_next(model, data.catalogue, data.train[:4_000], some, Schedule(epochs=4, rate=0.01), negatives=500, k=100)
+
+    assert evaluate(model, data.catalogue, some, 100)["hit"] > 2 * before
+
+
+def test_diginetica_is_the_published_split(data_dir: Path) -> None:
+    data = diginetica.load()
+
+    assert len(data.test.targets) == 60_858
+    assert data.products == 43_097 + 2
+    assert len(data.valid.targets) == diginetica.VALID_CASES
+    assert len(data.train) == int(186_670 * 0.95)
+
+
+def test_diginetica_neighbours_are_as_good_as_the_readme_says(data_dir: Path) -> None:
+    data = diginetica.load()
+    some = np.arange(0, len(data.test.targets), 20)
+    cases = Prefixes([data.test.histories[row] for row in some], data.test.targets[some])
+
+    figures = diginetica._figures(
+        diginetica._ranks(cases, diginetica.baselines(data)["neighbours of the last product"])
+    )
+
+    assert figures["P@20"] == pytest.approx(35.05, abs=2.5)  # 3,000 of 60,858 cases, 95% of the training sessions
+    assert figures["MRR@20"] == pytest.approx(11.0, abs=1.2)
+
+
+def test_missing_data_says_what_to_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(shared_data.VARIABLE, str(tmp_path))
+
+    with pytest.raises(ConfigurationError, match="ENDCAP_SHARED_DATA"):
+        beauty.load()
+
+
+def test_interest_journey_ranks_the_protocols_candidates() -> None:
+    world = interest_journey.load()
+    past = Past(world.log, world.products, interest_journey._day(interest_journey.CUT), world.shoppers)
+
+    assert world.log.time.max() < interest_journey._day(interest_journey.CUT)
+    found = interest_journey.candidates_of(past)
+    assert set(found) == set(world.candidates)
+    assert all(np.array_equal(found[kind], world.candidates[kind]) for kind in found)
+    cases = complete_journey.load()
+    assert len(world.test_product) == len(cases.test)
+    new = past.find(world.test_shopper, world.test_product) == len(past.pairs)
+    assert np.array_equal(new, world.test_new)
+
+
+def test_histories_are_the_latest_purchases() -> None:
+    world = interest_journey.load()
+    past = Past(world.log, world.products, 300.0, world.shoppers)
+    made = interest_journey.histories(past)
+
+    for shopper in range(0, world.shoppers, 200):
+        ages = past.age[past.log.shopper == shopper]
+        seen = made.products[shopper] > 0
+        assert seen.sum() == min(len(ages), interest_journey.PLACES)
+        assert np.sort(made.ages[shopper][seen]) == pytest.approx(np.sort(ages)[: interest_journey.PLACES], abs=1e-4)
+        assert (np.diff(made.ages[shopper][seen]) <= 1e-6).all()  # oldest first
+        assert not seen[seen.sum() :].any()
