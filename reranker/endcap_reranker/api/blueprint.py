@@ -1,4 +1,4 @@
-"""The blueprint: routes, CORS and the error format. What the routes do is in ``search.py`` and ``events.py``."""
+"""The blueprint: routes, CORS and the error format. What the routes do is in the modules beside it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from endcap.runtime import Runtime
 from endcap_reranker.api.events import accept_events
 from endcap_reranker.api.parameters import from_json, from_query, read_body
 from endcap_reranker.api.problems import problem, problem_of
+from endcap_reranker.api.rerank import parse_rerank, rerank
 from endcap_reranker.api.search import search
 from endcap_reranker.cors import Cors
 from endcap_reranker.identity import Identifier
@@ -44,6 +45,14 @@ def create_api(runtime: Runtime) -> Blueprint:
         body = read_body(request, settings.max_body_bytes)
         return _json(accept_events(runtime, identifier, body, request.mimetype, identifier.of_request(request)))
 
+    @api.post("/rerank")
+    def rerank_post() -> Response:
+        wanted = parse_rerank(read_body(request, settings.max_body_bytes), request.mimetype)
+        made = rerank(runtime, wanted, identifier, identifier.of_request(request), _switched_off())
+        response = _json(made.body)
+        response.headers.update(made.headers)
+        return response
+
     def _switched_off() -> bool:
         return request.headers.get(settings.personalize_header, "").strip().lower() in {"off", "false", "0", "no"}
 
@@ -72,7 +81,7 @@ def create_api(runtime: Runtime) -> Blueprint:
     @api.route("/", defaults={"path": ""}, methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
     @api.route("/<path:path>", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
     def unknown(path: str) -> Response:
-        allowed = {"search": ["GET", "POST"], "events": ["POST"]}.get(path)
+        allowed = {"search": ["GET", "POST"], "events": ["POST"], "rerank": ["POST"]}.get(path)
         if allowed:
             raise MethodNotAllowed(valid_methods=[*allowed, "OPTIONS"])
         raise NotFound(f"/v1/{path:.100} is not part of this API: there are /v1/search and /v1/events.")
