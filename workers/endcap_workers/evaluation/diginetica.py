@@ -23,13 +23,15 @@ from endcap_workers.training.loop import Schedule
 from endcap_workers.training.next_item import Catalogue, Prefixes, evaluate, train_next
 
 K = 20
+#: Sessions, and drawn products, a step.
+BATCH, NEGATIVES = 512, 2_048
 #: Share of the training sessions, the latest, that validate; and how many of their prefixes.
 HELD_OUT, VALID_CASES = 0.05, 12_000
 MODELS: dict[str, tuple[type[SequenceModel], ModelSpec, Schedule]] = {
     "LSTM": (
         LstmModel,
-        ModelSpec(products=0, width=100, layers=1, dropout=0.3, scale=14.0, places=20),
-        Schedule(epochs=14, patience=2, rate=2e-3, minutes=30.0),
+        ModelSpec(products=0, width=100, layers=1, dropout=0.3, scale=16.0, places=20),
+        Schedule(epochs=8, patience=2, rate=4e-3, cosine=True),
     ),
 }
 
@@ -77,7 +79,16 @@ def run(seed: int = 0, report: Callable[[str], None] = print) -> Results:
         model = kind(replace(spec, products=data.products))
         started = time.monotonic()
         outcome = train_next(
-            model, catalogue, data.train, data.valid, replace(schedule, seed=seed), k=K, metric="hit", report=report
+            model,
+            catalogue,
+            data.train,
+            data.valid,
+            replace(schedule, seed=seed),
+            batch=BATCH,
+            negatives=NEGATIVES,
+            k=K,
+            metric="hit",
+            report=report,
         )
         minutes = (time.monotonic() - started) / 60
         figures = evaluate(model, catalogue, data.test, K)

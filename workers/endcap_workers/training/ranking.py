@@ -81,7 +81,8 @@ def train_ranking(
         samples = [block.features[np.sort(draw.integers(0, len(block.features), 60_000))] for block in blocks]
         scale.fit(torch.from_numpy(np.concatenate(samples).astype(np.float32)))
     sizes = [np.diff(block.lists.starts) for block in blocks]
-    judged = np.sort(draw.permutation(len(valid.lists.shopper))[:valid_lists])
+    chooser = np.random.default_rng([schedule.seed, 8])  # of its own: the choice must not hang on the blocks
+    judged = np.sort(chooser.permutation(len(valid.lists.shopper))[:valid_lists])
 
     def batches(epoch: int) -> list[tuple[int, np.ndarray]]:
         # Lists of like length go together, so that little is padding; a random part keeps the batches mixed.
