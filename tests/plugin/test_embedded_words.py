@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from endcap.catalog.product import Product
 from endcap.engines import Filter, SearchRequest
-from endcap.engines.embedded import EmbeddedEngine
+from endcap.engines.embedded import EmbeddedEngine, schema
 from endcap.errors import InvalidInput
 
 
@@ -70,6 +70,17 @@ def test_forms_of_a_word(words: EmbeddedEngine, text: str, expected: list[str]) 
 def test_attributes_of_any_name(words: EmbeddedEngine, condition: Filter) -> None:
     assert [hit.id for hit in words.search(SearchRequest("", filters=(condition,))).hits] == ["a1"]
     assert words.search(SearchRequest("", facets={condition.field: 3})).facets[condition.field]
+
+
+@given(st.text(st.sampled_from("aÉßﬁ ½²手コー.'-_\U00010400K\u0301") | st.characters(codec="utf-8"), max_size=40))
+def test_tokens_and_their_places_do_not_depend_on_the_version_of_tantivy(text: str) -> None:
+    text = schema.normalize(text + " Crème " + "x" * 300 + " brûlées")
+    for analyzer in (schema.words_analyzer(), schema.stems_analyzer()):
+        found = schema.tokens_one_by_one(analyzer, text)
+        assert [token.text for token in found] == analyzer.analyze(text)
+        assert [tuple(token) for token in found] == [
+            (token.text, token.char_offset_from, token.char_offset_to) for token in schema.tokens(analyzer, text)
+        ]
 
 
 def test_highlights_mark_other_forms_and_neighbouring_characters(words: EmbeddedEngine) -> None:

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from endcap.engines.embedded.query import Words
-from endcap.engines.embedded.schema import normalize, stem, stems_analyzer, words_analyzer
+from endcap.engines.embedded.schema import normalize, stem, stems_analyzer, tokens, words_analyzer
 
 #: Fields that are marked whole.
 _WHOLE = ("title", "brand")
@@ -42,12 +42,12 @@ class Highlighter:
 
     def spans(self, text: str) -> list[Span]:
         """Where in a normalized text something matched: character offsets, ascending, neighbours joined."""
-        tokens = words_analyzer().pre_tokenize(text).tokens
-        stems = stems_analyzer().pre_tokenize(text).tokens
+        words = tokens(words_analyzer(), text)
+        stems = tokens(stems_analyzer(), text)
         found: list[Span] = []
-        for at, (token, stemmed) in enumerate(zip(tokens, stems, strict=True)):
+        for at, (token, stemmed) in enumerate(zip(words, stems, strict=True)):
             start, end = token.char_offset_from, token.char_offset_to
-            following = tokens[at + 1] if at + 1 < len(tokens) else None
+            following = words[at + 1] if at + 1 < len(words) else None
             if following is not None and (token.text, following.text) in self._pairs:
                 end = following.char_offset_to
             elif token.text not in self._words and stemmed.text not in self._stems:

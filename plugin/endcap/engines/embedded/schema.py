@@ -14,7 +14,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import orjson
@@ -75,6 +75,12 @@ def _folded() -> tantivy.TextAnalyzerBuilder:
 
 
 @cache
+def _unfolded_analyzer() -> tantivy.TextAnalyzer:
+    """The tokens as they are written."""
+    return tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.regex(_TOKEN)).build()
+
+
+@cache
 def single_analyzer() -> tantivy.TextAnalyzer:
     """Only the characters of scripts without spaces: tells them from words."""
     return tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.regex(rf"[{_SINGLE}]")).build()
@@ -124,16 +130,42 @@ def stem(word: str) -> str:
     return stems[0] if stems else word
 
 
+class Token(NamedTuple):
+    """A word as it is indexed, and where (in characters) it stands in the text."""
+
+    text: str
+    char_offset_from: int
+    char_offset_to: int
+
+
+def tokens(analyzer: tantivy.TextAnalyzer, text: str) -> Sequence[Token]:
+    """The tokens of a text, by :func:`words_analyzer` or :func:`stems_analyzer`."""
+    if hasattr(analyzer, "pre_tokenize"):
+        return cast(Sequence[Token], analyzer.pre_tokenize(text).tokens)
+    return tokens_one_by_one(analyzer, text)  # tantivy before 0.27, the last for Python 3.10
+
+
+def tokens_one_by_one(analyzer: tantivy.TextAnalyzer, text: str) -> list[Token]:
+    """The same without tantivy's help, which gives no offsets before 0.27."""
+    found: list[Token] = []
+    end = 0
+    for word in _unfolded_analyzer().analyze(text):
+        # Nothing between two tokens can be part of one, so the next place it is found at is its own.
+        start = text.index(word, end)
+        end = start + len(word)
+        found += [Token(folded, start, end) for folded in analyzer.analyze(word)]
+    return found
+
+
 def units(text: str) -> list[tuple[str, ...]]:
     """What a query asks for: ``(word,)``, or ``(a, b)`` for each neighbouring pair in scripts without spaces.
 
     "手机壳 case" gives ("手", "机"), ("机", "壳"), ("case",). A pair is meant as a phrase.
     """
-    tokens = words_analyzer().pre_tokenize(normalize(text)).tokens
     found: list[tuple[str, ...]] = []
     run: list[str] = []
     end = -1
-    for token in tokens:
+    for token in tokens(words_analyzer(), normalize(text)):
         single = not token.text.isascii() and bool(single_analyzer().analyze(token.text))
         if run and (not single or token.char_offset_from != end):
             found.extend(_pairs(run))

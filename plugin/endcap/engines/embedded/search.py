@@ -10,7 +10,7 @@ from endcap.engines.embedded.filters import allowed_rows
 from endcap.engines.embedded.highlight import Highlighter
 from endcap.engines.embedded.query import FUNCTION_WORDS, MUST, Query, Reading, Words
 from endcap.engines.embedded.ranking import SORTS, Ranked, browse, count, top
-from endcap.engines.embedded.schema import filter_query, normalize, terms, words_analyzer
+from endcap.engines.embedded.schema import Token, filter_query, normalize, terms, tokens, words_analyzer
 from endcap.engines.embedded.snapshot import Snapshot
 from endcap.engines.embedded.spelling import Vocabulary
 from endcap.errors import InvalidInput
@@ -75,7 +75,7 @@ def _suggestion(snapshot: Snapshot, vocabulary: Vocabulary, text: str, total: in
     text = normalize(text)
     made: list[str] = []
     at = 0
-    for token in words_analyzer().pre_tokenize(text).tokens:
+    for token in tokens(words_analyzer(), text):
         made += [text[at : token.char_offset_from], _better(vocabulary, token.text) or text[_span(token)]]
         at = token.char_offset_to
     made.append(text[at:])
@@ -93,7 +93,7 @@ def _better(vocabulary: Vocabulary, word: str) -> str:
     return next((other for other, _ in vocabulary.similar(word) if vocabulary.frequency(other) > 3 * own), "")
 
 
-def _span(token: tantivy.Token) -> slice:
+def _span(token: Token) -> slice:
     return slice(token.char_offset_from, token.char_offset_to)
 
 

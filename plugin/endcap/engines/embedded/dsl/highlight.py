@@ -197,7 +197,7 @@ def _hits(text: str, marks: Marks) -> list[tuple[int, int]]:
     if text in marks.words:
         return [(0, len(text))]
     prefixes = tuple(marks.prefixes)
-    tokens = layout.words_analyzer().pre_tokenize(text).tokens
+    tokens = layout.tokens(layout.words_analyzer(), text)
     words = [token.text for token in tokens]
     found = [
         (token.char_offset_from, token.char_offset_to)

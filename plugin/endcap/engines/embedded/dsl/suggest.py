@@ -71,7 +71,7 @@ def _entries(text: str, options: Mapping[str, Any], context: Context) -> list[di
         raise illegal(f"unknown suggest_mode [{mode}]")
     fuzziness = Fuzziness(fixed=edits)
     entries: list[dict[str, Any]] = []
-    for token in layout.words_analyzer().pre_tokenize(layout.normalize(text)).tokens[:100]:
+    for token in layout.tokens(layout.words_analyzer(), layout.normalize(text))[:100]:
         word = token.text
         own = context.searcher.doc_freq(column, word)
         found: list[tuple[str, int, int]] = []
