@@ -22,6 +22,13 @@ FUZZINESS = "AUTO:4,8"
 #: Of the other fields that hold a word, so much of the score counts beside the best field.
 _TIE = 0.2
 _COMPLETION = 0.3
+#: What a product weighs that writes together, or apart, what was asked: "smart watch", "smartwatch"; "16gb", "16 gb".
+_WRITTEN_OTHERWISE = 0.9
+#: Longer queries are sentences: nobody writes them in one word.
+_MAX_JOINED = 5
+# "16gb" is 16 and gb.
+_PARTS = re.compile(r"(?<=\d)(?=[^\W\d])|(?<=[^\W\d])(?=\d)")
+_MAX_PARTS = 3
 _MIN_COMPLETED = 3
 
 #: A query is cut after so many characters and words: nobody types more, and every word costs clauses.
@@ -53,10 +60,28 @@ class Words:
         plain = [word for word in self.words if not self._single(word)]
         must = [_phrase(pair) for word in self.words if self._single(word) for pair in _pairs_of(word)]
         if plain:
-            # Over all fields as over one: "red nike" need not be in one field, and a word is as rare as it is overall.
-            across = {"query": " ".join(plain), "type": "cross_fields", "operator": "and"}
-            must.append({"multi_match": {**across, "fields": FIELDS, "tie_breaker": _TIE}})
+            as_typed = _across(plain)
+            others = self._written_otherwise(plain)
+            must.append({"dis_max": {"queries": [as_typed, *others]}} if others else as_typed)
         return {"bool": {"must": must, "should": self._together()}}
+
+    def _written_otherwise(self, plain: Sequence[str]) -> list[dict[str, Any]]:
+        """The words with two neighbours as one, or with letters and figures apart."""
+        if len(plain) > _MAX_JOINED or not self.standard:
+            return []
+        found = []
+        for at in range(len(plain) - 1):
+            if plain[at].isalnum() and plain[at + 1].isalnum():
+                joined = _across([*plain[:at], plain[at] + plain[at + 1], *plain[at + 2 :]])
+                # One word stands for two, and should count as they do.
+                found.append((joined, len(plain) / (len(plain) - 1)))
+        for at, word in enumerate(plain):
+            parts = _PARTS.split(word)
+            if 2 <= len(parts) <= _MAX_PARTS:
+                rest = [*plain[:at], *plain[at + 1 :]]
+                apart = [_phrase(" ".join(parts)), *([_across(rest)] if rest else [])]
+                found.append(({"bool": {"must": apart}}, 1.0))
+        return [{"bool": {"must": [one], "boost": _WRITTEN_OTHERWISE * weight}} for one, weight in found]
 
     def looser(self, misspelled: Collection[int], fuzzy: bool) -> list[dict[str, Any]]:
         """The readings after :meth:`all`. ``misspelled``: places of the words that the index does not know."""
@@ -132,6 +157,12 @@ def _plain(text: str) -> str:
             within = one in ".'’" and text[place - 1 : place].isalnum() and text[place + 1 : place + 2].isalnum()
             shown.append(one if within else " ")
     return "".join(shown)
+
+
+def _across(words: Sequence[str]) -> dict[str, Any]:
+    """Over all fields as over one: "red nike" need not be in one field, and a word is as rare as it is overall."""
+    match = {"query": " ".join(words), "type": "cross_fields", "operator": "and"}
+    return {"multi_match": {**match, "fields": FIELDS, "tie_breaker": _TIE}}
 
 
 def _phrase(text: str) -> dict[str, Any]:

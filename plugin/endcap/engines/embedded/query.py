@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import tantivy
 
@@ -27,6 +29,8 @@ _PHRASE = {"title": 3.0, "title_stem": 1.5, "category_words": 1.0, "description"
 #: What a word weighs that is one or two letters off, or only begins like what was asked.
 _TYPO = (1.0, 0.6, 0.35)
 _COMPLETION = 0.3
+#: ... that is written together, or apart, where the other was asked: "smart watch", "smartwatch"; "16gb", "16 gb".
+_WRITTEN_OTHERWISE = 0.9
 
 #: With some of the words only, each that matches is worth this beside its own score: more words before rarer words.
 _PRESENT = 10.0
@@ -39,6 +43,9 @@ FUNCTION_WORDS = frozenset(
 #: Words beyond these are not looked at: nobody types them, and they would make a search slow.
 MAX_UNITS = 32
 _MAX_PHRASE = 12
+#: "16gb" is 16 and gb; what has more parts is a number of its own kind.
+_PARTS = re.compile(r"(?<=\d)(?=[^\W\d])|(?<=[^\W\d])(?=\d)")
+_MAX_PARTS = 3
 
 
 @dataclass(slots=True)
@@ -61,10 +68,12 @@ class Words:
         needed = [unit for unit in self.units if unit[0] not in FUNCTION_WORDS]
         self._needed = needed or self.units
         self._optional = [unit for unit in self.units if unit not in self._needed]
+        self._joined: dict[tuple[str, ...], tuple[tuple[str, ...], str]] = {}
         self.plain = [unit[0] for unit in self.units if len(unit) == 1]
 
     def readings(self, vocabulary: Vocabulary, fuzzy: bool) -> Iterator[Reading]:
         """All words; all words with the unknown ones corrected or completed; with any word corrected; some words."""
+        self._joined = self._compounds(vocabulary)
         yield self._all({})
         corrected: dict[str, list[tuple[str, float]]] = {}
         if fuzzy:
@@ -99,8 +108,29 @@ class Words:
                 found[word] = others
         return found
 
+    def _compounds(self, vocabulary: Vocabulary) -> dict[tuple[str, ...], tuple[tuple[str, ...], str]]:
+        """First word -> (the one after it, both as one word), where products hold them written together."""
+        found: dict[tuple[str, ...], tuple[tuple[str, ...], str]] = {}
+        taken: set[str] = set()
+        for one, other in pairwise(self._terms):
+            if (one,) not in self._needed or (other,) not in self._needed or one in taken or one == other:
+                continue
+            if vocabulary.knows(one + other):
+                found[one,] = ((other,), one + other)
+                taken.add(other)
+        return found
+
     def _all(self, alternatives: Mapping[str, Sequence[tuple[str, float]]]) -> Reading:
-        parts = [(MUST, self._unit(unit, alternatives)) for unit in self._needed]
+        parts = []
+        seconds = {second for second, _ in self._joined.values()}
+        for unit in self._needed:
+            if unit in self._joined:
+                second, joined = self._joined[unit]
+                apart = Query.boolean_query([(MUST, self._unit(one, alternatives)) for one in (unit, second)])
+                together = Query.boost_query(word_query(joined), 2 * _WRITTEN_OTHERWISE)  # stands for two words
+                parts.append((MUST, Query.disjunction_max_query([apart, together])))
+            elif unit not in seconds:
+                parts.append((MUST, self._unit(unit, alternatives)))
         return self._reading([*parts, *self._extras()], alternatives)
 
     def _some(self, alternatives: Mapping[str, Sequence[tuple[str, float]]], at_least: int) -> Reading:
@@ -115,6 +145,8 @@ class Words:
         alternatives: Mapping[str, Sequence[tuple[str, float]]],
     ) -> Reading:
         words = {word for unit in self.units for word in unit}
+        words.update(joined for _, joined in self._joined.values())
+        words.update(part for unit in self._needed if len(unit) == 1 for part in _parts(unit[0]))
         words.update(part for others in alternatives.values() for other, _ in others for part in other.split())
         return Reading(Query.boolean_query(parts), words)
 
@@ -122,9 +154,12 @@ class Words:
         if len(unit) > 1:
             return pair_query(unit)
         others = alternatives.get(unit[0], ())
-        if not others:
+        parts = _parts(unit[0])
+        if not others and not parts:
             return word_query(unit[0])
         either = [word_query(unit[0])]
+        if parts:
+            either.append(Query.boost_query(pair_query(tuple(parts)), _WRITTEN_OTHERWISE))
         either += [Query.boost_query(_words_query(other.split()), weight) for other, weight in others]
         return Query.disjunction_max_query(either)
 
@@ -148,6 +183,12 @@ class Words:
         ]
 
 
+def _parts(word: str) -> list[str]:
+    """Letters and figures of a word that has both: "16gb" gives 16 and gb; else nothing."""
+    parts = _PARTS.split(word)
+    return parts if 2 <= len(parts) <= _MAX_PARTS else []
+
+
 def _words_query(words: Sequence[str]) -> tantivy.Query:
     if len(words) == 1:
         return word_query(words[0])
@@ -167,7 +208,7 @@ def word_query(word: str) -> tantivy.Query:
 
 
 def pair_query(pair: tuple[str, ...]) -> tantivy.Query:
-    """Neighbouring characters in any text field, the best of them deciding."""
+    """Neighbouring characters, or words, in any text field, the best of them deciding."""
     schema = build_schema()
     parts = [
         Query.boost_query(Query.phrase_query(schema, TEXT_FIELDS[name][0], list(pair)), whole)
