@@ -20,6 +20,7 @@ VARIANTS = {
     **{f"{name}, unit vectors": (name, replace(SPEC, scale=16.0)) for name in ("lstm", "transformer")},
     **{f"interest, {part} alone": ("interest", replace(SPEC, parts=(part,))) for part in PARTS},
     "no content, no codes": ("interest", replace(SPEC, content=0, codes=())),
+    "features that bend": ("interest", replace(SPEC, knots=3)),
     "two layers": ("lstm", replace(SPEC, layers=2)),
 }
 

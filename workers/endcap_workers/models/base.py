@@ -61,6 +61,8 @@ class ModelSpec:
         scale: 0 for plain dot products; else states and products are unit vectors and this is the inverse
             temperature (12–20), which keeps rare products from being drowned by long popular vectors.
         places: longest history; what is older is cut by whoever makes the tensors.
+        knots: places at which the response to a feature may bend before the head, see
+            :class:`~endcap_workers.models.features.FeatureScale`.
         parts: what an :class:`~endcap_workers.models.interest.Interest` consists of (for ablation).
     """
 
@@ -76,6 +78,7 @@ class ModelSpec:
     id_dropout: float = 0.0
     scale: float = 0.0
     places: int = 50
+    knots: int = 0
     parts: tuple[str, ...] = ("features", "sequence", "attention")
 
     def to_json(self) -> dict[str, Any]:

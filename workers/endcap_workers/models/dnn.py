@@ -16,8 +16,8 @@ class DnnModel(InterestModel):
         super().__init__(spec)
         self.event = EventEncoder(spec)
         self.weight = nn.Linear(spec.width, 1)
-        self.scale = FeatureScale(spec.features)
-        inputs = 3 * spec.width + spec.features
+        self.scale = FeatureScale(spec.features, spec.knots)
+        inputs = 3 * spec.width + self.scale.width
         self.head = head(inputs, spec.hidden, spec.dropout)
         self.linear = nn.Linear(inputs, 1, bias=False)
         nn.init.zeros_(self.linear.weight)

@@ -32,8 +32,8 @@ class Interest(InterestModel):
         super().__init__(spec)
         inputs = 0
         if "features" in spec.parts:
-            self.scale = FeatureScale(spec.features)
-            inputs += spec.features
+            self.scale = FeatureScale(spec.features, spec.knots)
+            inputs += self.scale.width
         if "sequence" in spec.parts:
             self.reader = LstmReader(spec)
             inputs += 1
