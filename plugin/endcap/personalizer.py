@@ -78,8 +78,9 @@ class Personalizer:
         started = time.perf_counter()
         if not shopper or not len(ids):
             return _engine_order(len(ids), "", started)
-        # A separate thread, because only that bounds a scorer or a store that hangs.
-        if not self._places.acquire(blocking=False):
+        # A separate thread, because only that bounds a scorer or a store that hangs. Ranking takes a few milliseconds,
+        # so of many searches at once one soon makes room for the next.
+        if not self._places.acquire(timeout=self._deadline_s):
             return _engine_order(len(ids), "busy", started)
         try:
             future = self._pool.submit(self._rank, shopper, query, ids, engine_scores)
@@ -88,7 +89,7 @@ class Personalizer:
             return _engine_order(len(ids), "stopping", started)
         future.add_done_callback(lambda _: self._places.release())
         try:
-            scores, personalized, scorer = future.result(timeout=self._deadline_s)
+            scores, personalized, scorer = future.result(timeout=max(0.0, started + self._deadline_s - time.perf_counter()))
         except FutureTimeout:
             future.cancel()
             return _engine_order(len(ids), "deadline", started)

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -129,12 +130,27 @@ def test_a_fault_leaves_the_engines_order_and_says_why(shop: Shop, fault: Except
     assert shop.personalizer.rank("ann", "honey", IDS, SCORES).degraded == ""
 
 
+class Brief:
+    name = "brief"
+
+    def score(self, inputs: RankingInputs) -> np.ndarray:
+        time.sleep(0.02)
+        return np.zeros(len(inputs.rows), dtype=np.float32)
+
+
+def test_more_searches_than_threads_wait_for_their_turn(shop: Shop) -> None:
+    shop.personalizer.scorer = Brief()
+    with ThreadPoolExecutor(8) as pool:
+        rankings = list(pool.map(lambda _: shop.personalizer.rank("ann", "honey", IDS, SCORES), range(24)))
+    assert {(ranking.degraded, ranking.scorer) for ranking in rankings} == {("", "brief")}
+
+
 def test_a_hanging_scorer_costs_no_more_than_the_deadline_and_heals(tmp_path: Path) -> None:
     shop = Shop(tmp_path, deadline_ms=50)
     slow = Slow()
     shop.personalizer.scorer = slow
     answers = [shop.personalizer.rank("ann", "honey", IDS, SCORES).degraded for _ in range(4)]
-    assert answers == ["deadline", "deadline", "busy", "busy"], "two threads hang, further searches do not queue up"
+    assert answers == ["deadline", "deadline", "busy", "busy"], "two threads hang, further searches give up in time"
     slow.free.set()
     shop.personalizer.scorer = BaselineScorer()
     until = time.monotonic() + 20
