@@ -130,6 +130,14 @@ def test_it_stops_when_nothing_gets_better_and_keeps_the_best() -> None:
     assert torch.equal(weights(model), seen[1])
 
 
+def test_without_validation_the_last_epoch_is_kept() -> None:
+    model = network()
+    outcome = fit(model, lambda epoch: [0], lambda _: model(_INPUTS).mean(), None, Schedule(epochs=4, patience=2))
+
+    assert outcome.best_epoch == 4
+    assert len(outcome.losses) == 4
+
+
 def test_a_loss_that_is_not_a_number_stops_the_run() -> None:
     model = network()
     with pytest.raises(FloatingPointError, match="epoch 1"):

@@ -165,7 +165,7 @@ def vocabulary(world: World, before: date, fewest: int = 5) -> Vocabulary:
 def train(
     world: World,
     starts: Sequence[date],
-    valid: Block,
+    valid: Block | None,
     schedule: Schedule,
     parts: tuple[str, ...] = FEATURES_ONLY,
     blocks: Sequence[Block] | None = None,
@@ -229,7 +229,7 @@ def run(seed: int = 0, report: Callable[[str], None] = print) -> Results:
     made = time.monotonic()
     schedule = Schedule(**{**{name: getattr(SCHEDULE, name) for name in SCHEDULE.__slots__}, "seed": seed})
     blocks = [block(world, start)[0] for start in starts]
-    model, words = train(world, starts, blocks[0], schedule, FEATURES_ONLY, blocks, report)
+    model, words = train(world, starts, None, schedule, FEATURES_ONLY, blocks, report)
     results.add("Interest", figures(model, words, test, names.index("own_any")))
     minutes = ((made - began) / 60, (time.monotonic() - made) / 60)
     results.notes.append(f"Features of the test cases {minutes[0]:.1f} minutes; training {minutes[1]:.1f} minutes.")

@@ -58,7 +58,7 @@ def fit(
     model: nn.Module,
     batches: Callable[[int], Sequence[Batch]],
     loss: Callable[[Batch], Tensor],
-    validate: Callable[[], float],
+    validate: Callable[[], float] | None,
     schedule: Schedule,
     checkpoint: Path | None = None,
     report: Callable[[str], None] = lambda line: None,
@@ -67,7 +67,8 @@ def fit(
 
     Args:
         batches: the batches of an epoch, a function of the epoch's number alone, so that a resumed run sees the same.
-        loss: of a batch; higher than finite stops the run. validate: higher is better; called in eval mode.
+        loss: of a batch; higher than finite stops the run. validate: higher is better; called in eval
+            mode. None: the last epoch's weights are kept, and values are not numbers.
         checkpoint: file that is written after every epoch and taken up if it is there. It is bound to ``schedule``.
 
     Under ``torchrun`` each process takes its share of the batches and gradients are averaged.
@@ -118,10 +119,10 @@ def fit(
             model.load_state_dict(mean)
         model.eval()
         with torch.no_grad():
-            value_now = validate()
+            value_now = validate() if validate else math.nan
         outcome.losses.append(total / max(len(work), 1))
         outcome.values.append(value_now)
-        if value_now > outcome.best:
+        if value_now > outcome.best or validate is None:
             outcome.best, outcome.best_epoch = value_now, epoch
             best = _copy(model)
         model.load_state_dict(raw)

@@ -70,7 +70,7 @@ def train_next(
     model: SequenceModel,
     catalogue: Catalogue,
     sequences: Sequence[np.ndarray],
-    valid: Prefixes,
+    valid: Prefixes | None,
     schedule: Schedule,
     batch: int = 256,
     negatives: int | None = None,
@@ -83,6 +83,7 @@ def train_next(
 
     Args:
         batch: sequences a step. negatives: drawn products a step; 0: all products; None: all up to 20,000, else 4,096.
+        valid: None trains for all epochs and keeps the last.
         k, metric: validation by ``ndcg`` or ``hit`` at k on full ranking.
 
     Raises:
@@ -117,9 +118,10 @@ def train_next(
         return sampled_softmax(states, targets, positive, negative, drawn, len(catalogue) - 2)
 
     def validate() -> float:
+        assert valid is not None
         return evaluate(model, catalogue, valid, k)[metric]
 
-    return fit(model, batches, loss, validate, schedule, checkpoint, report)
+    return fit(model, batches, loss, validate if valid else None, schedule, checkpoint, report)
 
 
 def ranks(model: SequenceModel, catalogue: Catalogue, cases: Prefixes, batch: int = 512) -> np.ndarray:

@@ -57,7 +57,7 @@ class Block:
 def train_ranking(
     model: InterestModel,
     blocks: Sequence[Block],
-    valid: Block,
+    valid: Block | None,
     vocabulary: Vocabulary,
     schedule: Schedule,
     batch: int = 240,
@@ -66,7 +66,8 @@ def train_ranking(
     checkpoint: Path | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Outcome:
-    """Train on the lists of all blocks; validate by NDCG@10 on (a sample of) the lists of ``valid``.
+    """Train on the lists of all blocks; validate by NDCG@10 on (a sample of) the lists of ``valid``;
+    without it, keep the last epoch's weights.
 
     The feature scale of the model, where it has one, is taken from a sample of the blocks.
 
@@ -82,7 +83,7 @@ def train_ranking(
         scale.fit(torch.from_numpy(np.concatenate(samples).astype(np.float32)))
     sizes = [np.diff(block.lists.starts) for block in blocks]
     chooser = np.random.default_rng([schedule.seed, 8])  # of its own: the choice must not hang on the blocks
-    judged = np.sort(chooser.permutation(len(valid.lists.shopper))[:valid_lists])
+    judged = np.sort(chooser.permutation(len(valid.lists.shopper))[:valid_lists]) if valid else np.empty(0, np.int64)
 
     def batches(epoch: int) -> list[tuple[int, np.ndarray]]:
         # Lists of like length go together, so that little is padding; a random part keeps the batches mixed.
@@ -99,10 +100,11 @@ def train_ranking(
         return loss(scores, wanted, present)
 
     def validate() -> float:
+        assert valid is not None
         rank, weight, _ = case_ranks(valid.lists, scores_of(model, valid, vocabulary, judged), judged)
         return float(np.average(ndcg_at(rank), weights=weight))
 
-    return fit(model, batches, step, validate, schedule, checkpoint, report)
+    return fit(model, batches, step, validate if valid else None, schedule, checkpoint, report)
 
 
 def scores_of(
