@@ -143,6 +143,21 @@ def test_malformed_json(shop: Shop, data: bytes) -> None:
     assert shop.wire.sent == []
 
 
+@pytest.mark.parametrize("extra", ["", '"ext": {"endcap": {"shopper": "ann"}}, ', '"_name": "index", '])
+def test_numbers_beyond_64_bits_reach_the_engine_as_they_were_sent(shop: Shop, extra: str) -> None:
+    number = "98765432109876543210987"
+    headers = {"X-Endcap-Personalize": "off"} if "_name" in extra else {}
+    body = f'{{{extra}"query": {{"term": {{"brand": {number}}}}}}}'
+    assert shop.post(body.encode(), **headers).status_code in {200, 400}  # no query has a _name out here
+    assert shop.wire.sent
+    assert all(number.encode() in sent for *_, sent in shop.wire.sent)
+
+
+@pytest.mark.parametrize("data", [b'{"size": NaN, "x": 12345678901234567890}', b"[" * 5000 + b"1" * 20])
+def test_malformed_json_with_long_numbers(shop: Shop, data: bytes) -> None:
+    assert shop.post(data).status_code == 400
+
+
 def test_nesting_without_end(shop: Shop) -> None:
     deep = b'{"query":' + b'{"bool":{"must":' * 400 + b"{}" + b"}}" * 400 + b"}"
     assert shop.post(deep).json["error"]["type"] == "illegal_argument_exception"

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
 
 from endcap.personalizer import Ranking
 from endcap.settings import Settings
@@ -21,7 +20,7 @@ from endcap_reranker.hook.guard import Guard, telltale
 from endcap_reranker.hook.hidden import hide_in_body
 from endcap_reranker.hook.plan import Plan, plan_search
 from endcap_reranker.hook.reorder import Ranker, hits_of, ordered_page, put_page, rank_hits
-from endcap_reranker.hook.wire import Params
+from endcap_reranker.hook.wire import Params, dump_search, parse_search
 from endcap_reranker.identity import Identifier, Identity
 
 
@@ -115,10 +114,7 @@ class Searches:
         """
         body: Any = {}
         if raw:
-            try:
-                body = orjson.loads(raw)
-            except ValueError as error:
-                raise MalformedBody(f"the search is not valid JSON: {error}") from None
+            body = parse_search(raw)
             if not isinstance(body, dict):
                 raise MalformedBody("the search is not a JSON object")
             self.guard.body(body)
@@ -127,7 +123,7 @@ class Searches:
         if hidden:
             hide_in_body(body, hidden)
         if stripped or hidden or telltale(raw):
-            raw = orjson.dumps(body)
+            raw = dump_search(body)
         search = Search(indices, body, raw, identity, hidden=hidden)
         if not personalize:
             search.untouched = "off"

@@ -6,7 +6,6 @@ import time
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import orjson
 from flask import Request, Response
 
 from endcap.engines import WireAnswer, WireEngine
@@ -118,7 +117,7 @@ class Hook:
         params = [pair for pair in incoming.params if pair[0] not in {"from", "size", "filter_path"}]
         if not incoming.body:
             wire.content_type_for_added_body(incoming.headers)
-        first = self._send(incoming, path, params, orjson.dumps(search.widened()))
+        first = self._send(incoming, path, params, wire.dump_search(search.widened()))
         answer, exact = wire.parse_answer(first.body) if first.status == 200 else (None, False)
         if answer is None:
             # An index may allow smaller windows than ours: the search itself decides whether this is an error.
@@ -286,7 +285,7 @@ class Hook:
 
 
 def _bytes(body: dict[str, Any] | bytes) -> bytes:
-    return body if isinstance(body, bytes) else orjson.dumps(body)
+    return body if isinstance(body, bytes) else wire.dump_search(body)
 
 
 def _without_paging(params: wire.Params) -> wire.Params:

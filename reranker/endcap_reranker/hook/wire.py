@@ -143,6 +143,32 @@ def flag(params: Params, name: str) -> bool:
     return value is not None and value.lower() != "false"
 
 
+def parse_search(raw: bytes) -> Any:
+    """A search as JSON, its numbers as they were sent: orjson reads integers beyond 64 bits as floats.
+
+    Raises:
+        MalformedBody: it is not valid JSON.
+    """
+    try:
+        if b"0" * 20 in raw.translate(_DIGITS):
+            return json.loads(raw.decode(), parse_constant=_no_number)
+        return orjson.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise MalformedBody(f"the search is not valid JSON: {error}") from None
+
+
+def dump_search(search: dict[str, Any]) -> bytes:
+    """The search as JSON."""
+    try:
+        return orjson.dumps(search)
+    except TypeError:  # an integer beyond 64 bits
+        return json.dumps(search).encode()
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no number")
+
+
 def parse_answer(body: bytes) -> tuple[dict[str, Any] | None, bool]:
     """An engine's JSON object (None if it is none), and whether it holds numbers that only the slow reader keeps.
 
