@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-
 from endcap.personalizer import Ranking
 from endcap.settings import Settings
 from endcap_reranker import telemetry
