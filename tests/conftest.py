@@ -14,9 +14,22 @@ from tests.services.fixtures import (
     redis,
     secured_elasticsearch,
     shared_dir,
+    triton,
 )
+from tests.serving import interest_bundle, interest_model
 
-__all__ = ["chromium", "elasticsearch", "opensearch", "postgres", "redis", "secured_elasticsearch", "shared_dir"]
+__all__ = [
+    "chromium",
+    "elasticsearch",
+    "interest_bundle",
+    "interest_model",
+    "opensearch",
+    "postgres",
+    "redis",
+    "secured_elasticsearch",
+    "shared_dir",
+    "triton",
+]
 
 #: Fixture -> marker that a test gets for using it, so that `-m "not elasticsearch"` needs no care in the tests.
 MARKERS = {

@@ -80,6 +80,19 @@ class EncoderMismatch(ConfigurationError):
     kind = "encoder_mismatch"
 
 
+class BundleRefused(EndcapError):
+    """A model bundle cannot go live: half written, corrupt, made for another feature specification, or not sane. The
+    model that is live stays."""
+
+    kind = "bundle_refused"
+
+
+class PublishingFailed(EndcapError):
+    """A model could not be given to Triton; what it serves stays as it was."""
+
+    kind = "publishing_failed"
+
+
 class ScorerUnavailable(EndcapError):
     """A scorer cannot answer now; the next one in the order of fallback is asked."""
 

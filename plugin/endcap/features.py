@@ -5,6 +5,7 @@ Everything is a function of what was known before the moment ``now``; nothing he
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -48,7 +49,8 @@ class RankingInputs:
     """What a scorer sees of one search.
 
     ``features``: float32 (n, len(FEATURES)), finite. ``rows``: int64 (n,) candidates' rows in ``table``, -1 for
-    products that it does not know. ``engine_scores``: float32 (n,).
+    products that it does not know. ``engine_scores``: float32 (n,). ``until``: by when the scores are wanted, on the
+    clock of ``time.perf_counter``.
     """
 
     features: np.ndarray
@@ -58,6 +60,7 @@ class RankingInputs:
     query: str
     now: float
     table: ProductTable
+    until: float = math.inf
 
 
 @dataclass(slots=True)

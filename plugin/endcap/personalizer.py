@@ -18,7 +18,7 @@ from endcap.errors import EndcapError, ScorerUnavailable
 from endcap.features import RankingInputs, ranking_inputs
 from endcap.popularity import Popularity
 from endcap.reasons import reasons
-from endcap.scoring.base import Scorer
+from endcap.scoring.base import Scored, Scorer, answer
 from endcap.stores.profiles import ProfileStore
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ class Ranking:
     product that comes first. ``degraded`` is empty, or the short reason why the engine's order stands (``deadline``,
     ``busy``, ``warming_up``, or the ``kind`` of an error). ``personalized`` is False where nothing is known about the
     shopper; the order may then still follow what sells. ``scores`` (float32, (n,)) belong to the engine's order.
+    ``fallback`` is empty, or which better scorers than ``scorer`` could not answer and why (``triton:circuit_open``).
     """
 
     id: str
@@ -41,6 +42,7 @@ class Ranking:
     degraded: str = ""
     took_ms: float = 0.0
     scores: np.ndarray | None = field(default=None, repr=False)
+    fallback: str = ""
 
 
 class Personalizer:
@@ -83,13 +85,13 @@ class Personalizer:
         if not self._places.acquire(timeout=self._deadline_s):
             return _engine_order(len(ids), "busy", started)
         try:
-            future = self._pool.submit(self._rank, shopper, query, ids, engine_scores)
+            future = self._pool.submit(self._rank, shopper, query, ids, engine_scores, started + self._deadline_s)
         except RuntimeError:  # the pool is shut down: the process is stopping
             self._places.release()
             return _engine_order(len(ids), "stopping", started)
         future.add_done_callback(lambda _: self._places.release())
         try:
-            scores, personalized, scorer = future.result(timeout=max(0.0, started + self._deadline_s - time.perf_counter()))
+            scored, personalized = future.result(timeout=max(0.0, started + self._deadline_s - time.perf_counter()))
         except FutureTimeout:
             future.cancel()
             return _engine_order(len(ids), "deadline", started)
@@ -98,8 +100,10 @@ class Personalizer:
         except Exception:
             log.exception("ranking failed; the engine's order stands")
             return _engine_order(len(ids), "internal_error", started)
-        order = np.argsort(-scores, kind="stable")
-        return Ranking(_new_id(), order, personalized, scorer, "", _since(started), scores)
+        order = np.argsort(-scored.scores, kind="stable")
+        return Ranking(
+            _new_id(), order, personalized, scored.scorer, "", _since(started), scored.scores, scored.fallback
+        )
 
     def reasons(self, shopper: str, query: str, ids: Sequence[str]) -> list[list[str]]:
         """For each product, at most two short sentences on why it stands where it does, strongest first.
@@ -118,16 +122,18 @@ class Personalizer:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _rank(
-        self, shopper: str, query: str, ids: Sequence[str], engine_scores: np.ndarray
-    ) -> tuple[np.ndarray, bool, str]:
+        self, shopper: str, query: str, ids: Sequence[str], engine_scores: np.ndarray, until: float
+    ) -> tuple[Scored, bool]:
         table, scorer = self.table, self.scorer
         if table is None:
             raise WarmingUp("the products are still being loaded")
         inputs = self._inputs(shopper, query, ids, engine_scores, table)
-        scores = np.asarray(scorer.score(inputs), dtype=np.float32)
+        inputs.until = until
+        scored = answer(scorer, inputs)
+        scores = np.asarray(scored.scores, dtype=np.float32)
         if scores.shape != (len(ids),) or not np.isfinite(scores).all():
-            raise ScorerUnavailable(f"scorer {scorer.name} gave scores of shape {scores.shape} or not finite")
-        return scores, bool(inputs.profile), scorer.name
+            raise ScorerUnavailable(f"scorer {scored.scorer} gave scores of shape {scores.shape} or not finite")
+        return scored._replace(scores=scores), bool(inputs.profile)
 
     def _inputs(
         self, shopper: str, query: str, ids: Sequence[str], engine_scores: np.ndarray, table: ProductTable

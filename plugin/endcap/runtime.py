@@ -13,9 +13,9 @@ from endcap.encoders import TextEncoder, open_text_encoder
 from endcap.engines import Engine, WireEngine
 from endcap.errors import EndcapError, EngineUnavailable, UnknownIndex
 from endcap.events import Event
+from endcap.live import LiveModel
 from endcap.personalizer import Personalizer
 from endcap.popularity import Popularity
-from endcap.scoring.baseline import BaselineScorer
 from endcap.settings import Settings
 from endcap.stores.events import EventLog
 from endcap.stores.profiles import LogProfiles, ProfileStore
@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 #: Loading the products may take at most this share of the time.
 _MOST_LOADING = 0.05
+#: Seconds between looks for another live model.
+_MODEL_S = 1.0
 #: Seconds between two snapshots of the popularity.
 _SNAPSHOT_S = 60.0
 
@@ -67,15 +69,16 @@ class Runtime:
 
 
 class Upkeep:
-    """Two threads that keep a process's view of the world fresh: one follows the event log (popularity, and profiles
-    that other processes' events have changed), one reloads the products when the engine's version changes.
+    """Three threads that keep a process's view of the world fresh: one follows the event log (popularity, and profiles
+    that other processes' events have changed), one reloads the products when the engine's version changes, one
+    switches to another live model.
 
     Faults are logged, visible in :attr:`problems`, and tried again at the next turn.
     """
 
     def __init__(
         self, settings: Settings, engine: Engine, log_: EventLog, popularity: Popularity, profiles: ProfileStore,
-        personalizer: Personalizer,
+        personalizer: Personalizer, model: LiveModel,
     ) -> None:  # fmt: skip
         self._settings = settings
         self._engine = engine
@@ -83,10 +86,12 @@ class Upkeep:
         self._popularity = popularity
         self._profiles = profiles
         self._personalizer = personalizer
+        self._model = model
         self._snapshot = settings.data_dir / "popularity.npz"
         self._stop = threading.Event()
         self._caught_up = threading.Event()
         self._loaded = threading.Event()
+        self._looked = threading.Event()
         self._version = ""
         self.problems: dict[str, str] = {}
         self.hidden_fields: tuple[str, ...] = ()
@@ -95,6 +100,7 @@ class Upkeep:
             for arguments in (
                 ("events", self._follow, settings.tail_interval_s),
                 ("products", self._load, settings.product_refresh_s),
+                ("model", self._follow_model, _MODEL_S),
             )
         ]
 
@@ -104,14 +110,15 @@ class Upkeep:
             thread.start()
 
     def wait_ready(self, timeout_s: float) -> bool:
-        """True once the products are loaded and the event log is caught up with."""
+        """True once the products are loaded, the event log is caught up with, and the live model was looked for."""
         until = time.monotonic() + timeout_s
-        return self._loaded.wait(timeout_s) and self._caught_up.wait(max(0.0, until - time.monotonic()))
+        parts = (self._loaded, self._caught_up, self._looked)
+        return all(part.wait(max(0.0, until - time.monotonic())) for part in parts)
 
     @property
     def ready(self) -> bool:
         """See :meth:`wait_ready`."""
-        return self._loaded.is_set() and self._caught_up.is_set()
+        return self._loaded.is_set() and self._caught_up.is_set() and self._looked.is_set()
 
     def reload(self) -> None:
         """Load the products now if they have changed; for those who cannot wait for the thread."""
@@ -123,6 +130,7 @@ class Upkeep:
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(timeout=5.0)
+        self._model.close()
         self._save()
 
     def _loop(self, name: str, work: Callable[[], float], interval: float) -> None:
@@ -164,7 +172,9 @@ class Upkeep:
             version = self._engine.version()
             if version == self._version and self._loaded.is_set():
                 return 0.0
-            self._personalizer.table = ProductTable.collect(self._engine.scan())
+            table = ProductTable.collect(self._engine.scan())
+            self._model.prepare(table)
+            self._personalizer.table = table
             self._version = version
         except UnknownIndex:  # nothing was indexed yet, or the index was deleted
             self._personalizer.table = ProductTable([])
@@ -180,6 +190,13 @@ class Upkeep:
             raise
         self._loaded.set()
         return (time.monotonic() - started) / _MOST_LOADING
+
+    def _follow_model(self) -> float:
+        try:
+            self._model.look()
+        finally:
+            self._looked.set()
+        return 0.0
 
     def _save(self) -> None:
         try:
@@ -235,12 +252,14 @@ def open_runtime(settings: Settings, start: bool = True) -> Runtime:
         settings.half_life_days,
         settings.profile_cache_mb,
     )
+    encoder = open_text_encoder(settings)
+    model = LiveModel(settings.models_folder, encoder.id if encoder else "", settings.triton_url)
     personalizer = Personalizer(
-        BaselineScorer(), profiles, popularity, None, settings.deadline_ms, settings.scoring_threads
+        model.scorer, profiles, popularity, None, settings.deadline_ms, settings.scoring_threads
     )
-    upkeep = Upkeep(settings, engine, events, popularity, profiles, personalizer)
+    upkeep = Upkeep(settings, engine, events, popularity, profiles, personalizer, model)
     runtime = Runtime(
-        settings, engine, open_wire(settings, engine), open_text_encoder(settings), events, profiles, popularity,
+        settings, engine, open_wire(settings, engine), encoder, events, profiles, popularity,
         personalizer, upkeep,
     )  # fmt: skip
     if start:

@@ -41,6 +41,8 @@ class Settings(BaseSettings):
     database_url: str = Field("", description="SQLAlchemy URL of the event log; empty: SQLite in the data folder.")
     redis_url: str = Field("", description="Redis for profiles and tasks; empty: in process.")
     triton_url: str = Field("", description="Triton's gRPC address (host:port); empty: score in process.")
+    triton_repository: str = Field("", description="Triton's model repository, where `endcap publish` writes to it.")
+    model_dir: str = Field("", description="Folder of the model bundles; empty: `models` in the data folder.")
 
     # The search engine
     engine_url: str = Field("", description="Elasticsearch or OpenSearch URL; empty: the embedded engine.")
@@ -132,6 +134,11 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=config_file())
+
+    @property
+    def models_folder(self) -> Path:
+        """Where the model bundles lie."""
+        return Path(self.model_dir) if self.model_dir else self.data_dir / "models"
 
     @property
     def hook_indices(self) -> frozenset[str]:

@@ -7,7 +7,9 @@ from flask import Response, request
 from endcap.settings import Settings
 
 #: Answer headers that scripts may read.
-EXPOSED = "X-Endcap-Ranking, X-Endcap-Personalized, X-Endcap-Degraded, Server-Timing, X-Elastic-Product"
+EXPOSED = (
+    "X-Endcap-Ranking, X-Endcap-Personalized, X-Endcap-Degraded, X-Endcap-Fallback, Server-Timing, X-Elastic-Product"
+)
 
 
 class Cors:

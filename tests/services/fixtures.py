@@ -17,6 +17,7 @@ from tests.services import elasticsearch as elasticsearch_service
 from tests.services import opensearch as opensearch_service
 from tests.services import postgres as postgres_service
 from tests.services import redis as redis_service
+from tests.services import triton as triton_service
 from tests.services.process import Server, ServiceMissing
 
 
@@ -84,6 +85,20 @@ def redis() -> Iterator[str]:
 def postgres() -> Iterator[str]:
     """SQLAlchemy URL of a real, empty PostgreSQL."""
     yield from _serve("postgres", postgres_service.start)
+
+
+@pytest.fixture(scope="session")
+def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[triton_service.Triton]:
+    """A real Triton with the python backend, in explicit mode, over an empty repository."""
+    try:
+        server = triton_service.Triton(tmp_path_factory.mktemp("triton"))
+    except ServiceMissing as reason:
+        missing(f"triton: {reason}")
+        return
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
 @pytest.fixture(scope="session")

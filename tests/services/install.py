@@ -1,7 +1,8 @@
 """Fetch what the real servers need: ``python -m tests.services.install``.
 
-Maven brings Elasticsearch and OpenSearch, the system's package manager the rest, as far as this user may use it. What
-stays missing is named, with the reason; the tests that need it are then skipped and named again (with CI set: failed).
+Maven brings Elasticsearch and OpenSearch, pip Triton, the system's package manager the rest, as far as this user may
+use it. What stays missing is named, with the reason; the tests that need it are then skipped and named again (with CI
+set: failed).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.services import elasticsearch, opensearch, postgres
+from tests.services import elasticsearch, opensearch, postgres, triton
 from tests.services.places import java_home, made_once, maven_repository
 from tests.services.process import ServiceMissing
 
@@ -36,6 +37,7 @@ def main() -> int:
         (f"OpenSearch {opensearch.VERSION}", _opensearch),
         ("Redis", lambda: _program("redis-server", "redis-server", "valkey-server")),
         ("PostgreSQL", _postgres),
+        (f"Triton ({triton.REQUIREMENT})", triton.install),
         ("Chromium", lambda: _program("chromium", "chromium", "chromium-browser")),
     ]
     missing = False

@@ -96,6 +96,13 @@ class Server:
                 raise ServiceFailed(f"{self.name} {reason}:\n{log}")
             time.sleep(0.2)
 
+    def children(self) -> list[int]:
+        """The server's process, which leads a group of its own; empty where it has ended."""
+        if self._guard is None:
+            return []
+        pid = self._guard.pid
+        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
     def stop(self) -> None:
         """End the server and remove its folder. Safe to call twice."""
         if self._guard is not None and self._guard.stdin is not None:

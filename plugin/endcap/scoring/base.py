@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -20,3 +20,30 @@ class Scorer(Protocol):
         Raises:
             ScorerUnavailable: it cannot answer now; the caller falls back.
         """
+
+
+class Scored(NamedTuple):
+    """Scores, who gave them, and, where that was not the first in line, why: ``step:reason``, comma-separated."""
+
+    scores: np.ndarray
+    scorer: str
+    fallback: str = ""
+
+
+@runtime_checkable
+class AnsweringScorer(Protocol):
+    """A scorer that asks others, and says whom."""
+
+    def answer(self, inputs: RankingInputs) -> Scored:
+        """As :meth:`Scorer.score`."""
+
+
+def answer(scorer: Scorer, inputs: RankingInputs) -> Scored:
+    """The scores and who gave them, of any scorer.
+
+    Raises:
+        ScorerUnavailable: see :meth:`Scorer.score`.
+    """
+    if isinstance(scorer, AnsweringScorer):
+        return scorer.answer(inputs)
+    return Scored(scorer.score(inputs), scorer.name)

@@ -59,6 +59,8 @@ def search(
     faults = [part for part in (ranking.degraded, recall.degraded, who.problem) if part]
     for fault in faults:
         telemetry.DEGRADED.labels(fault).inc()
+    if ranking.fallback:
+        telemetry.FALLBACKS.labels(ranking.fallback).inc()
     return {
         "query": wanted.q,
         "total": recall.total,
@@ -67,6 +69,7 @@ def search(
             "id": ranking.id,
             "personalized": ranking.personalized,
             "scorer": ranking.scorer,
+            "fallback": ranking.fallback,
             "degraded": ",".join(faults),
             "took_ms": round(ranking.took_ms, 2),
         },

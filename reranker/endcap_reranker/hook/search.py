@@ -33,6 +33,7 @@ class Account:
     personalized: bool = False
     degraded: dict[str, None] = field(default_factory=dict)
     warnings: dict[str, None] = field(default_factory=dict)
+    fallbacks: dict[str, None] = field(default_factory=dict)
 
     def headers(self) -> dict[str, str]:
         """The ``X-Endcap-*`` and ``Server-Timing`` headers."""
@@ -47,6 +48,8 @@ class Account:
             made["X-Endcap-Ranking"] = ",".join(self.rankings)
         if self.degraded:
             made["X-Endcap-Degraded"] = ",".join(self.degraded)
+        if self.fallbacks:
+            made["X-Endcap-Fallback"] = ",".join(self.fallbacks)
         return made
 
 
@@ -214,6 +217,9 @@ def _account_for(search: Search, account: Account) -> None:
         return
     account.rankings.append(ranking.id)
     account.personalized = account.personalized or ranking.personalized
+    if ranking.fallback:
+        account.fallbacks.update(dict.fromkeys(ranking.fallback.split(",")))
+        telemetry.FALLBACKS.labels(ranking.fallback).inc()
     if ranking.degraded:
         account.degraded[ranking.degraded] = None
         telemetry.DEGRADED.labels(ranking.degraded).inc()

@@ -1,0 +1,114 @@
+"""Which scorers are in force in this process: those of the bundle that is live, switched without a restart."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from endcap.bundles import DESCRIPTION, Bundle, live_bundle, load_bundle
+from endcap.catalog.table import ProductTable
+from endcap.errors import EndcapError, ScorerUnavailable
+from endcap.scoring.aligned import Aligned
+from endcap.scoring.base import Scorer
+from endcap.scoring.baseline import BaselineScorer
+from endcap.scoring.fallback import FallbackScorer
+from endcap.scoring.onnx import OnnxScorer
+from endcap.scoring.triton import State, TritonScorer
+
+log = logging.getLogger(__name__)
+
+
+class LiveModel:
+    """Keeps :attr:`scorer` in step with ``live.json``: Triton (where there is one), in process, baseline.
+
+    Everything slow (reading, checking, lining up with the products) happens in :meth:`look`, before the switch.
+    """
+
+    def __init__(self, models: Path, encoder_id: str, triton_url: str = "") -> None:
+        """``models``: the folder of the bundles. ``encoder_id``: of the content vectors; empty without."""
+        self.scorer = FallbackScorer(BaselineScorer())
+        self.bundle: Bundle | None = None
+        self._models, self._encoder_id, self._triton_url = models, encoder_id, triton_url
+        self._seen: object = None
+        self._refusal: EndcapError | None = None
+        self._table: ProductTable | None = None
+        self._triton: TritonScorer | None = None
+        self._retired: TritonScorer | None = None
+
+    def prepare(self, table: ProductTable) -> None:
+        """Line the live model up with a product table before searches come with it."""
+        self._table = table
+        for step in self.scorer.steps:
+            _prepare(step, table)
+
+    def look(self) -> None:
+        """Look at the pointer, and switch where it names another bundle. To be called about once a second.
+
+        Raises:
+            BundleRefused: what it names cannot go live; what was live stays.
+            ConfigurationError: Triton is asked for, but its client is missing.
+            ScorerUnavailable: Triton cannot answer now; searches are scored in process.
+        """
+        folder = live_bundle(self._models)
+        seen = _fingerprint(folder)
+        if seen != self._seen:
+            self._refusal = None
+            try:
+                self._switch(folder)
+            except EndcapError as error:
+                self._refusal = error
+            self._seen = seen
+        if self._refusal is not None:
+            raise self._refusal
+        if self._triton is not None and self._triton.state is not State.CLOSED:
+            self._triton.heal()
+            raise ScorerUnavailable(f"scoring in process: {self._triton.reason}")
+
+    def close(self) -> None:
+        """Give Triton's connections back."""
+        for one in (self._triton, self._retired):
+            if one is not None:
+                one.close()
+
+    def _switch(self, folder: Path | None) -> None:
+        steps: list[Scorer] = [BaselineScorer()]
+        bundle = triton = None
+        if folder is not None:
+            bundle = load_bundle(folder, self._encoder_id)
+            aligned = Aligned(bundle)
+            steps.insert(0, OnnxScorer(bundle, aligned))
+            if self._triton_url:
+                triton = TritonScorer(self._triton_url, bundle, aligned)
+                steps.insert(0, triton)
+        if self._table is not None:
+            _prepare(steps[0], self._table)
+        if triton is not None:
+            try:
+                triton.check()
+            except EndcapError as error:
+                log.warning("the model goes live in process only: %s", error)
+        self.scorer.replace(steps)
+        # Calls in flight still use the one before: it is closed a switch later.
+        if self._retired is not None:
+            self._retired.close()
+        self._retired, self._triton, self.bundle = self._triton, triton, bundle
+        log.info("live model: %s", ", ".join(step.name for step in steps))
+
+
+def _prepare(step: Scorer, table: ProductTable) -> None:
+    if isinstance(step, OnnxScorer | TritonScorer):
+        try:
+            step.prepare(table)
+        except EndcapError as error:
+            log.warning("the live model does not go with the products: %s", error)
+
+
+def _fingerprint(folder: Path | None) -> object:
+    """Changes when the pointer does, and when what it names is replaced."""
+    if folder is None:
+        return ""
+    try:
+        status = (folder / DESCRIPTION).stat()
+    except OSError:
+        return folder.name, 0, 0
+    return folder.name, status.st_mtime_ns, status.st_ino

@@ -1,0 +1,334 @@
+"""The tensors an interest model reads: a shopper's history and the candidates of a search, as numbers.
+
+The only place where they are made, for training and serving alike. Names, types and shapes, with B = 1 shopper,
+L places of history, N candidates, K code columns, D content numbers, F features:
+
+======================  =======  =========  =============================================================
+history_products        int64    (B, L)     oldest first, ``PADDING`` behind
+history_codes           int64    (B, L, K)  0 is unknown
+history_content         float32  (B, L, D)  zeros where there is none
+history_actions         int64    (B, L)     :class:`endcap.events.Action`, 0 in padding
+history_ages            float32  (B, L)     days before the moment of ranking, 0 in padding
+candidate_products      int64    (B, N)     ``UNKNOWN`` for a product that training never saw
+candidate_codes         int64    (B, N, K)
+candidate_content       float32  (B, N, D)
+candidate_features      float32  (B, N, F)  :data:`endcap.features.FEATURES`
+======================  =======  =========  =============================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import orjson
+
+from endcap.catalog.product import product_keys
+from endcap.catalog.table import ProductTable, lookup
+from endcap.errors import ScorerUnavailable
+from endcap.events import Action
+from endcap.features import FEATURES, RankingInputs
+from endcap.profiles import DAY_S, Profile, short_keys
+
+PADDING = 0
+#: The number of a product that training never saw; it lives by its codes and content.
+UNKNOWN = 1
+_RESERVED = 2
+
+#: Tensor name -> numpy type, in the order of the models' arguments.
+INPUTS: Mapping[str, str] = {
+    "history_products": "int64",
+    "history_codes": "int64",
+    "history_content": "float32",
+    "history_actions": "int64",
+    "history_ages": "float32",
+    "candidate_products": "int64",
+    "candidate_codes": "int64",
+    "candidate_content": "float32",
+    "candidate_features": "float32",
+}
+OUTPUT = "scores"
+
+#: Code columns that a model may read. ``price_band`` is the place of the price within its leaf category.
+CODES = ("brand", "category", "parent", "price_band")
+
+#: A longest history that a specification may ask for; more is a mistake, not a model.
+MAX_PLACES = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """What a model reads: its feature specification. Two with the same :attr:`digest` are interchangeable.
+
+    Attributes:
+        features: column names of ``candidate_features``: all of ``FEATURES``, or none.
+        places: longest history L; what is older is cut.
+        codes: names of the code columns, of ``CODES``, in order.
+        content: width D of the content vectors; 0 for none. encoder: id of the encoder that made them.
+        inputs: names of the tensors that the graph takes, of ``INPUTS``, in order.
+    """
+
+    features: tuple[str, ...] = FEATURES
+    places: int = 50
+    codes: tuple[str, ...] = CODES
+    content: int = 0
+    encoder: str = ""
+    inputs: tuple[str, ...] = tuple(INPUTS)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where no server of this version could make the tensors."""
+        if self.features and self.features != FEATURES:
+            raise ValueError(f"features: {_difference(self.features, FEATURES)}")
+        for what, names, known in (("codes", self.codes, CODES), ("inputs", self.inputs, tuple(INPUTS))):
+            unknown = [name for name in names if name not in known]
+            if unknown or len(set(names)) != len(names):
+                raise ValueError(f"{what}: {', '.join(unknown) or 'a name twice'}; known are {', '.join(known)}")
+        if not self.inputs:
+            raise ValueError("inputs: a model that reads nothing")
+        if not 1 <= self.places <= MAX_PLACES:
+            raise ValueError(f"places: {self.places} is not within 1 to {MAX_PLACES}")
+        if self.content < 0 or (self.content and not self.encoder):
+            raise ValueError("content: a width of at least 0, and the encoder that made the vectors")
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits that identify the specification."""
+        return hashlib.blake2b(orjson.dumps(self.to_json(), option=orjson.OPT_SORT_KEYS), digest_size=8).hexdigest()
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Of a tensor, without the first (shoppers); -1 for the number of places or candidates."""
+        width = {"codes": len(self.codes), "content": self.content, "features": len(self.features)}
+        last = name.partition("_")[2]
+        return (-1, width[last]) if last in width else (-1,)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON; :meth:`from_json` gives the specification back."""
+        return {
+            "features": list(self.features),
+            "places": self.places,
+            "codes": list(self.codes),
+            "content": self.content,
+            "encoder": self.encoder,
+            "inputs": list(self.inputs),
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> InputSpec:
+        """Raises ValueError, KeyError or TypeError for what is not a specification of this version."""
+        unknown = sorted(set(values) - {"features", "places", "codes", "content", "encoder", "inputs"})
+        if unknown:
+            raise ValueError(f"unknown keys {', '.join(unknown)}")
+        return cls(
+            features=tuple(values["features"]),
+            places=int(values["places"]),
+            codes=tuple(values["codes"]),
+            content=int(values["content"]),
+            encoder=str(values["encoder"]),
+            inputs=tuple(values["inputs"]),
+        )
+
+
+def _difference(theirs: Sequence[str], ours: Sequence[str]) -> str:
+    gone, new = [one for one in theirs if one not in ours], [one for one in ours if one not in theirs]
+    if gone or new:
+        parts = [f"{', '.join(gone)} unknown here"] * bool(gone) + [f"{', '.join(new)} missing there"] * bool(new)
+        return "; ".join(parts)
+    return "the same names in another order"
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What a model calls things. Product ``products[n]`` has the number n + 2, value ``codes[column][n]`` of a code
+    column the code n + 1. ``price_bands``: ascending edges of log(price / median of the leaf category).
+    """
+
+    products: list[str] = field(default_factory=list)
+    codes: dict[str, list[str]] = field(default_factory=dict)
+    price_bands: list[float] = field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls,
+        table: ProductTable,
+        products: Sequence[str],
+        columns: Sequence[str] = CODES,
+        price_bands: int = 10,
+        most_values: int = 50_000,
+    ) -> Vocabulary:
+        """The vocabulary of a catalogue.
+
+        Args:
+            products: ids that get a number of their own: those with enough events to learn from.
+            price_bands: how many, of equally many products each.
+            most_values: per code column, the most frequent ones; the others are unknown.
+        """
+        codes = {}
+        for column in columns:
+            if column == "price_band":
+                continue
+            values, of = _values(table, column)
+            counts = np.bincount(of[:-1] + 1, minlength=len(values) + 1)[1:]
+            kept = np.sort(np.argsort(-counts, kind="stable")[:most_values])
+            codes[column] = [values[place] for place in kept.tolist()]
+        edges: list[float] = []
+        known = table.relative_price[:-1][table.price[:-1] > 0]
+        if "price_band" in columns and len(known):
+            edges = np.unique(np.quantile(known, np.linspace(0, 1, price_bands + 1)[1:-1])).astype(float).tolist()
+        return cls(list(dict.fromkeys(products)), codes, edges)
+
+    @property
+    def numbers(self) -> int:
+        """Product numbers in use, the two reserved ones included: the size of a model's embedding."""
+        return len(self.products) + _RESERVED
+
+    def sizes(self, columns: Sequence[str]) -> tuple[int, ...]:
+        """Size of each code column's vocabulary, 0 (unknown) included."""
+        return tuple(
+            len(self.price_bands) + 2 if column == "price_band" else len(self.codes.get(column, ())) + 1
+            for column in columns
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON; :meth:`from_json` gives the vocabulary back."""
+        return {"products": self.products, "codes": self.codes, "price_bands": self.price_bands}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Vocabulary:
+        """Raises ValueError, KeyError or TypeError for what is no vocabulary."""
+        products, codes = values["products"], dict(values["codes"])
+        for texts in (products, *codes.values()):
+            if not isinstance(texts, list) or not all(isinstance(one, str) for one in texts):
+                raise ValueError("not lists of texts")
+        edges = [float(edge) for edge in values["price_bands"]]
+        if edges != sorted(edges) or not np.isfinite(edges).all():
+            raise ValueError("price bands are not ascending numbers")
+        return cls(products, codes, edges)
+
+
+class Alignment:
+    """A product table in a model's terms: what each row is called. Made once per table, off the request's path.
+
+    ``numbers`` int32 (n + 1,), ``codes`` int32 (n + 1, K): the last row is a product of which nothing is known.
+    """
+
+    __slots__ = ("_gone_keys", "_gone_order", "codes", "numbers", "spec", "table")
+
+    def __init__(self, table: ProductTable, vocabulary: Vocabulary, spec: InputSpec) -> None:
+        """Raises ScorerUnavailable where the table's content vectors are not as wide as the model's."""
+        if spec.content and table.vectors is not None and table.vectors.shape[1] != spec.content:
+            raise ScorerUnavailable(
+                f"the model reads content vectors of {spec.content} numbers, the index holds {table.vectors.shape[1]}"
+            )
+        self.table, self.spec = table, spec
+        number_of = {product: number for number, product in enumerate(vocabulary.products, start=_RESERVED)}
+        self.numbers = np.full(len(table) + 1, UNKNOWN, dtype=np.int32)
+        self.numbers[:-1] = [number_of.get(one, UNKNOWN) for one in table.ids]
+        self.codes = np.zeros((len(table) + 1, len(spec.codes)), dtype=np.int32)
+        for place, column in enumerate(spec.codes):
+            self.codes[:, place] = _code_column(table, vocabulary, column)
+        # Products that left the catalogue since training still have a meaning in a shopper's history.
+        keys = short_keys(product_keys(vocabulary.products))
+        self._gone_order = np.argsort(keys, kind="stable")
+        self._gone_keys = keys[self._gone_order]
+
+    def history(self, profile: Profile, now: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The latest L' <= L actions, oldest first: rows in the table (int64, -1 where gone), product numbers (int64),
+        actions (int64), times (float64, seconds since 1970).
+
+        Where the profile remembers fewer single actions than there are places, products known only by their counters
+        come before them, each once: as a purchase where it was bought, else as a view.
+        """
+        cached = profile.cache.get("history")
+        if isinstance(cached, tuple) and cached[0] is self:
+            return cached[1]
+        recent = profile.recent[-self.spec.places :]
+        keys, times = recent["key"], recent["time"].astype(np.float64)
+        actions = recent["action"].astype(np.int64)
+        free = self.spec.places - len(recent)
+        if free and len(profile.counters) > len(recent):
+            rest = np.flatnonzero(~np.isin(profile.counters["key"], recent["key"]))
+            ages = profile.age_days(now)[rest]
+            order = np.argsort(ages, kind="stable")[:free][::-1]
+            rest, ages = rest[order], ages[order]
+            bought = np.where(profile.buys()[rest] > 0, int(Action.PURCHASE), int(Action.VIEW))
+            keys = np.concatenate([profile.counters["key"][rest], keys])
+            times = np.concatenate([now - ages * DAY_S, times])
+            actions = np.concatenate([bought, actions])
+        rows = self.table.rows_of_short_keys(keys)
+        numbers = self.numbers[rows].astype(np.int64)
+        gone = np.flatnonzero(rows < 0)
+        if len(gone):
+            place = lookup(self._gone_keys, self._gone_order, keys[gone])
+            numbers[gone] = np.where(place >= 0, place + _RESERVED, UNKNOWN)
+        answer = (rows, numbers, actions, times)
+        profile.cache["history"] = (self, answer)
+        return answer
+
+    def content(self, rows: np.ndarray) -> np.ndarray:
+        """float32 (n, D); zeros where there is none."""
+        if self.table.vectors is None or not self.spec.content:
+            return np.zeros((len(rows), self.spec.content), dtype=np.float32)
+        return self.table.vectors[rows].astype(np.float32)
+
+
+def model_inputs(inputs: RankingInputs, aligned: Alignment, history_places: int = 0) -> dict[str, np.ndarray]:
+    """The tensors of ``aligned.spec.inputs`` for one search, B = 1.
+
+    Args:
+        history_places: L of the tensors; 0: as long as the history is, at least 1 (models take any length). Longer
+            histories than that are cut to the latest actions.
+    """
+    spec = aligned.spec
+    wanted = spec.inputs
+    made: dict[str, np.ndarray] = {}
+    if any(name.startswith("history") for name in wanted):
+        rows, numbers, actions, times = aligned.history(inputs.profile, inputs.now)
+        if history_places and len(rows) > history_places:
+            rows, numbers, actions, times = (one[-history_places:] for one in (rows, numbers, actions, times))
+        made = {
+            "history_products": numbers,
+            "history_codes": aligned.codes[rows].astype(np.int64) if "history_codes" in wanted else numbers,
+            "history_content": aligned.content(rows) if "history_content" in wanted else numbers,
+            "history_actions": actions,
+            "history_ages": np.maximum((inputs.now - times) / DAY_S, 0.0).astype(np.float32),
+        }
+        behind = max(history_places, 1) - len(rows)
+        if behind > 0:
+            made = {
+                name: np.concatenate([one, np.zeros((behind, *one.shape[1:]), dtype=one.dtype)])
+                for name, one in made.items()
+            }
+    made["candidate_products"] = aligned.numbers[inputs.rows].astype(np.int64)
+    if "candidate_codes" in wanted:
+        made["candidate_codes"] = aligned.codes[inputs.rows].astype(np.int64)
+    if "candidate_content" in wanted:
+        made["candidate_content"] = aligned.content(inputs.rows)
+    if "candidate_features" in wanted:
+        made["candidate_features"] = inputs.features[:, : len(spec.features)]
+    return {name: made[name][None] for name in wanted}
+
+
+def _values(table: ProductTable, column: str) -> tuple[list[str], np.ndarray]:
+    """Values of a code column and, per row, the place of its value; -1 where unknown."""
+    if column == "brand":
+        return table.brands, table.brand
+    if column == "category":
+        return table.categories, table.category
+    # The path above each leaf; products directly under the root have none.
+    paths = [leaf.rpartition("\0")[0] for leaf in table.categories]
+    values = [path for path in dict.fromkeys(paths) if path]
+    place = {path: number for number, path in enumerate(values)}
+    of_leaf = np.array([*(place.get(path, -1) for path in paths), -1], dtype=np.int64)
+    return values, of_leaf[table.category]
+
+
+def _code_column(table: ProductTable, vocabulary: Vocabulary, column: str) -> np.ndarray:
+    if column == "price_band":
+        known = table.price > 0  # False for NaN
+        return (1 + np.searchsorted(vocabulary.price_bands, table.relative_price)) * known
+    code = {value: number for number, value in enumerate(vocabulary.codes.get(column, ()), start=1)}
+    values, of = _values(table, column)
+    return np.array([*(code.get(value, 0) for value in values), 0], dtype=np.int32)[of]
