@@ -1,14 +1,14 @@
-"""Which products a search is about: keyword and vector recall, fused into the engine's order.
-
-Fusion is weighted reciprocal-rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009): a product's score is the sum over
-both lists of ``weight / (K + rank)``. It needs no calibration between BM25 and cosines.
+"""Which products a search is about: keyword and vector recall, fused into the engine's order (:mod:`endcap.fusion`).
 
 What vectors may add depends on what the keywords found:
 
 * *Less than a window*: products near in meaning fill the room that is left.
 * *A window or more, about the same things as the vectors*: none; the vectors decide on the order alone.
+* *A window or more, partly about other things* ("laptop" matches bags, and notebooks are not called so): the less both
+  sides have in common, the more of the window goes to what is near in meaning.
 * *A window or more, but about other things* ("food for my puppy" matches everything "for" someone): the keyword
   matches are weak, and half of the window goes to what is near in meaning.
+* *A part number that the keywords found*: none, and the vectors hardly count.
 
 No product is lost or shown twice: what follows the window is the engine's own order without what the window has shown.
 """
@@ -25,27 +25,23 @@ import numpy as np
 
 from endcap.encoders import TextEncoder
 from endcap.engines import Candidates, Engine, Filter, Hit, SearchRequest
+from endcap.fusion import (
+    VECTOR_WEIGHT,
+    VECTOR_WEIGHT_CODE,
+    VECTOR_WEIGHT_WEAK,
+    WEAK_OVERLAP,
+    fuse,
+    is_code,
+    newcomers,
+    room_for,
+)
 
 logger = logging.getLogger(__name__)
 
-#: Smooths the head of each list; the value of the paper.
-FUSION_K = 60.0
-KEYWORD_WEIGHT = 1.0
-#: Below the keywords: a word match that is also near in meaning should win over one that is only near.
-VECTOR_WEIGHT = 0.6
-#: Above them, where the keywords matched something else than what was meant.
-VECTOR_WEIGHT_WEAK = 1.5
-#: Keyword matches are weak if a smaller share of the neighbours than this is among them.
-WEAK_OVERLAP = 0.05
-
-#: So many keyword hits are an answer; then a product without the words must be close in meaning to join them.
-ENOUGH = 10
-#: Cosine that a vector-only product needs, by whether the keywords found enough. Set on short product titles with
-#: MiniLM: nonsense reaches .36 and unknown words .42, a paraphrase ("kids snack") .5, a good one .6.
-FLOOR_ENOUGH = 0.5
-FLOOR_FEW = 0.45
-#: ... and this share of the best cosine, so that one good match does not draw a tail of vague ones behind it.
-FLOOR_RELATIVE = 0.75
+#: So many windows of neighbours are asked for: the order counts those of them that the keywords found as well.
+DEPTH = 2
+#: ... but no more than every engine gives.
+MAX_NEIGHBOURS = 10_000
 
 #: After the encoder failed, seconds until it is asked again.
 RETRY_S = 5.0
@@ -99,7 +95,7 @@ class Recaller:
         recall = Recall(request, window, ids, scores, answer.total, answer.facets, answer.suggestion, kept=len(ids))
         if not request.text or request.sort != "relevance" or self._encoder is None:
             return recall
-        near = self._nearest(request, window)
+        near = self._nearest(request, min(DEPTH * window, MAX_NEIGHBOURS))
         return replace(recall, degraded="no_vectors") if near is None else self._joined(recall, near)
 
     def beyond(self, recall: Recall, offset: int, size: int) -> list[str]:
@@ -149,18 +145,20 @@ class Recaller:
         return [hit.id for hit in self._engine.search(only_ids).hits]
 
     def _joined(self, recall: Recall, near: Candidates) -> Recall:
-        keyword, weak = recall.ids, False
-        room = recall.window - recall.total
-        if room <= 0:
-            common = len(set(keyword).intersection(near.ids))
-            weak = bool(near.ids) and common < WEAK_OVERLAP * len(near.ids)
-            room = recall.window // 2 if weak else 0
+        keyword, full = recall.ids, recall.total >= recall.window
+        nearest = near.ids[: recall.window]
+        overlap = len(set(keyword).intersection(nearest)) / len(nearest) if nearest else 1.0
+        weight, room = VECTOR_WEIGHT, room_for(recall.window, recall.total, overlap)
+        if keyword and is_code(recall.request.text):
+            weight, room = VECTOR_WEIGHT_CODE, 0
+        elif full and overlap < WEAK_OVERLAP:
+            weight = VECTOR_WEIGHT_WEAK
         added = newcomers(keyword, near, room)
-        if weak and added:
+        if full and added:
             keyword = keyword[: recall.window - len(added)]
-        ids, scores = fuse(keyword, near, added, VECTOR_WEIGHT_WEAK if weak else VECTOR_WEIGHT)
+        ids, scores = fuse(keyword, near, added, weight)
         again = 0
-        if weak and added:
+        if full and added:
             these = replace(recall.request, filters=(*recall.request.filters, Filter("id", tuple(added))))
             again = self._engine.search(replace(these, size=0, facets={}, documents=False, highlight=False)).total
         return replace(
@@ -188,29 +186,3 @@ class Recaller:
             with self._lock:
                 self._rest_until = time.monotonic() + RETRY_S
             return None
-
-
-def newcomers(keyword: Sequence[str], near: Candidates, room: int) -> list[str]:
-    """At most ``room`` of the neighbours that are not among the keyword hits and near enough to join them."""
-    if room <= 0 or not near.ids:
-        return []
-    known = set(keyword)
-    floor = max(FLOOR_ENOUGH if len(known) >= ENOUGH else FLOOR_FEW, FLOOR_RELATIVE * float(near.scores[0]))
-    close = zip(near.ids, near.scores, strict=True)
-    return [one for one, cosine in close if cosine >= floor and one not in known][:room]
-
-
-def fuse(
-    keyword: Sequence[str], near: Candidates, added: Sequence[str], vector_weight: float
-) -> tuple[list[str], np.ndarray]:
-    """The keyword hits and the neighbours ``added`` to them, by fused score.
-
-    Returns ids and scores (float32, non-increasing); ties keep keyword order, then neighbour order.
-    """
-    fused = {one: KEYWORD_WEIGHT / (FUSION_K + rank) for rank, one in enumerate(keyword, start=1)}
-    fused.update(dict.fromkeys(added, 0.0))
-    for rank, one in enumerate(near.ids, start=1):
-        if one in fused:
-            fused[one] += vector_weight / (FUSION_K + rank)
-    ids = sorted(fused, key=lambda one: -fused[one])
-    return ids, np.fromiter((fused[one] for one in ids), dtype=np.float32, count=len(ids))

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from endcap.catalog.product import Product
 from endcap.engines import Candidates, SearchRequest
 from endcap.engines.embedded import EmbeddedEngine
-from endcap.recall import FLOOR_ENOUGH, FLOOR_FEW, Recaller, fuse, newcomers
+from endcap.fusion import FLOOR_ENOUGH, FLOOR_FEW, fuse, newcomers
+from endcap.recall import Recaller
 
 DIMS = 4
 
