@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from endcap.catalog.table import ProductTable
 from endcap.encoders import TextEncoder, open_text_encoder
 from endcap.engines import Engine, WireEngine
-from endcap.errors import EndcapError, EngineUnavailable, UnknownIndex
+from endcap.errors import ConfigurationError, EndcapError, EngineUnavailable, UnknownIndex
 from endcap.events import Event
 from endcap.live import LiveModel
 from endcap.personalizer import Personalizer
@@ -241,7 +241,10 @@ def open_runtime(settings: Settings, start: bool = True) -> Runtime:
         ConfigurationError: a part that was asked for is not installed or cannot be set up.
         LogUnavailable: the event log cannot be opened.
     """
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"data_dir cannot be made: {error}") from None
     engine = open_engine(settings)
     events = open_log(settings)
     popularity = Popularity(settings.popularity_half_life_days)

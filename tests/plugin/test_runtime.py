@@ -10,6 +10,7 @@ import pytest
 from endcap.catalog import Product
 from endcap.catalog.product import product_keys
 from endcap.engines.embedded import EmbeddedEngine
+from endcap.errors import ConfigurationError
 from endcap.events import Action, Event
 from endcap.runtime import Runtime, open_runtime
 from endcap.settings import Settings, load_settings
@@ -54,6 +55,19 @@ def runtime(filled: Settings) -> Iterator[Runtime]:
 
 def recent(runtime: Runtime, product: str) -> float:
     return float(runtime.popularity.read(product_keys([product]), time.time())[0, 1])
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"database_url": "no url"}, {"database_url": "oracle+nothing://x/y"}, {"data_dir": "file/below"}]
+)
+def test_places_that_cannot_be_used_are_named(tmp_path: Path, wrong: dict[str, str]) -> None:
+    (tmp_path / "file").touch()
+    given = {"data_dir": tmp_path, "text_encoder": "none", **wrong}
+    (name,) = wrong
+    if name == "data_dir":
+        given["data_dir"] = tmp_path / wrong[name]
+    with pytest.raises(ConfigurationError, match=name):
+        open_runtime(Settings(**given), start=False)
 
 
 def test_a_recorded_purchase_changes_the_next_ranking_and_soon_the_popularity(runtime: Runtime) -> None:

@@ -31,7 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import SQLAlchemyError
 
 from endcap.catalog.product import product_keys
-from endcap.errors import EndcapError
+from endcap.errors import ConfigurationError, EndcapError
 from endcap.events import Action, Event
 
 _metadata = MetaData()
@@ -86,9 +86,15 @@ class EventLog:
     """Thread-safe. Writes are serialised within a process; SQLite serialises them between processes."""
 
     def __init__(self, url: str) -> None:
-        """Raises LogUnavailable where the database cannot be opened."""
+        """Raises ConfigurationError for a URL that names no usable database, LogUnavailable where it cannot be opened."""
         self._write_lock = threading.Lock()
-        self._engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+        try:
+            self._engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+        except (SQLAlchemyError, ImportError) as error:  # no URL, a database that is unknown, its driver missing
+            raise ConfigurationError(
+                f"database_url cannot be used: {error} (PostgreSQL: pip install 'endcap[postgres]', "
+                "postgresql+psycopg://user:password@host/name)"
+            ) from None
         if self._engine.dialect.name == "sqlite":
             event.listen(self._engine, "connect", _prepare_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)
