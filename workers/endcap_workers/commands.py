@@ -10,7 +10,10 @@ import click
 from endcap.results import Results
 
 #: Name on the command line -> module with ``run(seed) -> Results``.
-EVALUATIONS = {"complete-journey": "endcap_workers.evaluation.complete_journey"}
+EVALUATIONS = {
+    "complete-journey": "endcap_workers.evaluation.complete_journey",
+    "open-bandit": "endcap_workers.evaluation.open_bandit",
+}
 
 
 @click.command()
