@@ -130,6 +130,9 @@ def rerank(
     headers = {"X-Endcap-Personalized": "1" if ranking is not None and ranking.personalized else "0"}
     if ranking is not None:
         headers["X-Endcap-Ranking"] = ranking.id
+        if ranking.fallback:
+            headers["X-Endcap-Fallback"] = ranking.fallback
+            telemetry.FALLBACKS.labels(ranking.fallback).inc()
     if reason:
         headers["X-Endcap-Degraded"] = reason
         telemetry.DEGRADED.labels(reason).inc()

@@ -8,18 +8,27 @@ import click
 
 
 @click.command()
-@click.argument("name", type=click.Choice(["hook"]))
+@click.argument("name", type=click.Choice(["hook", "scoring"]))
 @click.option("--requests", default=300, show_default=True, help="Requests per row and kind.")
 @click.option(
     "--elasticsearch", envvar="ENDCAP_ENGINE_URL", default="", help="URL of an Elasticsearch to stand in front of."
 )
+@click.option("--bundle", type=click.Path(path_type=Path), help="Model to score with; default: the live one.")
 @click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
 @click.option("--json", "file", type=click.Path(path_type=Path), help="Also write the rows to this file.")
-def bench(name: str, requests: int, elasticsearch: str, seed: int, file: Path | None) -> None:
-    """Measure the running server on this machine. Compare numbers of one run only: machines are noisy."""
-    from endcap_reranker.bench.hook import run
+def bench(name: str, requests: int, elasticsearch: str, bundle: Path | None, seed: int, file: Path | None) -> None:
+    """Measure the running server (hook) or the scorers (scoring) on this machine.
 
-    results = run(requests=requests, elasticsearch=elasticsearch, seed=seed)
+    Compare numbers of one run only: machines are noisy.
+    """
+    if name == "scoring":
+        from endcap_reranker.bench import scoring
+
+        results = scoring.run(requests=requests, seed=seed, folder=bundle)
+    else:
+        from endcap_reranker.bench import hook
+
+        results = hook.run(requests=requests, elasticsearch=elasticsearch, seed=seed)
     results.show()
     if file:
         results.write(file)
