@@ -86,7 +86,7 @@ class EventLog:
     """Thread-safe. Writes are serialised within a process; SQLite serialises them between processes."""
 
     def __init__(self, url: str) -> None:
-        """Raises ConfigurationError for a URL that names no usable database, LogUnavailable where it cannot be opened."""
+        """Raises ConfigurationError for a URL that names no usable database, LogUnavailable where it does not open."""
         self._write_lock = threading.Lock()
         try:
             self._engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))

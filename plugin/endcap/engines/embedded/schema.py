@@ -26,6 +26,10 @@ from endcap.errors import InvalidInput
 #: Raised when a change of schema or analysis makes older folders unreadable: they must be rebuilt.
 FORMAT = 1
 
+#: Before 0.27 (the first without Python 3.10) tantivy has no term queries within JSON: its parser has to find attributes,
+#: and takes 13 and "13" for the same.
+JSON_TERMS = hasattr(tantivy.TextAnalyzer, "pre_tokenize")
+
 ID = "id"
 #: Unsigned, unique per written version of a product and ever increasing: names a document for as long as it lives.
 SEQ = "seq"
@@ -296,12 +300,12 @@ def _numbers(schema: tantivy.Schema, condition: Filter) -> tantivy.Query:
 
 
 def _attribute(index: tantivy.Index, attribute: str, condition: Filter) -> tantivy.Query:
-    path, schema = attribute_path(attribute), build_schema()
+    path = attribute_path(attribute)
     either = []
     for raw in condition.values:
         value = _attribute_value(raw)
         if value is not None and not (isinstance(value, str) and not _encodable(value)):
-            either.append(tantivy.Query.term_query(schema, path, value))
+            either.append(exact_query(path, value))
     low, high = _bound(condition.gte), _bound(condition.lte)
     # Only the query parser makes ranges over a JSON path (which is made of safe characters), and tantivy 0.27 panics
     # where one bound is whole and the other is not: so each bound is a range of its own.
@@ -311,6 +315,20 @@ def _attribute(index: tantivy.Index, attribute: str, condition: Filter) -> tanti
         both = [(tantivy.Occur.Must, index.parse_query(f"{path}:{one}", ["title"])) for one in ranges]
         either.append(tantivy.Query.boolean_query(both))
     return any_of(either)
+
+
+def exact_query(field: str, value: Any) -> tantivy.Query:
+    """Documents with exactly this value in a field or attribute (its :func:`attribute_path`)."""
+    if JSON_TERMS or not field.startswith(f"{ATTRIBUTES}."):
+        return tantivy.Query.term_query(build_schema(), field, value)
+    text = value if isinstance(value, str) else orjson.dumps(value).decode()
+    quoted = text.replace("\\", "\\\\").replace('"', '\\"')
+    return _parser().parse_query(f'{field}:"{quoted}"', ["title"])
+
+
+@cache
+def _parser() -> tantivy.Index:
+    return tantivy.Index(build_schema())
 
 
 def any_of(queries: Sequence[tantivy.Query]) -> tantivy.Query:

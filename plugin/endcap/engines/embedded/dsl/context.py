@@ -141,12 +141,15 @@ class Context:
 
     def term(self, column: str, value: Any) -> Query:
         """Documents with exactly this value, scored by BM25."""
-        return Query.term_query(self.schema, column, value)
+        return layout.exact_query(column, value)
 
     def value(self, column: str, value: Any) -> Query:
         """Documents with exactly this value among theirs, scored by how rare it is alone: that a product has further
         values makes it no worse, as in Elasticsearch's keyword fields."""
-        documents = self.searcher.doc_freq(column, value)
+        if layout.JSON_TERMS or not column.startswith(layout.ATTRIBUTES):
+            documents = self.searcher.doc_freq(column, value)
+        else:
+            documents = self.count(self.term(column, value))
         return Query.const_score_query(self.term(column, value), self.idf(documents)) if documents else nothing()
 
     def idf(self, documents: int) -> float:
