@@ -16,6 +16,7 @@ from endcap.events import Event
 from endcap.live import LiveModel
 from endcap.personalizer import Personalizer
 from endcap.popularity import Popularity
+from endcap.recommend.discovery import INTERVAL_S, Discovery
 from endcap.settings import Settings
 from endcap.stores.events import EventLog
 from endcap.stores.profiles import LogProfiles, ProfileStore
@@ -43,6 +44,7 @@ class Runtime:
     popularity: Popularity
     personalizer: Personalizer
     upkeep: Upkeep = field(repr=False)
+    discovery: Discovery = field(repr=False)
 
     @property
     def hidden_fields(self) -> tuple[str, ...]:
@@ -104,8 +106,13 @@ class Upkeep:
             )
         ]
 
+    def add(self, name: str, work: Callable[[], float], interval_s: float) -> None:
+        """Have one more thread call ``work``, which gives the seconds that it wants to rest. Before :meth:`start`."""
+        arguments = (name, work, interval_s)
+        self._threads.append(threading.Thread(target=self._loop, args=arguments, daemon=True, name=f"endcap-{name}"))
+
     def start(self) -> None:
-        """Start both threads. Must be called after a process has forked, not before."""
+        """Start the threads. Must be called after a process has forked, not before."""
         for thread in self._threads:
             thread.start()
 
@@ -261,9 +268,11 @@ def open_runtime(settings: Settings, start: bool = True) -> Runtime:
         model.scorer, profiles, popularity, None, settings.deadline_ms, settings.scoring_threads
     )
     upkeep = Upkeep(settings, engine, events, popularity, profiles, personalizer, model)
+    discovery = Discovery(events, popularity, personalizer, settings.data_dir)
+    upkeep.add("discovery", discovery.turn, INTERVAL_S)
     runtime = Runtime(
         settings, engine, open_wire(settings, engine), encoder, events, profiles, popularity,
-        personalizer, upkeep,
+        personalizer, upkeep, discovery,
     )  # fmt: skip
     if start:
         upkeep.start()

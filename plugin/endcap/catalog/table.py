@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from endcap.catalog.product import Product, product_keys
+from endcap.catalog.texts import PackedTexts
 
 
 class ProductTable:
@@ -23,6 +24,7 @@ class ProductTable:
             unknown. Equal codes mean equal values within this table only.
         price, stock: float32 (n + 1,), NaN where unknown. relative_price: log(price / median of the leaf category),
             0 where unknown.
+        titles: the n titles; a product without one has its id there.
         vectors: float16 (n + 1, d) unit vectors (zero where a product has none), or None.
     """
 
@@ -41,6 +43,7 @@ class ProductTable:
         "price",
         "relative_price",
         "stock",
+        "titles",
         "vectors",
     )
 
@@ -62,6 +65,7 @@ class ProductTable:
         self.price = _numbers([product.price for product in products])
         self.stock = _numbers([product.stock for product in products])
         self.relative_price = _relative_price(self.price, self.category)
+        self.titles = PackedTexts([product.title[:200] or product.id for product in products])
         self.vectors = None
         if vectors is not None:
             self.vectors = np.zeros((len(products) + 1, vectors.shape[1]), dtype=np.float16)

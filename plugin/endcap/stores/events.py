@@ -82,6 +82,15 @@ class Columns:
         return len(self.sequence)
 
 
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Events as columns, with their sessions and queries, empty where there is none; all (n,)."""
+
+    columns: Columns
+    sessions: list[str]
+    queries: list[str]
+
+
 class EventLog:
     """Thread-safe. Writes are serialised within a process; SQLite serialises them between processes."""
 
@@ -161,6 +170,12 @@ class EventLog:
         chosen = _columns().where(events.c.sequence > sequence).order_by(events.c.sequence).limit(limit)
         return self._read(chosen)
 
+    def lines_since(self, sequence: int, limit: int = 50_000) -> Lines:
+        """As :meth:`since`, with sessions and queries."""
+        chosen = _columns(events.c.session, events.c.query).where(events.c.sequence > sequence)
+        rows = self._rows(chosen.order_by(events.c.sequence).limit(limit))
+        return Lines(_as_columns([row[:5] for row in rows]), [row[5] for row in rows], [row[6] for row in rows])
+
     def of_shopper(self, shopper: str, after: int = 0, limit: int = 5_000) -> Columns:
         """A shopper's latest ``limit`` events that arrived after number ``after``, in order of arrival."""
         chosen = _columns().where(events.c.shopper == shopper, events.c.sequence > after)
@@ -185,19 +200,11 @@ class EventLog:
         self._engine.dispose()
 
     def _read(self, chosen: Any) -> Columns:
+        return _as_columns(self._rows(chosen))
+
+    def _rows(self, chosen: Any) -> Sequence[Any]:
         with self._transaction(read_only=True) as connection:
-            rows = connection.execute(chosen).all()
-        if not rows:
-            empty = np.empty(0)
-            return Columns(empty.astype(np.int64), empty.astype(np.uint64), empty, empty.astype(np.uint8), [])
-        sequence, products, times, actions, shoppers = zip(*rows)
-        return Columns(
-            np.array(sequence, dtype=np.int64),
-            _keys(list(products)),
-            np.array(times, dtype=np.float64),
-            np.array(actions, dtype=np.uint8),
-            list(shoppers),
-        )
+            return connection.execute(chosen).all()
 
     def _transaction(self, read_only: bool = False) -> _Transaction:
         return _Transaction(self._engine, read_only)
@@ -246,8 +253,22 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN" if connection.info.get("read_only") else "BEGIN IMMEDIATE")
 
 
-def _columns() -> Any:
-    return select(events.c.sequence, events.c.product, events.c.time, events.c.action, events.c.shopper)
+def _columns(*more: Any) -> Any:
+    return select(events.c.sequence, events.c.product, events.c.time, events.c.action, events.c.shopper, *more)
+
+
+def _as_columns(rows: Sequence[Any]) -> Columns:
+    if not rows:
+        empty = np.empty(0)
+        return Columns(empty.astype(np.int64), empty.astype(np.uint64), empty, empty.astype(np.uint8), [])
+    sequence, products, times, actions, shoppers = zip(*rows)
+    return Columns(
+        np.array(sequence, dtype=np.int64),
+        _keys(list(products)),
+        np.array(times, dtype=np.float64),
+        np.array(actions, dtype=np.uint8),
+        list(shoppers),
+    )
 
 
 def _keys(products: list[str]) -> np.ndarray:

@@ -1,0 +1,129 @@
+"""Keeps what recommendations and suggestions are made of: follows the event log and rearranges the products.
+
+``turn`` is called again and again by a background thread; requests only read the snapshots that it leaves.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from endcap.personalizer import Personalizer
+from endcap.popularity import Popularity
+from endcap.recommend.behaviour import Behaviour
+from endcap.recommend.shelves import Shelves
+from endcap.stores.events import EventLog
+from endcap.suggest import QueryCounts, Suggester
+
+log = logging.getLogger(__name__)
+
+FILE = "behaviour.npz"
+#: Seconds between two turns.
+INTERVAL_S = 0.5
+#: Seconds after which popularity and queries are read anew although the products are the same.
+FRESH_S = 30.0
+#: Refreshing and merging take at most this share of the time.
+_MOST_WORK = 0.05
+#: New events after which a snapshot is worth its writing, and seconds between two.
+_SNAPSHOT_EVENTS = 50_000
+_SNAPSHOT_S = 300.0
+
+
+class Discovery:
+    """``shelves`` and ``suggester`` are immutable snapshots, None until the products are loaded."""
+
+    def __init__(
+        self,
+        events: EventLog,
+        popularity: Popularity,
+        personalizer: Personalizer,
+        folder: Path | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """``folder``: where a snapshot of the behaviour is kept; None: nowhere."""
+        self.behaviour = Behaviour()
+        self.queries = QueryCounts()
+        self.shelves: Shelves | None = None
+        self.suggester: Suggester | None = None
+        self.caught_up = False
+        self._log = events
+        self._popularity = popularity
+        self._personalizer = personalizer
+        self._file = folder / FILE if folder is not None else None
+        self._clock = clock
+        self._started = False
+        self._rest_until = 0.0
+        self._saved = (0, time.monotonic())
+
+    @classmethod
+    def of(cls, shelves: Shelves) -> Discovery:
+        """One that follows nothing: for judging a recommender on what was known at one moment."""
+        still = cls.__new__(cls)
+        still.shelves, still.suggester, still.caught_up = shelves, None, True
+        return still
+
+    def turn(self) -> float:
+        """Catch up with the log and the products. Gives the seconds until the next turn is worth while.
+
+        Raises:
+            LogUnavailable: the log cannot be read now.
+        """
+        self._restore()
+        while True:
+            found = self._log.lines_since(self.behaviour.sequence)
+            if not len(found.columns):
+                break
+            one = found.columns
+            self.behaviour.add(one.keys, one.times, one.actions, one.shoppers, found.sessions, int(one.sequence[-1]))
+            self.queries.add(found.queries, one.times, one.actions, one.shoppers)
+        self.caught_up = True
+        self._refresh()
+        self._snapshot()
+        return INTERVAL_S
+
+    def refresh(self) -> None:
+        """Make the snapshots anew from what is known now; for those who cannot wait for the next turn."""
+        table = self._personalizer.table
+        if table is None:
+            return
+        now = self._clock()
+        self.behaviour.merge()
+        shelves = Shelves(table, self._popularity, self.behaviour, now)
+        old = self.suggester
+        self.suggester = Suggester.over(shelves, self.queries.best(now), old)
+        self.shelves = shelves
+
+    def _refresh(self) -> None:
+        shelves, started = self.shelves, time.monotonic()
+        if self._personalizer.table is None:
+            return
+        changed = shelves is None or shelves.table is not self._personalizer.table
+        stale = shelves is not None and self._clock() - shelves.made > FRESH_S
+        if changed or (stale and started > self._rest_until):
+            self.refresh()
+            self._rest_until = started + (time.monotonic() - started) / _MOST_WORK
+
+    def _restore(self) -> None:
+        if self._started:
+            return
+        if self._file is not None:
+            queries = self.behaviour.restore(self._file, self._log.last_sequence())
+            if queries is not None:
+                self.queries.restore(queries)
+                self._saved = (self.behaviour.sequence, time.monotonic())
+                log.info("behaviour restored up to event %d", self.behaviour.sequence)
+        self._started = True
+
+    def _snapshot(self) -> None:
+        sequence, at = self._saved
+        if self._file is None or self.behaviour.sequence - sequence < _SNAPSHOT_EVENTS:
+            return
+        if time.monotonic() - at < _SNAPSHOT_S and sequence:
+            return
+        try:
+            self.behaviour.save(self._file, self.queries.to_bytes())
+        except OSError as error:
+            log.warning("the behaviour snapshot could not be written: %s", error)
+        self._saved = (self.behaviour.sequence, time.monotonic())

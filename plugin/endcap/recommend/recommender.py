@@ -1,0 +1,262 @@
+"""From a place in the shop to a list of products: generate, merge, rank for the shopper, spread, fill up."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from endcap.engines.base import Filter
+from endcap.errors import EndcapError, InvalidInput
+from endcap.personalizer import Personalizer, Ranking, WarmingUp
+from endcap.profiles import DAY_S, Profile
+from endcap.recommend.behaviour import shopper_key
+from endcap.recommend.discovery import Discovery
+from endcap.recommend.generators import GENERATORS, Nearest, Situation
+from endcap.recommend.shelves import Shelves
+from endcap.stores.profiles import ProfileStore
+
+log = logging.getLogger(__name__)
+
+#: Merged candidates that are ranked.
+POOL = 200
+#: Smooths the head of each generator's list when lists are merged (reciprocal-rank fusion).
+MERGE_K = 20.0
+#: A product bought rests for this share of its cycle before it is shown again where one looks for something else.
+RESTING = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A recipe.
+
+    ``generators``: name -> weight in the merge. ``fallbacks`` fill up what these leave free, in order. ``bought``:
+    ``any``; ``due`` leaves out what the shopper bought and does not need yet; ``only`` asks for nothing else.
+    ``complements``: no product of the leaf categories in view. ``personal``: weight of the shopper's own ranking beside
+    the merged order; 0: not personal. ``spread``: at most this share of a list from one category, and from one brand.
+    """
+
+    generators: Mapping[str, float]
+    fallbacks: tuple[str, ...] = ("popular",)
+    bought: Literal["any", "due", "only"] = "any"
+    complements: bool = False
+    personal: float = 1.0
+    spread: float = 1.0
+
+
+PLACEMENTS: Mapping[str, Placement] = {
+    "home": Placement(
+        {"buy_again": 1.0, "taste": 0.7, "after_latest": 0.5, "recently_viewed": 0.8, "own_categories": 0.5,
+         "trending": 0.2},
+        bought="due", spread=0.34,
+    ),
+    # The whole next purchase, to put into the cart at once: the usual, whatever it is.
+    "basket": Placement({"buy_again": 1.0, "after_latest": 0.1, "own_categories": 0.1}, personal=0.5),
+    "category": Placement({"buy_again": 1.0, "taste": 0.7, "own_categories": 0.5, "popular": 0.5}, spread=0.5),
+    "cart": Placement(
+        {"bought_together": 1.0, "buy_again": 0.4, "after_latest": 0.2},
+        ("own_categories", "popular"), bought="due", complements=True, personal=0.5, spread=0.34,
+    ),
+    "similar": Placement({"alike": 1.0, "same_kind": 0.8, "same_brand": 0.1}, ("near_kinds", "popular"), personal=0.3),
+    "cross-sell": Placement(
+        {"bought_together": 1.0}, ("near_kinds", "popular"), bought="due", complements=True, personal=0.3, spread=0.34
+    ),
+    "trending": Placement({"trending": 1.0}, personal=0.0, spread=0.34),
+    "buy-again": Placement({"buy_again": 1.0}, (), bought="only", personal=0.5),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Recommended:
+    """``ids`` best first; ``sources``: for each the generators that proposed it; ``scores`` float32, falling but for
+    the spreading. ``fallback``: names of the fallbacks that had to help, in order; empty where none had to."""
+
+    placement: str
+    ids: list[str]
+    sources: list[list[str]]
+    scores: np.ndarray
+    fallback: tuple[str, ...]
+    ranking: Ranking
+    took_ms: float = 0.0
+
+
+@dataclass(slots=True)
+class _Merged:
+    rows: np.ndarray
+    scores: np.ndarray
+    sources: dict[int, list[str]] = field(default_factory=dict)
+
+
+class Recommender:
+    """Recommends from what a :class:`Discovery` knows. Thread-safe."""
+
+    def __init__(
+        self,
+        discovery: Discovery,
+        personalizer: Personalizer,
+        profiles: ProfileStore,
+        nearest: Callable[[np.ndarray, int, Sequence[Filter]], object] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """``nearest``: the engine's search by vector, None where there are no vectors."""
+        self._discovery = discovery
+        self._personalizer = personalizer
+        self._profiles = profiles
+        self._nearest = nearest
+        self._clock = clock
+
+    def recommend(
+        self,
+        placement: str,
+        shopper: str = "",
+        size: int = 12,
+        seeds: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        filters: Sequence[Filter] = (),
+    ) -> Recommended:
+        """Products for one placement.
+
+        Args:
+            seeds: ids of the products in view (those in the cart, the one looked at); never among the answer.
+            exclude: ids that must not be shown.
+
+        Raises:
+            InvalidInput: an unknown placement or filter.
+            WarmingUp: the products are not loaded yet.
+        """
+        started = time.perf_counter()
+        recipe = PLACEMENTS.get(placement)
+        if recipe is None:
+            raise InvalidInput(f"placement: {placement!r:.40} is none of {', '.join(PLACEMENTS)}")
+        shelves = self._discovery.shelves
+        if shelves is None:
+            raise WarmingUp("the products are still being loaded")
+        now = self._clock()
+        profile, degraded = self._profile(shopper)
+        one = Situation(
+            shelves,
+            profile,
+            _rows(shelves, seeds),
+            shelves.allowed(filters),
+            now,
+            shopper_key(shopper) if shopper else None,
+            self._near(filters),
+        )
+        one.allowed[_rows(shelves, exclude)] = False
+        _restrict(one, recipe)
+        merged = _merge(one, recipe.generators)
+        ranking, scores = self._rank(shopper, merged, shelves, recipe, degraded)
+        order = np.argsort(-scores, kind="stable")
+        rows, values = merged.rows[order], scores[order]
+        used: list[str] = []
+        for name in recipe.fallbacks:
+            if len(rows) >= size:
+                break
+            more, _ = GENERATORS[name](one)
+            more = more[~np.isin(more, rows)][: size - len(rows)]
+            if len(more):
+                used.append(name)
+                merged.sources.update((row, [name]) for row in more.tolist())
+                rows, values = np.append(rows, more), np.append(values, np.zeros(len(more)))
+        chosen = _spread(shelves, rows, size, recipe.spread)
+        ids = [shelves.table.ids[row] for row in rows[chosen].tolist()]
+        return Recommended(
+            placement,
+            ids,
+            [merged.sources[row] for row in rows[chosen].tolist()],
+            values[chosen].astype(np.float32),
+            tuple(used),
+            ranking,
+            (time.perf_counter() - started) * 1000.0,
+        )
+
+    def _profile(self, shopper: str) -> tuple[Profile, str]:
+        if not shopper:
+            return Profile(), ""
+        try:
+            return self._profiles.get(shopper), ""
+        except EndcapError as error:
+            return Profile(), error.kind
+
+    def _near(self, filters: Sequence[Filter]) -> Nearest | None:
+        if self._nearest is None:
+            return None
+        nearest = self._nearest
+        return lambda vector, count: nearest(vector, count, filters)  # type: ignore[return-value]
+
+    def _rank(
+        self, shopper: str, merged: _Merged, shelves: Shelves, recipe: Placement, degraded: str
+    ) -> tuple[Ranking, np.ndarray]:
+        """The ranking of the merged candidates, and what they are ordered by: both orders, fused."""
+        ids = [shelves.table.ids[row] for row in merged.rows.tolist()]
+        who = shopper if recipe.personal > 0 and not degraded else ""
+        ranking = self._personalizer.rank(who, "", ids, merged.scores.astype(np.float32))
+        if degraded and not ranking.degraded:
+            ranking = Ranking(ranking.id, ranking.order, False, ranking.scorer, degraded, ranking.took_ms)
+        place = np.empty(len(ids))
+        place[ranking.order] = np.arange(len(ids))
+        mine = recipe.personal if ranking.scores is not None else 0.0
+        return ranking, 1.0 / (MERGE_K + np.arange(len(ids))) + mine / (MERGE_K + place)
+
+
+def _rows(shelves: Shelves, ids: Sequence[str]) -> np.ndarray:
+    rows = shelves.table.rows(ids)
+    return rows[rows >= 0]
+
+
+def _restrict(one: Situation, recipe: Placement) -> None:
+    """Take out of ``allowed`` what this placement must not show."""
+    table = one.shelves.table
+    one.allowed[one.seeds] = False
+    if recipe.complements and len(one.seeds):
+        kinds = table.category[one.seeds]
+        one.allowed &= ~np.isin(table.category[:-1], kinds[kinds >= 0])
+    if recipe.bought == "due":
+        rows, when = one.bought
+        since = (one.now - when.last.astype(np.float64)) / DAY_S
+        one.allowed[rows[since < RESTING * one.shelves.cycle_days[rows]]] = False
+
+
+def _merge(one: Situation, generators: Mapping[str, float]) -> _Merged:
+    """The generators' lists as one, best first, at most ``POOL``."""
+    lists = {name: GENERATORS[name](one)[0] for name in generators}
+    if not any(map(len, lists.values())):
+        return _Merged(np.empty(0, dtype=np.int64), np.empty(0))
+    rows, inverse = np.unique(np.concatenate(list(lists.values())), return_inverse=True)
+    weights = [weight / (MERGE_K + np.arange(len(lists[name]))) for name, weight in generators.items()]
+    scores = np.bincount(inverse, weights=np.concatenate(weights), minlength=len(rows))
+    order = np.argsort(-scores, kind="stable")[:POOL]
+    sources: dict[int, list[str]] = {row: [] for row in rows[order].tolist()}
+    for name, found in lists.items():
+        for row in found.tolist():
+            if row in sources:
+                sources[row].append(name)
+    return _Merged(rows[order], scores[order], sources)
+
+
+def _spread(shelves: Shelves, rows: np.ndarray, size: int, share: float) -> np.ndarray:
+    """Places in ``rows`` of the ``size`` to show: of one category, and of one brand, no more than a share, unless
+    there is nothing else."""
+    if share >= 1.0 or len(rows) <= 1:
+        return np.arange(min(size, len(rows)))
+    most = max(1, int(np.ceil(share * size)))
+    seen: dict[tuple[str, int], int] = {}
+    chosen: list[int] = []
+    later: list[int] = []
+    table = shelves.table
+    pairs = zip(table.category[rows].tolist(), table.brand[rows].tolist(), strict=True)
+    for place, (category, brand) in enumerate(pairs):
+        marks = [mark for mark in (("category", category), ("brand", brand)) if mark[1] >= 0]
+        if any(seen.get(mark, 0) >= most for mark in marks):
+            later.append(place)
+            continue
+        for mark in marks:
+            seen[mark] = seen.get(mark, 0) + 1
+        chosen.append(place)
+        if len(chosen) == size:
+            break
+    return np.array((chosen + later)[:size], dtype=np.int64)
