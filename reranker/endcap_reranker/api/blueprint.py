@@ -8,18 +8,35 @@ import orjson
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
-from endcap.errors import EndcapError
+from endcap.errors import EndcapError, InvalidInput
 from endcap.recall import Recaller
+from endcap.recommend import Recommender
 from endcap.runtime import Runtime
 from endcap_reranker.api.events import accept_events
-from endcap_reranker.api.parameters import from_json, from_query, read_body
+from endcap_reranker.api.parameters import checked, from_json, from_query, read_body
 from endcap_reranker.api.problems import problem, problem_of
+from endcap_reranker.api.recommend import known_product, recommend, recommend_parameters
 from endcap_reranker.api.rerank import parse_rerank, rerank
 from endcap_reranker.api.search import search
+from endcap_reranker.api.suggest import SuggestParameters, suggest
 from endcap_reranker.cors import Cors
-from endcap_reranker.identity import Identifier
+from endcap_reranker.identity import ANONYMOUS, Identifier, Identity
 
 logger = logging.getLogger(__name__)
+
+
+#: What there is, and by which methods.
+ROUTES = {
+    "search": ["GET", "POST"],
+    "events": ["POST"],
+    "rerank": ["POST"],
+    "suggest": ["GET"],
+    "recommend": ["GET"],
+    "similar": ["GET"],
+    "cross-sell": ["GET"],
+    "trending": ["GET"],
+    "buy-again": ["GET"],
+}
 
 
 def create_api(runtime: Runtime) -> Blueprint:
@@ -28,6 +45,10 @@ def create_api(runtime: Runtime) -> Blueprint:
     settings = runtime.settings
     identifier = Identifier(settings)
     recaller = Recaller(runtime.engine, runtime.encoder)
+    discovery = runtime.discovery
+    recommender = Recommender(
+        discovery, runtime.personalizer, runtime.profiles, runtime.engine.nearest if runtime.encoder else None
+    )
 
     @api.get("/search")
     def search_get() -> Response:
@@ -52,6 +73,44 @@ def create_api(runtime: Runtime) -> Blueprint:
         response = _json(made.body)
         response.headers.update(made.headers)
         return response
+
+    @api.get("/suggest")
+    def suggest_get() -> Response:
+        wanted = checked(SuggestParameters, request.args.to_dict())
+        return _json(suggest(runtime, discovery, wanted, identifier.of_request(request), _switched_off()))
+
+    @api.get("/recommend")
+    def recommend_get() -> Response:
+        wanted = recommend_parameters(request.args)
+        return _json(recommend(runtime, recommender, wanted.placement, wanted, _shopper(wanted.shopper), wanted.ids))
+
+    @api.get("/similar/<path:product>")
+    def similar(product: str) -> Response:
+        wanted = recommend_parameters(request.args)
+        seeds = [known_product(runtime, discovery, product)]
+        return _json(recommend(runtime, recommender, "similar", wanted, _shopper(wanted.shopper), seeds))
+
+    @api.get("/cross-sell")
+    def cross_sell() -> Response:
+        wanted = recommend_parameters(request.args)
+        if not wanted.ids:
+            raise InvalidInput("ids: name the products in view, ids=1,2")
+        return _json(recommend(runtime, recommender, "cross-sell", wanted, _shopper(wanted.shopper), wanted.ids))
+
+    @api.get("/trending")
+    def trending() -> Response:
+        wanted = recommend_parameters(request.args)
+        return _json(recommend(runtime, recommender, "trending", wanted, _shopper(wanted.shopper)))
+
+    @api.get("/buy-again")
+    def buy_again() -> Response:
+        wanted = recommend_parameters(request.args)
+        return _json(recommend(runtime, recommender, "buy-again", wanted, _shopper(wanted.shopper)))
+
+    def _shopper(named: str) -> Identity:
+        if _switched_off():
+            return ANONYMOUS
+        return identifier.check(named) if named else identifier.of_request(request)
 
     def _switched_off() -> bool:
         return request.headers.get(settings.personalize_header, "").strip().lower() in {"off", "false", "0", "no"}
@@ -81,10 +140,10 @@ def create_api(runtime: Runtime) -> Blueprint:
     @api.route("/", defaults={"path": ""}, methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
     @api.route("/<path:path>", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
     def unknown(path: str) -> Response:
-        allowed = {"search": ["GET", "POST"], "events": ["POST"], "rerank": ["POST"]}.get(path)
-        if allowed:
+        allowed = ROUTES.get("similar" if path.startswith("similar/") else path)
+        if allowed and request.method not in allowed:
             raise MethodNotAllowed(valid_methods=[*allowed, "OPTIONS"])
-        raise NotFound(f"/v1/{path:.100} is not part of this API: there are /v1/search and /v1/events.")
+        raise NotFound(f"/v1/{path:.100} is not part of this API: there are /v1/{', /v1/'.join(ROUTES)}.")
 
     return api
 

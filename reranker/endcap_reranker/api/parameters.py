@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import orjson
 from flask import Request
@@ -147,7 +147,7 @@ def from_query(arguments: MultiDict[str, str]) -> SearchParameters:
         else:
             raw[name] = values[-1]
     filters.extend({"field": name, **bound} for name, bound in bounds.items())
-    return _checked({**raw, "filters": filters})
+    return checked(SearchParameters, {**raw, "filters": filters})
 
 
 def from_json(body: bytes, mimetype: str) -> SearchParameters:
@@ -165,7 +165,7 @@ def from_json(body: bytes, mimetype: str) -> SearchParameters:
         raise InvalidInput(f"not JSON: {error}") from None
     if not isinstance(raw, dict):
         raise InvalidInput('the body must be an object such as {"q": "milk"}')
-    return _checked(raw)
+    return checked(SearchParameters, raw)
 
 
 def read_body(request: Request, limit: int) -> bytes:
@@ -188,9 +188,17 @@ def read_body(request: Request, limit: int) -> bytes:
         raise InvalidInput("the body ended before its announced length") from None
 
 
-def _checked(raw: dict[str, Any]) -> SearchParameters:
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def checked(model: type[_Model], raw: dict[str, Any]) -> _Model:
+    """The parameters of a route, as its model has them.
+
+    Raises:
+        InvalidInput: naming at most five parameters and what they take.
+    """
     try:
-        return SearchParameters.model_validate(raw)
+        return model.model_validate(raw)
     except ValidationError as error:
         problems = [
             f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}".removeprefix(": ").replace(
