@@ -26,8 +26,8 @@ from endcap.errors import InvalidInput
 #: Raised when a change of schema or analysis makes older folders unreadable: they must be rebuilt.
 FORMAT = 1
 
-#: Before 0.27 (the first without Python 3.10) tantivy has no term queries within JSON: its parser has to find attributes,
-#: and takes 13 and "13" for the same.
+#: Before 0.27 (the first without Python 3.10) tantivy has no term queries within JSON: its parser has to find
+#: attributes, and takes 13 and "13" for the same.
 JSON_TERMS = hasattr(tantivy.TextAnalyzer, "pre_tokenize")
 
 ID = "id"
