@@ -22,6 +22,15 @@ class Sample:
         if self.count < 0 or not math.isfinite(self.mean) or not (math.isfinite(self.variance) and self.variance >= 0):
             raise InvalidInput(f"no sample: {self.count} shoppers, mean {self.mean}, variance {self.variance}")
 
+    @property
+    def events(self) -> float:
+        """(Σ x)² / Σ x²: how many shoppers the metric, which is at least 0, rests on.
+
+        Those who converted; of buyers so many as if they had spent alike; nearly all where everyone has a value.
+        """
+        squares = self.variance * max(self.count - 1, 0) + self.count * self.mean**2
+        return (self.count * self.mean) ** 2 / squares if squares > 0 else 0.0
+
     @classmethod
     def of(cls, values: np.ndarray) -> Sample:
         """One number a shopper, (n,).

@@ -30,14 +30,16 @@ class Rules:
     """How to decide.
 
     ``alpha``: error rate of the whole experiment, shared by its comparisons (Bonferroni). ``fewest``: shoppers in each
-    arm before anything is said; ``fewest_events``: and, for a yes-or-no metric, shoppers that did and that did not.
+    arm before anything is said; ``fewest_events``: and :attr:`Sample.events`, for a yes or no also of the rarer answer;
+    with fewer the intervals err too often where one arm is small or few buy for very different sums; 0 for a metric
+    that may be negative.
     ``smallest_effect``: a difference below which the arms count as equal; 0: never equal. ``planned``: shoppers of
     two arms at which the interval shall be tightest. ``more_is_better``: False for latency and zero-result rate.
     """
 
     alpha: float = 0.05
     fewest: int = 100
-    fewest_events: int = 10
+    fewest_events: int = 50
     smallest_effect: float = 0.0
     planned: float = 10_000.0
     more_is_better: bool = True
@@ -86,8 +88,8 @@ def judge(experiment: Experiment, metric: str, samples: Mapping[str, Sample], ru
         first, other = samples[baseline], samples[arm.name]
         difference = difference_sequence(first, other, alpha, rules.planned)
         outcome = Outcome.INVALID if ratio.mismatch else _outcome(first, other, difference, rules)
-        comparisons.append(Comparison(arm.name, outcome, difference, _words(arm.name, baseline, metric, outcome,
-                                                                            difference, first, rules)))  # fmt: skip
+        words = _words(arm.name, baseline, metric, outcome, difference, (first, other), rules)
+        comparisons.append(Comparison(arm.name, outcome, difference, words))
     return Verdict(metric, ratio, tuple(comparisons), _summary(experiment, ratio, comparisons))
 
 
@@ -107,8 +109,7 @@ def _outcome(first: Sample, other: Sample, difference: Interval, rules: Rules) -
     for sample in (first, other):
         if sample.count < rules.fewest or sample.variance == 0:
             return Outcome.TOO_EARLY
-        rare = min(sample.mean, 1 - sample.mean) * sample.count
-        if _yes_or_no(sample) and rare < rules.fewest_events:
+        if _events(sample) < rules.fewest_events:
             return Outcome.TOO_EARLY
     if 0 not in difference:
         return Outcome.BETTER if (difference.low > 0) == rules.more_is_better else Outcome.WORSE
@@ -117,30 +118,40 @@ def _outcome(first: Sample, other: Sample, difference: Interval, rules: Rules) -
     return Outcome.UNDECIDED
 
 
-def _yes_or_no(sample: Sample) -> bool:
-    """The variance of zeros and ones follows from their mean."""
-    if not 0 <= sample.mean <= 1:
-        return False
-    own = sample.mean * (1 - sample.mean) * sample.count / (sample.count - 1)
-    return abs(own - sample.variance) <= 1e-9 + 1e-6 * own
+def _events(sample: Sample) -> float:
+    """What the metric rests on; of zeros and ones, whose variance follows from their mean, the rarer."""
+    own = sample.mean * (1 - sample.mean) * sample.count / max(sample.count - 1, 1)
+    if 0 <= sample.mean <= 1 and abs(own - sample.variance) <= 1e-9 + 1e-6 * own:
+        return sample.count * min(sample.mean, 1 - sample.mean)
+    return sample.events
 
 
 def _words(
-    arm: str, baseline: str, metric: str, outcome: Outcome, difference: Interval, first: Sample, rules: Rules
+    arm: str,
+    baseline: str,
+    metric: str,
+    outcome: Outcome,
+    difference: Interval,
+    samples: tuple[Sample, Sample],
+    rules: Rules,
 ) -> str:
     if outcome is Outcome.INVALID:
         return f"{arm}: not to be judged, as the traffic is not split as planned."
     if outcome is Outcome.TOO_EARLY:
+        counts = " and ".join(f"{sample.count:,}" for sample in samples)
+        events = " and ".join(f"{_events(sample):,.0f}" for sample in samples)
         return (
-            f"{arm}: too early to say. Wanted are {rules.fewest:,} shoppers in each arm with differing {metric}, "
-            f"and {rules.fewest_events:,} of each kind where it is yes or no."
+            f"{arm}: too early to say. Wanted are {rules.fewest:,} shoppers in each arm, whose {metric} rests on "
+            f"{rules.fewest_events:,} events; {baseline} and {arm} have {counts}, resting on {events}."
         )
+    base = samples[0].mean
     span = f"{difference.estimate:+.4g} (between {difference.low:+.4g} and {difference.high:+.4g}"
-    span += f", {difference.estimate / first.mean:+.1%} of {baseline})" if first.mean else ")"
+    span += f", {difference.estimate / base:+.1%} of {baseline})" if base else ")"
+    least = f"{rules.smallest_effect:.4g}"
     return {
         Outcome.BETTER: f"{arm} is better than {baseline}: {metric} {span}. It may be rolled out.",
         Outcome.WORSE: f"{arm} is worse than {baseline}: {metric} {span}. Stop it.",
-        Outcome.NO_DIFFERENCE: f"{arm} and {baseline} differ by less than {rules.smallest_effect:.4g}: {metric} {span}",
+        Outcome.NO_DIFFERENCE: f"{arm} and {baseline} differ by less than {least}: {metric} {span}.",
         Outcome.UNDECIDED: f"{arm}: no difference from {baseline} is proven yet: {metric} {span}. Let it run.",
     }[outcome]
 
