@@ -61,7 +61,7 @@ class TestEveryDetector:
         np.testing.assert_allclose(alone, fitted.score(features), rtol=1e-12)
 
     def test_gives_reasons_that_are_the_rows_own(self, fitted: Detector) -> None:
-        features, labels = shop(seed=6)
+        features, _ = shop(seed=6)
         worst = features.rows(np.argsort(-fitted.score(features))[:20])
         reasons = fitted.reasons(worst, most=2)
 

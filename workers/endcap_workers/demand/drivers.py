@@ -1,0 +1,223 @@
+"""Demand out of price, promotion and the past: one boosted model (LightGBM) over all series.
+
+The model learns what a period sells relative to the series' usual level, from every past origin and step, so that a
+product with a short history borrows from the others. Prices and promotions of the target period are known when the
+forecast is made: a shop sets them.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from endcap_workers.demand.base import Forecast
+from endcap_workers.demand.intervals import LEVELS
+
+#: Periods of history that features look back on, and that a series' usual level is taken over.
+MEMORY, LEVEL = 60, 20
+LAGS, AVERAGES = 8, (4, 10, 40)
+#: Log-price distance, and penalty per promotion that differs, at which a past period weighs 1/e for a similar one.
+PRICE_WIDTH, PROMOTION_PENALTY = 0.05, 1.5
+PARAMETERS = {
+    "learning_rate": 0.05,
+    "num_leaves": 63,
+    "min_child_samples": 60,
+    "feature_fraction": 0.6,
+    "verbosity": -1,
+    "deterministic": True,
+    "force_row_wise": True,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """float64 (series, periods) each; ``units`` is NaN where not known, prices and promotions reach into the future.
+
+    ``promotions``: name -> 0..1; ``kinds``: name -> int (series,), what a series is (store, brand), used as category;
+    ``market``: int (series,), series of one market compete on price.
+
+    Raises:
+        ValueError: shapes that do not fit.
+    """
+
+    units: np.ndarray
+    price: np.ndarray
+    promotions: Mapping[str, np.ndarray] = field(default_factory=dict)
+    kinds: Mapping[str, np.ndarray] = field(default_factory=dict)
+    market: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        for name, matrix in {"price": self.price, **self.promotions}.items():
+            if matrix.shape != self.units.shape:
+                raise ValueError(f"{name} is {matrix.shape}, units are {self.units.shape}")
+        for name, codes in self.kinds.items():
+            if len(codes) != len(self.units):
+                raise ValueError(f"{name} has {len(codes)} values for {len(self.units)} series")
+
+    def until(self, origin: int) -> Panel:
+        """What is known when ``origin`` periods are over: later units are not."""
+        units = self.units.copy()
+        units[:, origin:] = np.nan
+        return Panel(units, self.price, self.promotions, self.kinds, self.market)
+
+
+class DriverFeatures:
+    """Model inputs of (origin, step) pairs of one panel."""
+
+    def __init__(self, panel: Panel) -> None:
+        self._panel = panel
+        with np.errstate(divide="ignore", invalid="ignore"):
+            self.logs = np.log(np.maximum(np.where(panel.units < 0, 0, panel.units), 0.5))
+            self._price = np.log(np.where(panel.price > 0, panel.price, np.nan))
+        markets = np.zeros(len(panel.units), dtype=int) if panel.market is None else panel.market
+        self._market = np.unique(markets, return_inverse=True)[1]
+
+    def rows(self, origin: int, step: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Features, and the usual log level they are relative to, (series,). Known periods are those before ``origin``.
+
+        Nothing of ``units`` from ``origin`` on is read.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # nothing known: NaN is what the trees want to see
+            return self._rows(origin, origin + step - 1)
+
+    def _rows(self, origin: int, target: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        start = max(0, origin - MEMORY)
+        past, prices = self.logs[:, start:origin], self._price[:, start:origin]
+        base = np.nanmean(past[:, -LEVEL:], axis=1)
+        found = {"level": base, "step": np.full(len(base), float(target - origin + 1))}
+        for lag in range(1, LAGS + 1):
+            found[f"units, {lag} ago"] = past[:, -lag] - base if lag <= past.shape[1] else np.full(len(base), np.nan)
+        for window in AVERAGES:
+            found[f"mean of {window}"] = np.nanmean(past[:, -window:], axis=1) - base
+        found["same kind, lately"] = self._mean_over(found["mean of 4"], self._kind())
+        now, usual = self._price[:, target], np.nanmedian(prices[:, -30:], axis=1)
+        found["price"], found["price against usual"] = now, now - usual
+        for back in range(1, 4):
+            found[f"price against {back} before"] = now - self._price[:, target - back]
+        found["price against market"] = now - self._mean_over(now, self._market)
+        found["market against usual"] = self._mean_over(now - usual, self._market)
+        cheapest = np.full(self._market.max() + 1, np.inf)
+        np.fmin.at(cheapest, self._market, now)
+        found["price against cheapest"] = now - cheapest[self._market]
+        closeness = np.abs(prices - now[:, None]) / PRICE_WIDTH
+        for name, matrix in self._panel.promotions.items():
+            promoted = matrix[:, start:origin]
+            found[name] = matrix[:, target]
+            for back in range(1, 4):
+                found[f"{name}, {back} before"] = matrix[:, target - back]
+            found[f"{name}, in market"] = self._mean_over(matrix[:, target], self._market)
+            for said, wanted in (("with", promoted > 0.5), ("without", promoted <= 0.5)):
+                found[f"units {said} {name}"] = np.nanmean(np.where(wanted, past, np.nan), axis=1) - base
+            closeness = closeness + PROMOTION_PENALTY * np.abs(promoted - matrix[:, target, None])
+        weights = np.where(np.isnan(past) | np.isnan(closeness), 0.0, np.exp(-closeness))
+        weight = weights.sum(axis=1)
+        found["units at such a price"] = np.where(
+            weight > 1e-3, (weights * np.nan_to_num(past)).sum(axis=1) / np.maximum(weight, 1e-9) - base, np.nan
+        )
+        found["weight of that"] = weight
+        found |= {name: np.asarray(codes, dtype=float) for name, codes in self._panel.kinds.items()}
+        return found, base
+
+    def _kind(self) -> np.ndarray:
+        last = list(self._panel.kinds.values())[-1:] or [np.zeros(len(self.logs), dtype=int)]
+        return np.unique(last[0], return_inverse=True)[1]
+
+    @staticmethod
+    def _mean_over(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+        known = ~np.isnan(values)
+        total = np.bincount(groups[known], values[known], groups.max() + 1)
+        return (total / np.bincount(groups[known], minlength=groups.max() + 1))[groups]
+
+
+class DriverModel:
+    """Fitted on a panel up to an origin; forecasts the steps it was fitted for.
+
+    The loss is the absolute percentage error in log units, so that a forecast twice too high costs more than one half
+    too low, as MAPE has it. Intervals and the last correction of the level come from the latest ``holdout`` periods,
+    which a first model does not see; the model that forecasts then sees them.
+    """
+
+    def __init__(self, seed: int = 0, rounds: int = 250, holdout: int = 12, threads: int = 1) -> None:
+        self._seed, self._rounds, self._holdout, self._threads = seed, rounds, holdout, threads
+
+    def fit(self, panel: Panel, origin: int, steps: tuple[int, ...], first: int = LEVEL) -> DriverModel:
+        """``origin``: periods known; ``steps``: 1 is the period after the last known one; ``first``: earliest origin.
+
+        Raises:
+            ValueError: too few periods before the origin.
+        """
+        self._steps, self._panel, self._origin = steps, panel.until(origin), origin
+        features = DriverFeatures(self._panel)
+        pairs = [(at, step) for at in range(first, origin) for step in steps if at + step <= origin]
+        early = [pair for pair in pairs if sum(pair) <= origin - self._holdout]
+        late = [pair for pair in pairs if sum(pair) > origin - self._holdout and pair[0] <= origin]
+        if not early or not late:
+            raise ValueError(f"{origin} periods are too few: {first + self._holdout + max(steps)} are needed")
+        blocks = {pair: self._block(features, *pair) for pair in pairs}
+        trial = self._train([blocks[pair] for pair in early])
+        held = [blocks[pair] for pair in late]
+        errors = np.concatenate([target - trial.predict(inputs) for inputs, target, _ in held])
+        errors = errors[~np.isnan(errors)]
+        self._shift = _best_shift(errors)
+        self._errors = errors
+        self._booster = self._train(list(blocks.values()))
+        return self
+
+    def forecast(self, levels: tuple[float, ...] = LEVELS) -> Forecast:
+        """(series, steps), in the order of ``steps``; quantiles of the given levels."""
+        features = DriverFeatures(self._panel)
+        logs = []
+        for step in self._steps:
+            inputs, _, base = self._block(features, self._origin, step)
+            logs.append(self._booster.predict(inputs) + base)
+        centre = np.stack(logs, axis=1)
+        known = ~np.isnan(centre)
+        moved = np.where(known, centre, 0.0)
+        values = np.exp(moved[:, :, None] + np.quantile(self._errors, levels))
+        return Forecast(
+            np.where(known, np.exp(moved + self._shift), 0.0), levels, np.where(known[:, :, None], values, 0)
+        )
+
+    def _block(self, features: DriverFeatures, origin: int, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        found, base = features.rows(origin, step)
+        self._names = list(found)
+        inputs = np.stack(list(found.values()), axis=1).astype(np.float32)
+        return inputs, features.logs[:, origin + step - 1] - base, base
+
+    def _train(self, blocks: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Any:
+        import lightgbm
+
+        inputs = np.concatenate([block[0] for block in blocks])
+        target = np.concatenate([block[1] for block in blocks])
+        known = ~np.isnan(target)
+        categories = [self._names.index(name) for name in self._panel.kinds]
+        data = lightgbm.Dataset(inputs[known], target[known], categorical_feature=categories)
+        parameters = {**PARAMETERS, "objective": _percentage, "seed": self._seed, "num_threads": self._threads}
+        return lightgbm.train(parameters, data, self._rounds)
+
+
+def _percentage(predicted: np.ndarray, data: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Gradient of |exp(z) - 1|, z = log forecast - log actual, and a positive stand-in for its second derivative."""
+    miss = np.clip(predicted - data.get_label(), -3, 2)
+    slope = np.exp(miss)
+    return np.sign(miss) * slope, slope
+
+
+def _best_shift(errors: np.ndarray) -> float:
+    """The constant log shift with the least absolute percentage error on ``errors`` (log actual - log forecast)."""
+    shifts = np.arange(-0.3, 0.31, 0.02)
+    return float(shifts[np.argmin([np.mean(np.abs(np.exp(shift - errors) - 1)) for shift in shifts])])
+
+
+def backtest(
+    panel: Panel, origins: Iterator[int] | list[int], steps: tuple[int, ...], model: DriverModel
+) -> Iterator[tuple[int, Forecast, np.ndarray]]:
+    """Per origin the forecast made then and what came, (series, steps)."""
+    for origin in origins:
+        forecast = model.fit(panel, origin, steps).forecast()
+        yield origin, forecast, panel.units[:, [origin + step - 1 for step in steps]]
