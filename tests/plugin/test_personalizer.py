@@ -173,6 +173,7 @@ def test_a_log_that_cannot_be_read_degrades_the_search(shop: Shop, tmp_path: Pat
         (tmp_path / name).unlink(missing_ok=True)
     ranking = shop.personalizer.rank("new shopper", "honey", IDS, SCORES)
     assert (ranking.degraded, ranking.order.tolist()) == ("log_unavailable", list(range(6)))
+    assert not shop.profiles._stale, "a log that is down must not make memory grow with every new shopper"
 
 
 def test_the_cache_of_profiles_is_bounded_and_refills_from_the_log(tmp_path: Path) -> None:

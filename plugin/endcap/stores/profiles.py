@@ -65,7 +65,9 @@ class LogProfiles:
         if not self._loading[shopper]:
             del self._loading[shopper]
         if fresh is None:
-            self._stale.add(shopper)
+            # A shopper who is not kept is read from the log the next time anyway.
+            if shopper in self._profiles or shopper in self._loading:
+                self._stale.add(shopper)
             return
         current = self._profiles.get(shopper)
         if current is None or current.sequence <= fresh.sequence:
