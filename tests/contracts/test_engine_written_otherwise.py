@@ -18,6 +18,9 @@ PRODUCTS = [
     Product("m3", "Switch with 16 ports and 32 GB"),
     Product("o1", "WD-40 Oil Spray"),
     Product("o2", "Oil Spray 40 ml"),
+    Product("n1", "HP Pavilion dv7-1211ea Notebook"),
+    Product("n2", "Toner", attributes={"number": "TN-2110"}),
+    Product("n3", "HP Pavilion dv7-1299 Notebook"),
 ]
 
 
@@ -41,6 +44,9 @@ def shop(open_engine: OpenEngine) -> Iterator[Engine]:
         ("wd40", {"o1"}),
         ("wd-40", {"o1"}),
         ("wd40 spray", {"o1"}),
+        ("dv7-1211ea", {"n1"}),
+        ("tn2110", {"n2"}),
+        ("toner tn2110", {"n2"}),
     ],
 )
 def test_together_and_apart_are_the_same(shop: Engine, text: str, expected: set[str]) -> None:

@@ -76,11 +76,10 @@ class Words:
                 # One word stands for two, and should count as they do.
                 found.append((joined, len(plain) / (len(plain) - 1)))
         for at, word in enumerate(plain):
+            rest = [_across([*plain[:at], *plain[at + 1 :]])] if len(plain) > 1 else []
             parts = _PARTS.split(word)
             if 2 <= len(parts) <= _MAX_PARTS:
-                rest = [*plain[:at], *plain[at + 1 :]]
-                apart = [_phrase(" ".join(parts)), *([_across(rest)] if rest else [])]
-                found.append(({"bool": {"must": apart}}, 1.0))
+                found.append(({"bool": {"must": [_phrase(" ".join(parts)), *rest]}}, 1.0))
         return [{"bool": {"must": [one], "boost": _WRITTEN_OTHERWISE * weight}} for one, weight in found]
 
     def looser(self, misspelled: Collection[int], fuzzy: bool) -> list[dict[str, Any]]:

@@ -187,6 +187,19 @@ def _pairs(run: Sequence[str]) -> Iterable[tuple[str, ...]]:
     return itertools.pairwise(run) if len(run) > 1 else [tuple(run)] if run else []
 
 
+#: A part or model number in several pieces.
+_PIECES = re.compile(r"[^\W_]+(?:[-./][^\W_]+)+")
+_CODE_LENGTHS = range(5, 41)
+
+
+def joined_codes(text: str) -> list[str]:
+    """Part and model numbers of a text as people type them, in one piece: "HP dv7-1211ea" gives dv71211ea."""
+    if len(text) > MAX_KEYWORD or "://" in text:
+        return []
+    joined = (re.sub(r"[-./]", "", found) for found in _PIECES.findall(text))
+    return [one for one in joined if len(one) in _CODE_LENGTHS and any(letter.isdecimal() for letter in one)]
+
+
 def attribute_path(name: str) -> str:
     """The index field of an attribute, usable in every tantivy call: "Screen size" -> "attributes.Screen_20_size".
 
@@ -231,6 +244,8 @@ def tantivy_document(document: Mapping[str, Any], digest: str, vector: bytes) ->
     for name in ("title", "brand", "description"):
         if text := document.get(name):
             _add_text(made, name, text)
+            if name == "title":
+                _add_codes(made, text)
     if title := document.get("title"):
         made.add_text(TITLE_SORT, normalize(title).casefold()[:_MAX_TITLE_SORT])
     if brand := document.get("brand"):
@@ -254,6 +269,12 @@ def _add_text(made: tantivy.Document, name: str, text: str) -> None:
             made.add_text(field, text)
 
 
+def _add_codes(made: tantivy.Document, text: str) -> None:
+    """Beside the attributes, which words of any kind are among: a word of its own would weigh no more."""
+    if codes := joined_codes(normalize(text)):
+        made.add_text(TEXT_FIELDS[ATTRIBUTES][0], " ".join(codes))
+
+
 def _add_attributes(made: tantivy.Document, attributes: Mapping[str, Any]) -> None:
     indexed: dict[str, Any] = {}
     for name, value in attributes.items():
@@ -264,6 +285,7 @@ def _add_attributes(made: tantivy.Document, attributes: Mapping[str, Any]) -> No
         for one in values:
             if isinstance(one, str):
                 _add_text(made, ATTRIBUTES, one)
+                _add_codes(made, one)
     if indexed:
         made.add_json(ATTRIBUTES, indexed)
 
