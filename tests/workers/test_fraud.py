@@ -139,6 +139,8 @@ def test_probabilities_are_calibrated() -> None:
 
     assert evaluation.calibration_error(truth, scores) < 0.03
     assert scores.mean() == pytest.approx(truth.mean(), abs=0.02)
+    assert 0 < scores.min()
+    assert scores.max() < 1
 
 
 @given(st.lists(st.floats(-50, 50, allow_nan=False), min_size=3, max_size=40))

@@ -13,7 +13,7 @@ PRICE = "unit price"
 #: Log units, so that a spread of 0 (a product with one price) does not make every other price infinitely strange.
 LEAST_SPREAD = 0.05
 #: Which neighbour in price the distance is taken to.
-GAPS = (1, 3, 10, 30)
+GAPS = {"nearest": 1, "3rd nearest": 3, "10th nearest": 10, "30th nearest": 30}
 #: What a detector with labels may look at beyond the features.
 SALES_NEIGHBOURS = (Neighbours("product", near=PRICE, width=0.2), Neighbours("seller"))
 
@@ -113,9 +113,9 @@ def _gaps(frame: Any, found: dict[str, Any], words: dict[str, str]) -> None:
     """Distance to the k-th nearest unit price of the same product on the closer side: how alone a price stands."""
     ordered = frame.sort_values(["product", PRICE], kind="stable")
     prices = ordered.groupby("product")[PRICE]
-    for count in GAPS:
+    for name, count in GAPS.items():
         above = prices.shift(-count) - ordered[PRICE]
         below = ordered[PRICE] - prices.shift(count)
-        label = f"product: gap {count}"
+        label = f"product: {name} price"
         found[label] = np.fmin(above, below).reindex(frame.index)
-        words[label] = f"distance to the product's {count}. next unit price (log)"
+        words[label] = f"distance to the product's {name} unit price, on the closer side (log)"

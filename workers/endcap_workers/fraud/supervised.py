@@ -144,6 +144,8 @@ class _Trees:
 def _calibration(margins: np.ndarray, labels: np.ndarray) -> Any:
     """Log-odds -> probability, both float64 (rows,); learned from rows the trees had not seen."""
     if min(int(labels.sum()), int((1 - labels).sum())) >= ISOTONIC:
+        # One made-up row of the other kind at either end: nothing is certain because a few hundred rows agreed.
+        margins, labels = np.append(margins, [margins.max(), margins.min()]), np.append(labels, [0, 1])
         return IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(margins, labels).predict
     platt = LogisticRegression().fit(margins[:, None], labels)
     return lambda other: platt.predict_proba(other[:, None])[:, 1]
