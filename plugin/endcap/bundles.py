@@ -140,6 +140,16 @@ def write_bundle(
     return target
 
 
+def inputs_of(model: bytes) -> tuple[str, ...]:
+    """Names of the tensors that a graph takes, for :attr:`InputSpec.inputs`: an export drops what it does not read.
+
+    Raises:
+        BundleRefused: it is no graph.
+    """
+    taken = {one.name for one in _open(model).get_inputs()}
+    return tuple(name for name in INPUTS if name in taken)
+
+
 def load_bundle(folder: Path, encoder_id: str | None = None) -> Bundle:
     """A bundle, checked: its files, its specification, and what the model says to a probe.
 
@@ -190,7 +200,8 @@ def _load(folder: Path, encoder_id: str | None) -> Bundle:
 
 
 def probe_inputs(spec: InputSpec, vocabulary: Vocabulary) -> dict[str, np.ndarray]:
-    """Plausible inputs of one shopper, the same for the same arguments."""
+    """Plausible inputs of one shopper, the same for the same arguments. The largest number and the largest code of each
+    column are among them: a vocabulary that is too large for the model shows here, not in a search."""
     draw = np.random.default_rng(0)
     made: dict[str, np.ndarray] = {}
     for name in spec.inputs:
@@ -198,6 +209,7 @@ def probe_inputs(spec: InputSpec, vocabulary: Vocabulary) -> dict[str, np.ndarra
         length = spec.places if side == "history" else _PROBE_CANDIDATES
         if what == "products":
             made[name] = draw.integers(1, vocabulary.numbers, (1, length))
+            made[name][0, 0] = vocabulary.numbers - 1
         elif what == "actions":
             made[name] = draw.integers(int(Action.VIEW), int(Action.RETURN), (1, length))
         elif what == "ages":
@@ -205,6 +217,8 @@ def probe_inputs(spec: InputSpec, vocabulary: Vocabulary) -> dict[str, np.ndarra
         elif what == "codes":
             sizes = vocabulary.sizes(spec.codes)
             columns = [draw.integers(0, size, (1, length)) for size in sizes]
+            for size, column in zip(sizes, columns, strict=True):
+                column[0, 0] = size - 1
             made[name] = np.stack(columns, axis=-1) if columns else np.zeros((1, length, 0), dtype=np.int64)
         else:
             values = draw.normal(size=(1, length, spec.shape(name)[1])).astype(np.float32)
@@ -251,15 +265,19 @@ def make_live(folder: Path) -> None:
         raise BundleRefused(f"{folder.parent / LIVE} could not be written: {error}") from error
 
 
-def _session(model: bytes, spec: InputSpec) -> onnxruntime.InferenceSession:
+def _open(model: bytes) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     # A search is one small batch: threads would cost more than they give, and searches run beside one another.
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises a dozen classes of its own, all of them plain Exceptions
         raise BundleRefused(f"{MODEL} is no graph that onnxruntime takes: {_first_line(error)}") from error
+
+
+def _session(model: bytes, spec: InputSpec) -> onnxruntime.InferenceSession:
+    session = _open(model)
     takes = {one.name: one.type for one in session.get_inputs()}
     wants = {name: _ORT_TYPES[INPUTS[name]] for name in spec.inputs}
     if takes != wants:

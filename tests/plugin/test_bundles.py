@@ -16,7 +16,7 @@ import onnxruntime
 import orjson
 import pytest
 
-from endcap.bundles import Bundle, live_bundle, load_bundle, make_live, write_bundle
+from endcap.bundles import Bundle, inputs_of, live_bundle, load_bundle, make_live, write_bundle
 from endcap.errors import BundleRefused
 from endcap.sequences import InputSpec, Vocabulary
 from tests.serving import ENCODER, SPEC, VOCABULARY
@@ -184,6 +184,24 @@ def test_a_model_that_cannot_be_served_is_never_written(tmp_path: Path, graph: b
     with pytest.raises(BundleRefused, match=reason):
         write_bundle(tmp_path, graph, TINY, Vocabulary())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("part", ["products", "codes"])
+def test_a_vocabulary_too_large_for_the_model_is_refused(tmp_path: Path, model: bytes, part: str) -> None:
+    products, codes = [*VOCABULARY.products], dict(VOCABULARY.codes)
+    if part == "products":
+        products.append("one more")
+    else:
+        codes["brand"] = [*codes["brand"], "one more"]
+    with pytest.raises(BundleRefused, match="cannot score a plausible search"):
+        write_bundle(tmp_path, model, SPEC, Vocabulary(products, codes, VOCABULARY.price_bands))
+
+
+def test_the_tensors_of_a_graph_are_read_from_it(model: bytes) -> None:
+    assert inputs_of(model) == SPEC.inputs
+    assert inputs_of(tiny()) == ("candidate_features",)
+    with pytest.raises(BundleRefused, match="no graph"):
+        inputs_of(b"nothing")
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, model: bytes) -> None:

@@ -28,6 +28,7 @@ class FallbackScorer:
         """Best first. Raises ValueError without any."""
         self._lock = threading.Lock()
         self._ill: dict[str, str] = {}
+        self._steps: tuple[Scorer, ...] = ()
         self.replace(steps)
 
     @property
@@ -39,7 +40,9 @@ class FallbackScorer:
         """Put others in their place; a search in flight goes on with what it began with."""
         if not steps:
             raise ValueError("an order of fallback needs at least one scorer")
-        self._steps = tuple(steps)
+        with self._lock:
+            self._steps = tuple(steps)
+            self._ill = {}
 
     def score(self, inputs: RankingInputs) -> np.ndarray:
         """float32 (n,); see :class:`~endcap.scoring.base.Scorer`."""
