@@ -12,6 +12,9 @@ from endcap.results import Results
 #: Name on the command line -> module with ``run(seed) -> Results``.
 EVALUATIONS = {
     "complete-journey": "endcap_workers.evaluation.complete_journey",
+    "demand": "endcap_workers.evaluation.demand",
+    "fraud": "endcap_workers.evaluation.fraud",
+    "icecat": "endcap_workers.evaluation.icecat",
     "open-bandit": "endcap_workers.evaluation.open_bandit",
 }
 
