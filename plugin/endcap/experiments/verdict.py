@@ -39,7 +39,7 @@ class Rules:
 
     alpha: float = 0.05
     fewest: int = 100
-    fewest_events: int = 50
+    fewest_events: int = 100
     smallest_effect: float = 0.0
     planned: float = 10_000.0
     more_is_better: bool = True
