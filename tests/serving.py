@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,7 @@ from endcap.features import FEATURES, RankingInputs, ranking_inputs
 from endcap.popularity import Popularity
 from endcap.profiles import Profile
 from endcap.scoring.onnx import OnnxScorer
-from endcap.sequences import CODES, InputSpec, Vocabulary
+from endcap.sequences import CODES, INPUTS, InputSpec, Vocabulary
 
 if TYPE_CHECKING:
     from endcap_workers.models import Interest
@@ -99,7 +101,7 @@ def searches(count: int, seed: int = 0) -> list[RankingInputs]:
     return made
 
 
-def make_model(seed: int = 5, spec: InputSpec = SPEC, vocabulary: Vocabulary = VOCABULARY) -> Interest:
+def make_model(seed: int = 5, spec: InputSpec = SPEC) -> Interest:
     """Random weights in every part, as the heads of a fresh model say nothing."""
     import torch  # here, because this module is imported by every test run
 
@@ -108,8 +110,8 @@ def make_model(seed: int = 5, spec: InputSpec = SPEC, vocabulary: Vocabulary = V
     torch.manual_seed(seed)
     model = Interest(
         ModelSpec(
-            products=vocabulary.numbers,
-            codes=vocabulary.sizes(spec.codes),
+            products=VOCABULARY.numbers,
+            codes=VOCABULARY.sizes(spec.codes),
             content=spec.content,
             features=len(FEATURES),
             width=16,
@@ -125,18 +127,32 @@ def make_model(seed: int = 5, spec: InputSpec = SPEC, vocabulary: Vocabulary = V
     return model
 
 
-def graph(model: Interest, folder: Path) -> bytes:
+@lru_cache(maxsize=32)
+def graph(seed: int = 5, spec: InputSpec = SPEC) -> bytes:
+    """The model of a seed, as an ONNX graph."""
     from endcap_workers.training.export import to_onnx
 
-    to_onnx(model, folder / "graph.onnx")
-    return (folder / "graph.onnx").read_bytes()
+    with tempfile.TemporaryDirectory() as folder:
+        to_onnx(make_model(seed, spec), Path(folder) / "graph.onnx")
+        return (Path(folder) / "graph.onnx").read_bytes()
+
+
+def torch_scores(model: Interest, tensors: dict[str, np.ndarray]) -> np.ndarray:
+    """What the model itself says. On one thread: more of them only wait for each other over so little."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.no_grad():
+            return model(*(torch.from_numpy(tensors[name]) for name in INPUTS))[0].numpy()
+    finally:
+        torch.set_num_threads(before)
 
 
 def make_bundle(parent: Path, version: int = 1, seed: int = 5) -> Path:
     """A bundle of a model of its own."""
-    scratch = parent / ".graphs"
-    scratch.mkdir(parents=True, exist_ok=True)
-    return write_bundle(parent, graph(make_model(seed), scratch), SPEC, VOCABULARY, version=version, seed=seed)
+    return write_bundle(parent, graph(seed), SPEC, VOCABULARY, version=version, seed=seed)
 
 
 @pytest.fixture(scope="session")

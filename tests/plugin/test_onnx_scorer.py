@@ -16,19 +16,16 @@ from endcap.scoring.aligned import Aligned
 from endcap.scoring.base import Scorer
 from endcap.scoring.baseline import BaselineScorer
 from endcap.scoring.fallback import FallbackScorer
-from endcap.sequences import INPUTS, Alignment, model_inputs
+from endcap.sequences import Alignment, model_inputs
 from endcap_workers.models import Interest
-from tests.serving import DIMS, SPEC, TABLE, VOCABULARY, in_process, make_table, search, searches
+from tests.serving import DIMS, SPEC, TABLE, VOCABULARY, in_process, make_table, search, searches, torch_scores
 
 
 def test_it_scores_as_the_torch_model_does(interest_bundle: Path, interest_model: Interest) -> None:
-    import torch
-
     scorer, aligned = in_process(interest_bundle), Alignment(TABLE, VOCABULARY, SPEC)
     for one in searches(250, seed=11):
         tensors = model_inputs(one, aligned)
-        with torch.no_grad():
-            expected = interest_model(*(torch.from_numpy(tensors[name]) for name in INPUTS))[0].numpy()
+        expected = torch_scores(interest_model, tensors)
         assert scorer.score(one) == pytest.approx(expected, abs=1e-4)
 
 

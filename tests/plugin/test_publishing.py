@@ -26,7 +26,7 @@ from endcap.scoring.triton import SPECIFICATION, TritonScorer
 from endcap.sequences import INPUTS, InputSpec
 from endcap.settings import load_settings
 from tests.services.triton import Triton
-from tests.serving import ENCODER, SPEC, TABLE, VOCABULARY, eventually, graph, make_bundle, make_model, searches
+from tests.serving import ENCODER, SPEC, TABLE, VOCABULARY, eventually, graph, make_bundle, searches
 
 
 @pytest.fixture
@@ -226,7 +226,7 @@ def test_what_triton_cannot_load_does_not_go_live(
     """The server of the tests has no ONNX Runtime backend, as the production template wants it."""
     monkeypatch.setenv("ENDCAP_TRITON_URL", triton.url)
     spec = InputSpec(places=7, content=SPEC.content, encoder=ENCODER)
-    folder = write_bundle(tmp_path, graph(make_model(3, spec), tmp_path), spec, VOCABULARY, version=1)
+    folder = write_bundle(tmp_path, graph(3, spec), spec, VOCABULARY, version=1)
     with pytest.raises(PublishingFailed, match="does not load"):
         run(str(folder), "--repository", str(triton.repository), "--device", "gpu")
     assert live_bundle(shop / "models") is None
@@ -312,9 +312,7 @@ def bundle_without_content(models: Path, version: int) -> Path:
         content=0,
         inputs=tuple(name for name in INPUTS if "content" not in name),
     )
-    models.mkdir(parents=True, exist_ok=True)
-    made = graph(make_model(version, spec), models)
-    return write_bundle(models, made, spec, VOCABULARY, version=version)
+    return write_bundle(models, graph(version, spec), spec, VOCABULARY, version=version)
 
 
 def test_a_running_process_switches_without_a_restart(runtime: Runtime) -> None:

@@ -20,12 +20,23 @@ from endcap.errors import BundleRefused, DeadlineExceeded, ScorerUnavailable
 from endcap.live import LiveModel
 from endcap.scoring.base import Scored
 from endcap.scoring.triton import CircuitOpen, State, TritonScorer
-from endcap.sequences import INPUTS, model_inputs
+from endcap.sequences import model_inputs
 from endcap_workers.models import Interest
 from tests.services.fixtures import missing
 from tests.services.process import ServiceMissing, free_port
 from tests.services.triton import Triton
-from tests.serving import ENCODER, SPEC, TABLE, eventually, in_process, make_bundle, make_profile, search, searches
+from tests.serving import (
+    ENCODER,
+    SPEC,
+    TABLE,
+    eventually,
+    in_process,
+    make_bundle,
+    make_profile,
+    search,
+    searches,
+    torch_scores,
+)
 
 pytestmark = pytest.mark.triton
 
@@ -61,14 +72,11 @@ def own_triton(tmp_path: Path) -> Iterator[Triton]:
 def test_torch_onnx_and_triton_say_the_same(
     scorer: TritonScorer, interest_bundle: Path, interest_model: Interest
 ) -> None:
-    import torch
-
     onnx = in_process(interest_bundle)
     aligned = onnx._aligned.of(TABLE)
     for one in searches(250, seed=21):
         tensors = model_inputs(one, aligned)
-        with torch.no_grad():
-            expected = interest_model(*(torch.from_numpy(tensors[name]) for name in INPUTS))[0].numpy()
+        expected = torch_scores(interest_model, tensors)
         assert onnx.score(one) == pytest.approx(expected, abs=1e-4)
         assert scorer.score(one) == pytest.approx(expected, abs=1e-4)
 
@@ -163,7 +171,7 @@ def test_a_model_published_for_another_specification_is_refused(own_triton: Trit
 class Traffic:
     """Searches without a pause from several threads, with a deadline as the personalizer sets it; answers are kept."""
 
-    def __init__(self, model: LiveModel, threads: int = 3, deadline_s: float = 2.0) -> None:
+    def __init__(self, model: LiveModel, threads: int = 3, deadline_s: float = 10.0) -> None:
         self.model, self.deadline_s = model, deadline_s
         self.answers: list[tuple[float, Scored]] = []
         self.faults: list[BaseException] = []

@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 from redis import Redis
+from tritonclient.grpc import InferenceServerClient
 
 from tests.services import patient
 from tests.services.process import GUARD
+from tests.services.triton import Triton
 
 
 def test_elasticsearch_is_real(elasticsearch: str) -> None:
@@ -39,6 +41,12 @@ def test_postgres_is_real(postgres: str) -> None:
     with engine.connect() as connection:
         assert connection.scalar(sqlalchemy.text("show server_version_num")).isdigit()
     engine.dispose()
+
+
+def test_triton_is_real(triton: Triton) -> None:
+    with InferenceServerClient(triton.url) as client:
+        assert client.get_server_metadata().name == "triton"
+        assert client.is_server_ready()
 
 
 def test_chromium_is_real(chromium: str, tmp_path: Path) -> None:

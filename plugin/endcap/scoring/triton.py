@@ -76,7 +76,7 @@ class TritonScorer:
         channels: int = 2,
         failures: int = 3,
         cool_down_s: float = 1.0,
-        timeout_s: float = 1.0,
+        timeout_s: float = 5.0,
     ) -> None:
         """
         Args:
