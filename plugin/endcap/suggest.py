@@ -180,7 +180,7 @@ def shown_query(text: str) -> str:
     plain = " ".join(text.lower().split())
     if not 2 <= len(plain) <= _LONGEST_QUERY or not plain.isprintable():
         return ""
-    if any(sign in plain for sign in "<>@\"'`{}\\") or "://" in plain or sum(map(str.isdigit, plain)) > 6:
+    if any(sign in plain for sign in "<>@\"'`{}\\") or "://" in plain or sum(map(str.isdigit, plain)) > 8:
         return ""
     return plain
 

@@ -75,18 +75,21 @@ def due(cycle_days: np.ndarray, when: Repeats, now: float) -> np.ndarray:
     """How much each product is wanted now, float32 > 0: how often it was bought, how long ago, and whether its time has
     come (before: not yet; long after: given up).
 
-    The shopper's own gap between purchases is blended with the product's ``cycle_days`` (those of other shoppers). A
-    log-linear model; its exponents were fitted on first baskets of a month (Complete Journey, November).
+    A log-linear model; its exponents were fitted on first baskets of a month (Complete Journey, November).
     """
-    times = when.times.astype(np.float64)
-    last = when.last.astype(np.float64)
-    own = np.log(np.maximum((last - when.first) / np.maximum(times - 1.0, 1.0) / DAY_S, 0.5))
-    gaps = np.where(times > 1, times - 1.0, 0.0)
-    cycle = np.exp((gaps * own + 2.0 * np.log(np.maximum(cycle_days, 0.5))) / (gaps + 2.0))
-    since = np.maximum(now - last, 0.0) / DAY_S
-    late = since / cycle
+    since = np.maximum(now - when.last.astype(np.float64), 0.0) / DAY_S
+    late = since / own_cycle(cycle_days, when)
     timely = np.minimum(late + 0.05, 1.0) ** 0.26 * np.maximum(late, 1.0) ** -0.21
-    return (times**0.89 * (since + 5.0) ** -0.43 * timely).astype(np.float32)
+    return (when.times.astype(np.float64) ** 0.89 * (since + 5.0) ** -0.43 * timely).astype(np.float32)
+
+
+def own_cycle(cycle_days: np.ndarray, when: Repeats) -> np.ndarray:
+    """Days between two purchases of a product by one shopper, float64: his own gaps, blended with two of the product's
+    ``cycle_days`` (those of other shoppers)."""
+    gaps = np.maximum(when.times.astype(np.float64) - 1.0, 0.0)
+    days = (when.last.astype(np.float64) - when.first) / DAY_S
+    own = np.log(np.maximum(days / np.maximum(gaps, 1.0), 0.5))
+    return np.exp((gaps * own + 2.0 * np.log(np.maximum(cycle_days, 0.5))) / (gaps + 2.0))
 
 
 def taste(one: Situation) -> Proposed:

@@ -16,7 +16,7 @@ from endcap.personalizer import Personalizer, Ranking, WarmingUp
 from endcap.profiles import DAY_S, Profile
 from endcap.recommend.behaviour import shopper_key
 from endcap.recommend.discovery import Discovery
-from endcap.recommend.generators import GENERATORS, Nearest, Situation
+from endcap.recommend.generators import GENERATORS, Nearest, Situation, own_cycle
 from endcap.recommend.shelves import Shelves
 from endcap.stores.profiles import ProfileStore
 
@@ -27,7 +27,7 @@ POOL = 200
 #: Smooths the head of each generator's list when lists are merged (reciprocal-rank fusion).
 MERGE_K = 20.0
 #: A product bought rests for this share of its cycle before it is shown again where one looks for something else.
-RESTING = 0.5
+RESTING = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,9 @@ class Placement:
 
     ``generators``: name -> weight in the merge. ``fallbacks`` fill up what these leave free, in order. ``bought``:
     ``any``; ``due`` leaves out what the shopper bought and does not need yet; ``only`` asks for nothing else.
-    ``complements``: no product of the leaf categories in view. ``personal``: weight of the shopper's own ranking beside
-    the merged order; 0: not personal. ``spread``: at most this share of a list from one category, and from one brand.
+    ``complements``: no product of the leaf categories in view. ``personal``: weight of the scorer's log-odds beside how
+    strongly the generators propose; 0: not personal. ``spread``: at most this share of a list from one category, and
+    from one brand.
     """
 
     generators: Mapping[str, float]
@@ -55,7 +56,7 @@ PLACEMENTS: Mapping[str, Placement] = {
         bought="due", spread=0.34,
     ),
     # The whole next purchase, to put into the cart at once: the usual, whatever it is.
-    "basket": Placement({"buy_again": 1.0, "after_latest": 0.1, "own_categories": 0.1}, personal=0.5),
+    "basket": Placement({"buy_again": 1.0}, ("after_latest", "own_categories", "popular"), personal=0.1),
     "category": Placement({"buy_again": 1.0, "taste": 0.7, "own_categories": 0.5, "popular": 0.5}, spread=0.5),
     "cart": Placement(
         {"bought_together": 1.0, "buy_again": 0.4, "after_latest": 0.2},
@@ -66,14 +67,14 @@ PLACEMENTS: Mapping[str, Placement] = {
         {"bought_together": 1.0}, ("near_kinds", "popular"), bought="due", complements=True, personal=0.3, spread=0.34
     ),
     "trending": Placement({"trending": 1.0}, personal=0.0, spread=0.34),
-    "buy-again": Placement({"buy_again": 1.0}, (), bought="only", personal=0.5),
+    "buy-again": Placement({"buy_again": 1.0}, (), bought="only", personal=0.1),
 }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Recommended:
-    """``ids`` best first; ``sources``: for each the generators that proposed it; ``scores`` float32, falling but for
-    the spreading. ``fallback``: names of the fallbacks that had to help, in order; empty where none had to."""
+    """``ids`` best first; ``sources``: for each the generators that proposed it; ``scores`` float32 in [0, 1], falling
+    but for the spreading. ``fallback``: names of the fallbacks that had to help, in order; empty where none had to."""
 
     placement: str
     ids: list[str]
@@ -191,16 +192,19 @@ class Recommender:
     def _rank(
         self, shopper: str, merged: _Merged, shelves: Shelves, recipe: Placement, degraded: str
     ) -> tuple[Ranking, np.ndarray]:
-        """The ranking of the merged candidates, and what they are ordered by: both orders, fused."""
+        """The scorer's ranking of the merged candidates, and what they are ordered by, in (0, 1]: the product of how
+        strongly they were proposed and the scorer's odds to the power of ``recipe.personal``."""
         ids = [shelves.table.ids[row] for row in merged.rows.tolist()]
         who = shopper if recipe.personal > 0 and not degraded else ""
         ranking = self._personalizer.rank(who, "", ids, merged.scores.astype(np.float32))
         if degraded and not ranking.degraded:
             ranking = Ranking(ranking.id, ranking.order, False, ranking.scorer, degraded, ranking.took_ms)
-        place = np.empty(len(ids))
-        place[ranking.order] = np.arange(len(ids))
-        mine = recipe.personal if ranking.scores is not None else 0.0
-        return ranking, 1.0 / (MERGE_K + np.arange(len(ids))) + mine / (MERGE_K + place)
+        if not len(ids):
+            return ranking, np.empty(0)
+        combined = np.log(np.maximum(merged.scores / merged.scores.max(), 1e-6))
+        if ranking.scores is not None:
+            combined += recipe.personal * ranking.scores
+        return ranking, np.exp(np.clip(combined - combined.max(), -50.0, 0.0))
 
 
 def _rows(shelves: Shelves, ids: Sequence[str]) -> np.ndarray:
@@ -218,14 +222,19 @@ def _restrict(one: Situation, recipe: Placement) -> None:
     if recipe.bought == "due":
         rows, when = one.bought
         since = (one.now - when.last.astype(np.float64)) / DAY_S
-        one.allowed[rows[since < RESTING * one.shelves.cycle_days[rows]]] = False
+        one.allowed[rows[since < RESTING * own_cycle(one.shelves.cycle_days[rows], when)]] = False
 
 
 def _merge(one: Situation, generators: Mapping[str, float]) -> _Merged:
-    """The generators' lists as one, best first, at most ``POOL``."""
-    lists = {name: GENERATORS[name](one)[0] for name in generators}
+    """The generators' lists as one, best first, at most ``POOL``: by reciprocal-rank fusion, since the scores of two
+    generators do not compare; a single one's scores say more than its ranks and stay."""
+    proposed = {name: GENERATORS[name](one) for name in generators}
+    lists = {name: rows for name, (rows, _) in proposed.items()}
     if not any(map(len, lists.values())):
         return _Merged(np.empty(0, dtype=np.int64), np.empty(0))
+    if len(lists) == 1:
+        rows, scores = next(iter(proposed.values()))
+        return _Merged(rows[:POOL], scores[:POOL], {row: list(lists) for row in rows[:POOL].tolist()})
     rows, inverse = np.unique(np.concatenate(list(lists.values())), return_inverse=True)
     weights = [weight / (MERGE_K + np.arange(len(lists[name]))) for name, weight in generators.items()]
     scores = np.bincount(inverse, weights=np.concatenate(weights), minlength=len(rows))
