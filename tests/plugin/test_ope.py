@@ -221,11 +221,13 @@ def test_bad_logs_are_refused(change: dict[str, object], says: str) -> None:
         ([0, 1], [[0.5, 0.5], [0.9, 0.2]], "row 1 sums to 1.1"),
         ([0, 2], [0.5, 0.5], "index from 0 to 1"),
         ([0, -1], [0.5, 0.5], "index from 0 to 1"),
+        ([0, 0.5], [0.5, 0.5], "whole number"),
+        ([0, None], [0.5, 0.5], "whole number"),
         ([0, 1], [[0.5, 0.5]], "must be (2, actions)"),
         ([0, 1], [1.5, -0.5], "probabilities in [0, 1]"),
     ],
 )
-def test_bad_distributions_are_refused(action: list[int], distribution: list[float], says: str) -> None:
+def test_bad_distributions_are_refused(action: list[object], distribution: list[float], says: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         LoggedChoices.from_distribution([1, 0], action, [0.5, 0.5], distribution)
     assert says in str(caught.value)

@@ -52,12 +52,11 @@ def team_draft(a: Sequence[str], b: Sequence[str], size: int, seed: int) -> Inte
     products, teams = list(a[:same]), [NEITHER] * same
     seen = set(products)
     random = np.random.default_rng(seed)
-    turns = iter(())
     left = {TEAM_A: iter(a[same:]), TEAM_B: iter(b[same:])}
     while len(products) < size and left:
         first = TEAM_A if random.random() < 0.5 else TEAM_B
         for team in (first, -first):
-            pick = next((product for product in left.get(team, turns) if product not in seen), None)
+            pick = next((product for product in left.get(team, ()) if product not in seen), None)
             if pick is None:
                 left.pop(team, None)
             elif len(products) < size:

@@ -63,8 +63,10 @@ def empirical_bernstein_lower_bound(values: np.ndarray, low: float, high: float,
 
 
 def check_level(level: float) -> None:
-    """Raises:
-    InvalidInput: not in (0, 1).
+    """Refuse what is no level of confidence.
+
+    Raises:
+        InvalidInput: not in (0, 1).
     """
     if not 0 < level < 1:
         raise InvalidInput(f"level must be between 0 and 1, not {level}")

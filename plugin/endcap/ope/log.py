@@ -93,7 +93,10 @@ class LoggedChoices:
             InvalidInput: as :meth:`of`; also when a row of ``distribution`` does not sum to 1 or an action is
                 not among its columns.
         """
-        chosen = as_floats(action, "action").astype(np.int64)
+        index = as_floats(action, "action")
+        if index.ndim != 1 or not (np.isfinite(index).all() and (index == np.floor(index)).all()):
+            raise InvalidInput("action must be one whole number per decision: the index of the logged action")
+        chosen = index.astype(np.int64)
         odds = check_distribution(distribution, len(chosen))
         if len(chosen) and (chosen.min() < 0 or chosen.max() >= odds.shape[1]):
             raise InvalidInput(f"action must be an index from 0 to {odds.shape[1] - 1}")
@@ -135,8 +138,10 @@ def check_propensities(propensity: np.ndarray, shape: tuple[int, ...]) -> None:
 
 
 def check_probabilities(values: np.ndarray, name: str, shape: tuple[int, ...]) -> None:
-    """Raises:
-    InvalidInput: shapes differ, or a value is missing or not in [0, 1].
+    """Refuse what is no probability.
+
+    Raises:
+        InvalidInput: shapes differ, or a value is missing or not in [0, 1].
     """
     _check(values, name, shape)
     if ((values < 0) | (values > 1 + TOLERANCE)).any():
