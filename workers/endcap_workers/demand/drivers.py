@@ -20,6 +20,8 @@ from endcap_workers.demand.intervals import LEVELS
 #: Periods of history that features look back on, and that a series' usual level is taken over.
 MEMORY, LEVEL = 60, 20
 LAGS, AVERAGES = 8, (4, 10, 40)
+#: In markets of at most so many kinds each rival's price is a feature.
+RIVALS = 16
 #: Log-price distance, and penalty per promotion that differs, at which a past period weighs 1/e for a similar one.
 PRICE_WIDTH, PROMOTION_PENALTY = 0.05, 1.5
 PARAMETERS = {
@@ -38,7 +40,7 @@ class Panel:
     """float64 (series, periods) each; ``units`` is NaN where not known, prices and promotions reach into the future.
 
     ``promotions``: name -> 0..1; ``kinds``: name -> int (series,), what a series is (store, brand), used as category;
-    ``market``: int (series,), series of one market compete on price.
+    ``market``: int (series,), series of one market compete on price; ``season``: periods of a year, if it matters.
 
     Raises:
         ValueError: shapes that do not fit.
@@ -49,6 +51,7 @@ class Panel:
     promotions: Mapping[str, np.ndarray] = field(default_factory=dict)
     kinds: Mapping[str, np.ndarray] = field(default_factory=dict)
     market: np.ndarray | None = None
+    season: int | None = None
 
     def __post_init__(self) -> None:
         for name, matrix in {"price": self.price, **self.promotions}.items():
@@ -62,7 +65,7 @@ class Panel:
         """What is known when ``origin`` periods are over: later units are not."""
         units = self.units.copy()
         units[:, origin:] = np.nan
-        return Panel(units, self.price, self.promotions, self.kinds, self.market)
+        return Panel(units, self.price, self.promotions, self.kinds, self.market, self.season)
 
 
 class DriverFeatures:
@@ -104,6 +107,9 @@ class DriverFeatures:
         cheapest = np.full(self._market.max() + 1, np.inf)
         np.fmin.at(cheapest, self._market, now)
         found["price against cheapest"] = now - cheapest[self._market]
+        found |= self._rivals(now, now - usual)
+        if self._panel.season:
+            found["season"] = np.full(len(base), float(target % self._panel.season))
         closeness = np.abs(prices - now[:, None]) / PRICE_WIDTH
         for name, matrix in self._panel.promotions.items():
             promoted = matrix[:, start:origin]
@@ -123,6 +129,20 @@ class DriverFeatures:
         found |= {name: np.asarray(codes, dtype=float) for name, codes in self._panel.kinds.items()}
         return found, base
 
+    def _rivals(self, price: np.ndarray, against_usual: np.ndarray) -> dict[str, np.ndarray]:
+        """Rank of the price in its market; in small markets also what each rival's price does."""
+        order = np.lexsort((price, self._market))
+        first = np.concatenate([[0], np.cumsum(np.bincount(self._market))])
+        rank = np.empty(len(price))
+        rank[order] = np.arange(len(price)) - first[self._market[order]]
+        found = {"price rank": rank}
+        kind = self._kind()
+        if kind.max() < RIVALS and len(np.unique(kind + RIVALS * self._market)) == len(kind):
+            table = np.full((self._market.max() + 1, kind.max() + 1), np.nan)
+            table[self._market, kind] = against_usual
+            found |= {f"rival {number} against usual": table[self._market, number] for number in range(table.shape[1])}
+        return found
+
     def _kind(self) -> np.ndarray:
         last = list(self._panel.kinds.values())[-1:] or [np.zeros(len(self.logs), dtype=int)]
         return np.unique(last[0], return_inverse=True)[1]
@@ -138,8 +158,8 @@ class DriverModel:
     """Fitted on a panel up to an origin; forecasts the steps it was fitted for.
 
     The loss is the absolute percentage error in log units, so that a forecast twice too high costs more than one half
-    too low, as MAPE has it. Intervals and the last correction of the level come from the latest ``holdout`` periods,
-    which a first model does not see; the model that forecasts then sees them.
+    too low, as MAPE has it. Intervals come from the latest ``holdout`` periods, which a first model does not see; the
+    model that forecasts then sees them. (Correcting the level by those periods too made forecasts worse.)
     """
 
     def __init__(self, seed: int = 0, rounds: int = 250, holdout: int = 12, threads: int = 1) -> None:
@@ -163,13 +183,15 @@ class DriverModel:
         held = [blocks[pair] for pair in late]
         errors = np.concatenate([target - trial.predict(inputs) for inputs, target, _ in held])
         errors = errors[~np.isnan(errors)]
-        self._shift = _best_shift(errors)
         self._errors = errors
         self._booster = self._train(list(blocks.values()))
         return self
 
     def forecast(self, levels: tuple[float, ...] = LEVELS) -> Forecast:
-        """(series, steps), in the order of ``steps``; quantiles of the given levels."""
+        """(series, steps), in the order of ``steps``; quantiles of the given levels.
+
+        ``mean`` is what MAPE asks for, and lies below the median: for stock, take quantiles.
+        """
         features = DriverFeatures(self._panel)
         logs = []
         for step in self._steps:
@@ -179,9 +201,7 @@ class DriverModel:
         known = ~np.isnan(centre)
         moved = np.where(known, centre, 0.0)
         values = np.exp(moved[:, :, None] + np.quantile(self._errors, levels))
-        return Forecast(
-            np.where(known, np.exp(moved + self._shift), 0.0), levels, np.where(known[:, :, None], values, 0)
-        )
+        return Forecast(np.where(known, np.exp(moved), 0.0), levels, np.where(known[:, :, None], values, 0))
 
     def _block(self, features: DriverFeatures, origin: int, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         found, base = features.rows(origin, step)
@@ -206,12 +226,6 @@ def _percentage(predicted: np.ndarray, data: Any) -> tuple[np.ndarray, np.ndarra
     miss = np.clip(predicted - data.get_label(), -3, 2)
     slope = np.exp(miss)
     return np.sign(miss) * slope, slope
-
-
-def _best_shift(errors: np.ndarray) -> float:
-    """The constant log shift with the least absolute percentage error on ``errors`` (log actual - log forecast)."""
-    shifts = np.arange(-0.3, 0.31, 0.02)
-    return float(shifts[np.argmin([np.mean(np.abs(np.exp(shift - errors) - 1)) for shift in shifts])])
 
 
 def backtest(

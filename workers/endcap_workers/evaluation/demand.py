@@ -63,7 +63,9 @@ def orange_juice(stores: int | None = None) -> Panel:
     price = np.full((len(numbers), brands, weeks), np.nan)
     price[store, :, week] = frame[[f"price{number}" for number in range(1, brands + 1)]].to_numpy()
     kinds = {"store": np.repeat(np.arange(len(numbers)), brands), "brand": np.tile(np.arange(brands), len(numbers))}
-    return Panel(units, price.reshape(units.shape), {"deal": deal, "feature": feature}, kinds, kinds["store"])
+    return Panel(
+        units, price.reshape(units.shape), {"deal": deal, "feature": feature}, kinds, kinds["store"], season=52
+    )
 
 
 def car_parts() -> np.ndarray:
