@@ -66,10 +66,13 @@ class Words:
         return {"bool": {"must": must, "should": self._together()}}
 
     def _written_otherwise(self, plain: Sequence[str]) -> list[dict[str, Any]]:
-        """The words with two neighbours as one, or with letters and figures apart."""
+        """The words with two neighbours as one, with letters and figures apart, or with the last in its other number:
+        the standard analyzer does not know that laptops are what a laptop is."""
         if len(plain) > _MAX_JOINED or not self.standard:
             return []
         found = []
+        if other := _other_number(plain[-1]):
+            found.append((_across([*plain[:-1], other]), 1.0))
         for at in range(len(plain) - 1):
             if plain[at].isalnum() and plain[at + 1].isalnum():
                 joined = _across([*plain[:at], plain[at] + plain[at + 1], *plain[at + 2 :]])
@@ -156,6 +159,17 @@ def _plain(text: str) -> str:
             within = one in ".'’" and text[place - 1 : place].isalnum() and text[place + 1 : place + 2].isalnum()
             shown.append(one if within else " ")
     return "".join(shown)
+
+
+def _other_number(word: str) -> str:
+    """A noun's plural, or its singular, as English makes most of them; empty where it is no such word."""
+    if len(word) < _MIN_COMPLETED or not (word.isascii() and word.isalpha()):
+        return ""
+    if word.endswith("ies"):
+        return word[:-3] + "y"
+    if word.endswith("s"):
+        return "" if word.endswith("ss") else word[:-1]
+    return word[:-1] + "ies" if word.endswith("y") and word[-2] not in "aeiou" else word + "s"
 
 
 def _across(words: Sequence[str]) -> dict[str, Any]:
