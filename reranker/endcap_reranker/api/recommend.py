@@ -30,7 +30,8 @@ MAX_IDS = 200
 
 
 class RecommendParameters(BaseModel):
-    """``shopper``: instead of the header's. ``ids``: products in view (the cart's, or the one looked at). ``exclude``: ids never to be shown."""
+    """``shopper``: instead of the header's. ``ids``: products in view (the cart's, or the one looked at). ``exclude``:
+    ids never to be shown."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

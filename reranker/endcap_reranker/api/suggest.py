@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from endcap.personalizer import WarmingUp
 from endcap.recommend import Discovery
 from endcap.runtime import Runtime
 from endcap.suggest import ProductChoice
@@ -39,15 +38,15 @@ class SuggestParameters(BaseModel):
 def suggest(
     runtime: Runtime, discovery: Discovery, wanted: SuggestParameters, who: Identity, switched_off: bool = False
 ) -> dict[str, Any]:
-    """The answer, ready to be written as JSON.
-
-    Raises:
-        WarmingUp: the products are not loaded yet.
-    """
+    """The answer, ready to be written as JSON; empty lists while the products are still being loaded."""
     started = time.perf_counter()
     suggester = discovery.suggester
     if suggester is None:
-        raise WarmingUp("the products are still being loaded; try again in a moment")
+        telemetry.DEGRADED.labels("warming_up").inc()
+        return {
+            "q": wanted.q, "queries": [], "products": [], "categories": [], "personalized": False,
+            "degraded": "warming_up", "took_ms": 0.0,
+        }  # fmt: skip
     products = suggester.products(wanted.q, _RANKED if wanted.products else 0) if wanted.products else []
     degraded, personalized = who.problem, False
     if who.shopper and not switched_off and len(products) > 1:
