@@ -149,7 +149,8 @@ def judge_car_parts(results: Results, history: np.ndarray, seed: int) -> None:
         results.add(f"stock: {name}", simulate(history, rule))
     results.notes.append(
         f"Stock: {SIMULATED} months, delivery after {LEAD}, holding {HOLDING:g} and owing {OWED:g} a unit and month "
-        f"(service level {OWED / (OWED + HOLDING):.2f}); costs per part and month."
+        f"(service level {OWED / (OWED + HOLDING):.2f}); costs per part and month. "
+        "Parts die out, so most of the gain over Croston comes from looking back less far, not from the bootstrap."
     )
 
 
