@@ -152,7 +152,7 @@ def predictions(log: BanditLog, seed: int = _SEED) -> np.ndarray:
             if clicks.min() == clicks.max():
                 rates[wanted] = clicks.mean()  # a fold without a click has nothing to learn from
                 continue
-            # Newton reaches the optimum in a few steps; L-BFGS, the pipeline's, takes thousands and may stop short of it.
+            # Newton reaches the optimum in a few steps; the pipeline's L-BFGS takes thousands and may stop short.
             model = LogisticRegression(C=INVERSE_PENALTY, max_iter=10_000, solver="newton-cholesky")
             model.fit(np.concatenate([log.shopper[rows], log.items[log.item[rows]]], axis=1), clicks)
             slope = model.coef_[0]
@@ -215,8 +215,8 @@ def run(seed: int = 0, runs: int = RUNS, draws: int = DRAWS) -> Results:
         f"{1 / clicks**0.5:.0%} (one standard error): errors below that are as good as this data can show.",
         f"The random log has {int(log.click.sum())} clicks; as BTS sees it, {len(log):,} impressions are worth "
         f"{effective_sample_size(whole.weights):,.0f} (largest weight {whole.weights.max():.1f}).",
-        "Seed 0 draws the published samples: IPS and SNIPS, which need no model, agree to every digit; the means of the "
-        "others are within .001, with the regression fitted by another solver.",
+        "Seed 0 draws the published samples: IPS and SNIPS, which need no model, agree to every digit; the means of "
+        "the others are within .001, with the regression fitted by another solver.",
         "Deviations come from resampling one log: they show noise, not bias.",
         "BTS's probabilities are those of its first day; it went on learning, which no estimator is told.",
         f"Promotion gate, BTS against the random policy's {log.click.mean():.4f}: "
