@@ -17,6 +17,7 @@ from enum import IntEnum
 from typing import Any
 
 import orjson
+from pydantic import TypeAdapter, ValidationError
 
 
 class Action(IntEnum):
@@ -56,6 +57,8 @@ ACTION_NAMES: Mapping[str, Action] = {
 MAX_ID_LENGTH = 512
 #: An event may lie this far ahead of the server's clock (seconds); farther is a wrong clock.
 MAX_AHEAD_S = 86_400.0
+#: Reads every form of ISO 8601 that browsers and databases write, on every Python.
+_DATETIME = TypeAdapter(datetime)
 _EARLIEST = datetime(2000, 1, 1, tzinfo=timezone.utc).timestamp()
 
 
@@ -100,6 +103,8 @@ def parse_event(raw: Any, now: float | None = None, max_attributes: int = 8_000)
     if action is None:
         raise RejectedEvent(f"action_name {raw['action_name']!r:.60} is none of {', '.join(sorted(ACTION_NAMES))}")
     shopper = _text(raw, "client_id", required=True)
+    if not shopper.isprintable():
+        raise RejectedEvent("client_id contains control characters")
     attributes = raw.get("event_attributes") or {}
     if not isinstance(attributes, dict):
         raise RejectedEvent("event_attributes is not an object")
@@ -215,8 +220,8 @@ def _time(value: Any, now: float) -> float | None:
             seconds = float(value)
         except ValueError:
             try:
-                moment = datetime.fromisoformat(value.replace("Z", "+00:00"))
-            except ValueError:
+                moment = _DATETIME.validate_python(value)
+            except ValidationError:
                 raise RejectedEvent(f"timestamp {value!r:.40} is not ISO 8601") from None
             if moment.tzinfo is None:
                 moment = moment.replace(tzinfo=timezone.utc)

@@ -6,6 +6,7 @@ time is S·2^((t0 - now) / h). In float64 that holds for some 1,000 half-lives a
 
 from __future__ import annotations
 
+import os
 import threading
 import zipfile
 from pathlib import Path
@@ -25,14 +26,17 @@ _WEEK_DAYS = 7.0
 
 
 class Popularity:
-    """Counts per product key. Writers take a lock; readers use an immutable index and never wait."""
+    """Counts per product key. Writers take a lock; readers never wait."""
 
-    def __init__(self, half_life_days: float = 30.0) -> None:
+    def __init__(self, half_life_days: float = 30.0, most: int = 1_000_000) -> None:
+        """``most``: products counted. Beyond, those that weigh least are forgotten: mostly ids that were made up."""
         self._half_lives = np.array([half_life_days, _WEEK_DAYS]) * DAY_S
+        self._most = most
         self._lock = threading.Lock()
         self._sums = np.zeros((0, 3))  # total, recent, week
         self._slot: dict[int, int] = {}
-        self._index = (np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.int64))
+        # What readers use, replaced as one: sorted keys, their slots, the sums by slot.
+        self._view = (np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.int64), self._sums)
         self.sequence = 0
 
     def __len__(self) -> int:
@@ -59,15 +63,24 @@ class Popularity:
                 np.add.at(self._sums[:, column], rows, weights * np.exp2((times - _T0) / half_life))
             if len(self._slot) != before:
                 known = np.fromiter(self._slot, dtype=np.uint64, count=len(self._slot))
+                if len(known) > self._most:
+                    known = self._forget(known)
                 order = np.argsort(known)
-                self._index = (known[order], order)
+                self._view = (known[order], order, self._sums)
             self.sequence = max(self.sequence, sequence)
+
+    def _forget(self, known: np.ndarray) -> np.ndarray:
+        """Keep the heavier half; gives its keys, in the order of their new slots."""
+        kept = np.sort(np.argsort(-self._sums[: len(known), 0], kind="stable")[: self._most // 2])
+        self._slot = {key: slot for slot, key in enumerate(known[kept].tolist())}
+        self._sums = self._sums[kept]
+        return known[kept]
 
     def read(self, keys: np.ndarray, now: float) -> np.ndarray:
         """Total, recent and weekly weight of each product; float32 (n, 3), 0 where nothing is known."""
-        sorted_keys, order = self._index
+        sorted_keys, order, sums = self._view
         slots = lookup(sorted_keys, order, keys)
-        found = self._sums[np.maximum(slots, 0)] if len(self._slot) else np.zeros((len(keys), 3))
+        found = sums[np.maximum(slots, 0)] if len(sums) else np.zeros((len(keys), 3))
         found = found * (slots >= 0)[:, None]
         found[:, 1:] *= np.exp2((_T0 - now) / self._half_lives)
         return np.maximum(found, 0.0).astype(np.float32)
@@ -78,7 +91,7 @@ class Popularity:
             keys = np.fromiter(self._slot, dtype=np.uint64, count=len(self._slot))
             sums = self._sums[: len(keys)].copy()
             sequence = self.sequence
-        partial = path.with_suffix(".partial")
+        partial = path.with_suffix(f".{os.getpid()}.partial")
         with partial.open("wb") as file:
             np.savez(file, keys=keys, sums=sums, sequence=sequence, half_lives=self._half_lives)
         partial.replace(path)
@@ -101,5 +114,5 @@ class Popularity:
             self._slot = {key: slot for slot, key in enumerate(keys.tolist())}
             self._sums, self.sequence = sums, sequence
             order = np.argsort(keys)
-            self._index = (keys[order], order)
+            self._view = (keys[order], order, sums)
         return True

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from endcap.catalog.table import ProductTable
-from endcap.encoders import TextEncoder, open_text_encoder
+from endcap.encoders import TextEncoder, text_encoder_at_hand
 from endcap.engines import Engine, WireEngine
 from endcap.errors import ConfigurationError, EndcapError, EngineUnavailable, UnknownIndex
 from endcap.events import Event
@@ -262,7 +262,7 @@ def open_runtime(settings: Settings, start: bool = True) -> Runtime:
         settings.half_life_days,
         settings.profile_cache_mb,
     )
-    encoder = open_text_encoder(settings)
+    encoder = text_encoder_at_hand(settings)
     model = LiveModel(settings.models_folder, encoder.id if encoder else "", settings.triton_url)
     personalizer = Personalizer(
         model.scorer, profiles, popularity, None, settings.deadline_ms, settings.scoring_threads

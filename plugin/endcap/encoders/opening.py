@@ -49,6 +49,22 @@ def open_text_encoder(settings: Settings) -> TextEncoder | None:
     return _export(model_folder(setting), setting, encoders_dir)
 
 
+def text_encoder_at_hand(settings: Settings) -> TextEncoder | None:
+    """:func:`open_text_encoder`, but where nobody chose a model and the default one cannot be had, the search goes by
+    keywords alone, with a warning: a fresh installation works without a model hub.
+
+    Raises:
+        ConfigurationError: a model was chosen and cannot be had.
+    """
+    try:
+        return open_text_encoder(settings)
+    except ConfigurationError as reason:
+        if "text_encoder" in settings.model_fields_set:
+            raise
+        logger.warning("keyword search only, as the default text encoder is not at hand: %s", reason)
+        return None
+
+
 def _adopt(folder: Path, setting: str, encoders_dir: Path) -> TextEncoder:
     reason = "it brings no ONNX file"
     if has_ready_made(folder):

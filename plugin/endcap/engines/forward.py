@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from typing import Literal
@@ -13,6 +14,8 @@ from endcap.engines.address import engine_address
 from endcap.engines.base import WireAnswer
 from endcap.errors import EngineUnavailable, InvalidInput
 from endcap.settings import Settings
+
+log = logging.getLogger(__name__)
 
 #: Headers about one connection, not about the message (RFC 9110, 7.6.1), with the obsolete ones still in use.
 HOP_BY_HOP = frozenset(
@@ -86,8 +89,10 @@ class HttpWireEngine:
             if slow and not isinstance(error, NewConnectionError):
                 what, status = f"did not answer within {timeout_s:g} s", 504
             else:
-                what, status = f"cannot be reached: {error}", 503
-            raise EngineUnavailable(f"the search engine at {self._address.url} {what}", status) from error
+                what, status = "cannot be reached", 503
+            # Shoppers may see the error; where the engine stands is for the log alone.
+            log.warning("the search engine at %s %s: %s", self._address.url, what, error)
+            raise EngineUnavailable(f"the search engine {what}", status) from error
         except ValueError as error:
             raise InvalidInput(f"the request cannot be forwarded: {error}") from None
 
