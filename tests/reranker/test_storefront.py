@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote_plus
@@ -328,3 +329,51 @@ class TestPages:
         text = app.test_client().get("/").text
         assert "<script>alert(1)" not in text
         assert "<i>Shop" not in text
+
+
+def known_by_word(runtime: Runtime) -> None:
+    """Waits until suggestions and recommendations can be made."""
+    until = time.monotonic() + 60
+    while not (runtime.discovery.caught_up and runtime.discovery.suggester) and time.monotonic() < until:
+        time.sleep(0.05)
+    runtime.discovery.refresh()
+
+
+def test_what_is_typed_is_completed(open_page: Any, runtime: Runtime) -> None:
+    known_by_word(runtime)
+    page: Page = open_page()
+    box, options = page.locator("#q"), page.locator("#suggestions [role=option]")
+    box.fill("")
+    box.press_sequentially("yogrt")
+    expect(options.first).to_be_visible()
+    expect(box).to_have_attribute("aria-expanded", "true")
+    box.press("ArrowDown")
+    expect(options.first).to_have_attribute("aria-selected", "true")
+    box.press("Escape")
+    expect(options.first).to_be_hidden()
+    box.press_sequentially("x")
+    box.press("Backspace")
+    product = page.locator("#suggestions [data-kind=product]").first
+    title = product.locator("span").inner_text()
+    product.click()
+    expect(page).to_have_url(searched(title))
+    settled(page)
+    expect(page.locator("#suggestions")).to_be_hidden()
+    expect(page.locator("#cards-mine .title", has_text=title).first).to_be_visible()
+
+
+def test_a_product_shows_what_is_similar_and_what_goes_with_it(open_page: Any, runtime: Runtime) -> None:
+    known_by_word(runtime)
+    page: Page = open_page(query="?q=milk")
+    page.locator("#cards-mine .title").first.click()
+    dialog = page.locator("#product")
+    similar = dialog.get_by_role("region", name="Similar").locator("button")
+    together = dialog.get_by_role("region", name="Often bought together").locator("button")
+    expect(similar).to_have_count(4)
+    expect(together).to_have_count(4)
+    wanted = similar.first.get_attribute("data-id")
+    similar.first.click()
+    expect(dialog).to_have_attribute("data-id", str(wanted))
+    expect(similar).to_have_count(4)
+    dialog.get_by_role("button", name="Close").click()
+    expect(dialog).to_be_hidden()

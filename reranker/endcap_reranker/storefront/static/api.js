@@ -35,6 +35,9 @@ export function createApi(boot) {
         signal,
       });
     },
+    suggest: (q, token, signal) => json(`/v1/suggest?${new URLSearchParams({ q, queries: 4, categories: 3, products: 5 })}`, { headers: as(token), signal }),
+    similar: (id, token) => json(`/v1/similar/${encodeURIComponent(id)}?size=4`, { headers: as(token) }),
+    together: (id, token) => json(`/v1/cross-sell?${new URLSearchParams({ ids: id, size: 4 })}`, { headers: as(token) }),
     shopper: (id, signal) => json(`/storefront/shoppers/${encodeURIComponent(id)}`, { signal }),
     randomShopper: () => json("/storefront/shoppers/random"),
     newShopper: () => json("/storefront/shoppers", { method: "POST" }),

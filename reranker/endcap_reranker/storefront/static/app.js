@@ -1,7 +1,8 @@
 // The storefront: one state, drawn after each change.
 
 import { createApi } from "./api.js";
-import { card, count, el, ghosts, historyItems, leaf, moveInto, productDialog, shopperButton } from "./view.js";
+import { autocomplete } from "./suggest.js";
+import { card, count, el, ghosts, historyItems, leaf, moveInto, productDialog, shelf, shopperButton } from "./view.js";
 
 const boot = JSON.parse(document.getElementById("boot").textContent);
 const api = createApi(boot);
@@ -226,7 +227,7 @@ async function act(action, hit, place) {
   const buttons = document.querySelectorAll(`.card[data-id="${CSS.escape(hit.id)}"] .act`);
   const place0 = [...$("cards-mine").children].findIndex((node) => node.dataset.id === hit.id);
   for (const button of buttons) button.disabled = true;
-  if (action === "click") productDialog($("product"), hit, place, act);
+  if (action === "click") productDialog($("product"), hit, place, act, beside);
   try {
     await api.record(ubi(action, hit, place));
     await refresh({ touched: hit.id });
@@ -238,6 +239,27 @@ async function act(action, hit, place) {
   } finally {
     for (const button of buttons) button.disabled = false;
   }
+}
+
+async function beside(hit) {
+  const none = { items: [] };
+  const [similar, together] = await Promise.all([
+    api.similar(hit.id, state.shopper.token).catch(() => none),
+    api.together(hit.id, state.shopper.token).catch(() => none),
+  ]);
+  const truly = together.items.filter((item) => item.sources.includes("bought_together"));
+  const open = (item) => act("click", { ...item, engine_position: 0 }, 0);
+  return [shelf("Similar", similar.items, open), shelf("Often bought together", truly, open)];
+}
+
+function suggested(kind, value) {
+  if (kind !== "category") return search(kind === "query" ? value.text : value.title);
+  state.q = "";
+  state.page = 1;
+  state.filters = { category: value.path };
+  $("q").value = "";
+  drawExamples();
+  return refresh();
 }
 
 let toastTimer = 0;
@@ -280,6 +302,7 @@ function showTab(name) {
 function wire() {
   $("q").value = state.q;
   $("search").addEventListener("submit", (event) => { event.preventDefault(); search($("q").value); $("q").blur(); });
+  autocomplete($("q"), $("suggestions"), (q, signal) => api.suggest(q, state.shopper?.token, signal), suggested);
   for (const name of ["mine", "engine"]) $(`tab-${name}`).addEventListener("click", () => showTab(name));
   document.querySelector(".tabs").addEventListener("keydown", (event) => {
     if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;

@@ -119,20 +119,36 @@ export function historyItems(history) {
     el("small", {}, `${one.verb} · ${day.format(new Date(one.time))}${one.brand ? ` · ${one.brand}` : ""}`)));
 }
 
-export function productDialog(dialog, hit, place, act) {
+// Products beside the one in view; nothing where there are none.
+export function shelf(title, items, open) {
+  if (!items.length) return null;
+  return el("section", { className: "shelf", "aria-label": title },
+    el("h3", {}, title),
+    el("ul", {}, ...items.map((item) => el("li", {}, el("button", { type: "button", "data-id": item.id, onclick: () => open(item) },
+      tile(item.document), el("span", {}, item.document.title ?? item.id, el("small", {}, about(item.document))),
+      item.document.price === undefined ? null : el("span", { className: "price" }, money.format(item.document.price)))))));
+}
+
+export function productDialog(dialog, hit, place, act, shelves) {
   const product = hit.document;
   const facts = [
     ["Brand", product.brand], ["Size", product.attributes?.size], ["Shelf", leaf(product.category).replaceAll(" > ", " › ")],
     ["Variety", product.attributes?.variety], ["Price", product.price === undefined ? "" : money.format(product.price)],
-    ["Engine’s place", String(hit.engine_position)], ["Why here", (hit.reasons ?? []).join("; ")],
+    ["Engine’s place", hit.engine_position && String(hit.engine_position)], ["Why here", (hit.reasons ?? []).join("; ")],
   ].filter(([, value]) => value);
   dialog.replaceChildren(
     el("header", {}, tile(product), el("h2", { id: "product-title" }, product.title ?? hit.id)),
     el("dl", {}, ...facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])),
     el("div", { className: "row" },
       ...actions(hit, place, (name) => { dialog.close(); act(name, hit, place); }).slice(1),
-      el("button", { type: "button", className: "act", onclick: () => dialog.close() }, "Close")));
-  dialog.showModal();
+      el("button", { type: "button", className: "act", onclick: () => dialog.close() }, "Close")),
+    el("div", { className: "shelves" }));
+  dialog.dataset.id = hit.id;
+  if (!dialog.open) dialog.showModal();
+  dialog.scrollTo({ top: 0 });
+  shelves(hit).then((found) => {
+    if (dialog.dataset.id === hit.id) dialog.querySelector(".shelves").replaceChildren(...found.filter(Boolean));
+  });
 }
 
 // Moves cards from where they were to where they are (FLIP), so that the eye can follow.
