@@ -5,8 +5,9 @@ set's own baseline does (plain BM25: .7033); recall@100 asks for the rated produ
 catalogue reader, as any shop's would, with fields guessed by their names (Icecat has no category).
 
 "Ours" is what ``/v1/search`` answers to an anonymous shopper: :class:`endcap.recall.Recaller` with its shipped weights.
-Those were chosen on these very queries, so the cross-validated row beside it tells what they are worth on queries that
-had no say: five folds, the weights of each chosen on the other four.
+The vectors' weight is older than this evaluation; how many neighbours are asked for and may join, and the readings of
+words written together or apart, were settled with these queries in view, which flatters them a little. The
+cross-validated row chooses the weight anew: five folds, each judged with what was best on the other four.
 """
 
 from __future__ import annotations
