@@ -159,7 +159,7 @@ class DriverModel:
 
     The loss is the absolute percentage error in log units, so that a forecast twice too high costs more than one half
     too low, as MAPE has it. Intervals come from the latest ``holdout`` periods, which a first model does not see; the
-    model that forecasts then sees them. (Correcting the level by those periods too made forecasts worse.)
+    model that forecasts then sees them.
     """
 
     def __init__(self, seed: int = 0, rounds: int = 250, holdout: int = 12, threads: int = 1) -> None:
