@@ -59,6 +59,6 @@ def test_the_recommender_beats_popularity_and_own_frequency(
     own = next_basket.evaluate(cases, simple["own frequency"])
     popular = next_basket.evaluate(cases, simple["popularity"])
     assert ours["recall@10"] > own["recall@10"] > popular["recall@10"]
-    # 400 households are few: their NDCG@10 differs by .01 from draw to draw. All of them: docs/benchmarks.md.
+    # 400 households are few: their NDCG@10 differs by .01 from draw to draw. All of them: docs/api.md.
     assert ours["ndcg@10"] > own["ndcg@10"] - 0.01
     assert own["ndcg@10"] > 2 * popular["ndcg@10"]

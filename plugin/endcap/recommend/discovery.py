@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 FILE = "behaviour.npz"
 #: Seconds between two turns.
 INTERVAL_S = 0.5
+#: Batches of the log read in one turn, so that a process can stop while it catches up.
+_BATCHES = 5
 #: Seconds after which popularity and queries are read anew although the products are the same.
 FRESH_S = 30.0
 #: Refreshing and merging take at most this share of the time.
@@ -49,6 +52,7 @@ class Discovery:
         self.suggester: Suggester | None = None
         self.caught_up = False
         self._log = events
+        self._lock = threading.RLock()
         self._popularity = popularity
         self._personalizer = personalizer
         self._file = folder / FILE if folder is not None else None
@@ -65,43 +69,48 @@ class Discovery:
         return still
 
     def turn(self) -> float:
-        """Catch up with the log and the products. Gives the seconds until the next turn is worth while.
+        """Go on catching up with the log, and with the products. Gives the seconds until the next turn is worth while.
 
         Raises:
             LogUnavailable: the log cannot be read now.
         """
-        self._restore()
-        while True:
-            found = self._log.lines_since(self.behaviour.sequence)
-            if not len(found.columns):
-                break
-            one = found.columns
-            self.behaviour.add(one.keys, one.times, one.actions, one.shoppers, found.sessions, int(one.sequence[-1]))
-            self.queries.add(found.queries, one.times, one.actions, one.shoppers)
-        self.caught_up = True
-        self._refresh()
-        self._snapshot()
+        with self._lock:
+            self._restore()
+            late = not self.caught_up
+            for _ in range(_BATCHES):
+                found = self._log.lines_since(self.behaviour.sequence)
+                if not len(found.columns):
+                    self.caught_up = True
+                    break
+                one = found.columns
+                self.behaviour.add(
+                    one.keys, one.times, one.actions, one.shoppers, found.sessions, int(one.sequence[-1])
+                )
+                self.queries.add(found.queries, one.times, one.actions, one.shoppers)
+            self._refresh(late and self.caught_up)
+            self._snapshot()
         return INTERVAL_S
 
     def refresh(self) -> None:
         """Make the snapshots anew from what is known now; for those who cannot wait for the next turn."""
-        table = self._personalizer.table
-        if table is None:
-            return
-        now = self._clock()
-        self.behaviour.merge()
-        shelves = Shelves(table, self._popularity, self.behaviour, now)
-        old = self.suggester
-        self.suggester = Suggester.over(shelves, self.queries.best(now), old)
-        self.shelves = shelves
+        with self._lock:
+            table = self._personalizer.table
+            if table is None:
+                return
+            now = self._clock()
+            self.behaviour.merge()
+            shelves = Shelves(table, self._popularity, self.behaviour, now)
+            old = self.suggester
+            self.suggester = Suggester.over(shelves, self.queries.best(now), old)
+            self.shelves = shelves
 
-    def _refresh(self) -> None:
+    def _refresh(self, now: bool) -> None:
         shelves, started = self.shelves, time.monotonic()
         if self._personalizer.table is None:
             return
         changed = shelves is None or shelves.table is not self._personalizer.table
         stale = shelves is not None and self._clock() - shelves.made > FRESH_S
-        if changed or (stale and started > self._rest_until):
+        if changed or now or (stale and started > self._rest_until):
             self.refresh()
             self._rest_until = started + (time.monotonic() - started) / _MOST_WORK
 
