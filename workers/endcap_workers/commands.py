@@ -29,7 +29,7 @@ def evaluate(name: str, seed: int, file: Path | None) -> None:
     try:
         results: Results = import_module(EVALUATIONS[name]).run(seed)
     except ModuleNotFoundError as error:
-        raise click.ClickException(f"{error.name} is missing: pip install 'endcap[demo]'") from error
+        raise click.ClickException(f"{error.name} is missing: pip install 'endcap[demo,train,reports]'") from error
     results.show()
     if file:
         results.write(file)
