@@ -131,23 +131,38 @@ def from_query(arguments: MultiDict[str, str]) -> SearchParameters:
     Raises:
         InvalidInput: naming the parameter and what it takes.
     """
-    raw: dict[str, Any] = {}
+    filters, rest = split_filters(arguments)
+    raw: dict[str, Any] = {"filters": filters}
+    for name, values in rest.items():
+        if name == "facets":
+            raw["facets"] = dict(_bucket(one) for value in values for one in value.split(",") if one.strip())
+        else:
+            raw[name] = values[-1]
+    return checked(SearchParameters, raw)
+
+
+def split_filters(arguments: MultiDict[str, str]) -> tuple[list[dict[str, Any]], dict[str, list[str]]]:
+    """Filters of a query string (``brand=A&brand=B&price_min=1``) as a JSON body would have them, and the other
+    parameters with their values.
+
+    Raises:
+        InvalidInput: ``filters`` belongs into a body.
+    """
     filters: list[dict[str, Any]] = []
     bounds: dict[str, dict[str, Any]] = {}
+    rest: dict[str, list[str]] = {}
     for name in arguments:
         values = arguments.getlist(name)
         if name in {"id", "brand", "category"} or name.startswith("attributes."):
             filters.append({"field": name, "values": values})
         elif name.endswith(("_min", "_max")) and name[:-4] in _RANGES:
             bounds.setdefault(name[:-4], {})["gte" if name.endswith("_min") else "lte"] = values[-1]
-        elif name == "facets":
-            raw["facets"] = dict(_bucket(one) for value in values for one in value.split(",") if one.strip())
         elif name == "filters":
             raise InvalidInput("filters: send brand=…, category=…, price_min=…, or the list in a POST body")
         else:
-            raw[name] = values[-1]
+            rest[name] = values
     filters.extend({"field": name, **bound} for name, bound in bounds.items())
-    return checked(SearchParameters, {**raw, "filters": filters})
+    return filters, rest
 
 
 def from_json(body: bytes, mimetype: str) -> SearchParameters:

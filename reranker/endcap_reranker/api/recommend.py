@@ -20,7 +20,7 @@ from endcap.personalizer import Ranking, WarmingUp
 from endcap.recommend import Discovery, Recommended, Recommender
 from endcap.runtime import Runtime
 from endcap_reranker import telemetry
-from endcap_reranker.api.parameters import FilterBody, checked
+from endcap_reranker.api.parameters import FilterBody, checked, split_filters
 from endcap_reranker.identity import Identity
 
 logger = logging.getLogger(__name__)
@@ -58,23 +58,14 @@ def recommend_parameters(arguments: MultiDict[str, str]) -> RecommendParameters:
     Raises:
         InvalidInput: naming the parameter and what it takes.
     """
-    raw: dict[str, Any] = {}
-    filters: list[dict[str, Any]] = []
-    bounds: dict[str, dict[str, Any]] = {}
-    for name in arguments:
-        values = arguments.getlist(name)
+    filters, rest = split_filters(arguments)
+    raw: dict[str, Any] = {"filters": filters}
+    for name, values in rest.items():
         if name in {"ids", "exclude"}:
             raw[name] = [part.strip() for value in values for part in value.split(",") if part.strip()]
-        elif name in {"brand", "category"}:
-            filters.append({"field": name, "values": values})
-        elif name in {"price_min", "price_max", "stock_min", "stock_max"}:
-            bounds.setdefault(name[:-4], {})["gte" if name.endswith("_min") else "lte"] = values[-1]
-        elif name == "filters":
-            raise InvalidInput("filters: send brand=…, category=…, price_min=…, stock_min=…")
         else:
             raw[name] = values[-1]
-    filters.extend({"field": name, **bound} for name, bound in bounds.items())
-    return checked(RecommendParameters, {**raw, "filters": filters})
+    return checked(RecommendParameters, raw)
 
 
 def recommend(

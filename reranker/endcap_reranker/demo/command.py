@@ -152,7 +152,14 @@ def _encoder_at_hand(settings: Settings) -> str:
 
 def _own(data_dir: Path) -> dict[str, object]:
     # A laptop that does other things, too, must not show the engine's order for want of a few milliseconds.
-    return {"data_dir": data_dir, "index": INDEX, "database_url": "", "redis_url": "", "engine_url": "", "deadline_ms": 250.0}
+    return {
+        "data_dir": data_dir,
+        "index": INDEX,
+        "database_url": "",
+        "redis_url": "",
+        "engine_url": "",
+        "deadline_ms": 250.0,
+    }
 
 
 def _port(settings: Settings, wanted: int | None) -> int:
