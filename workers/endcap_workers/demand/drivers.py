@@ -159,11 +159,10 @@ class DriverModel:
 
     The loss is the absolute percentage error in log units, so that a forecast twice too high costs more than one half
     too low, as MAPE has it. Intervals come from the latest ``holdout`` periods, which a first model does not see; the
-    model that forecasts then sees them. It is the mean of ``models`` boosters, which differ in their seed: in weeks of
-    heavy promotion a single one's error swings by several points of MAPE.
+    model that forecasts then sees them. It is the mean of ``models`` boosters, which differ in their seed.
     """
 
-    def __init__(self, seed: int = 0, rounds: int = 250, holdout: int = 12, models: int = 3, threads: int = 1) -> None:
+    def __init__(self, seed: int = 0, rounds: int = 250, holdout: int = 12, models: int = 1, threads: int = 1) -> None:
         self._models = models
         self._seed, self._rounds, self._holdout, self._threads = seed, rounds, holdout, threads
 
