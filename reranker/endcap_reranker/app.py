@@ -35,7 +35,11 @@ def create_app(runtime: Runtime) -> Flask:
     def readyz() -> Response:
         # Searches work as soon as the engine does. While the products are still being loaded they go out in the
         # engine's order; taking the server out of service for that would be worse.
-        state = {"personalizing": runtime.upkeep.ready, "problems": runtime.upkeep.problems}
+        state = {
+            "personalizing": runtime.upkeep.ready,
+            "recommending": runtime.discovery.caught_up,
+            "problems": runtime.upkeep.problems,
+        }
         try:
             products = runtime.engine.count()
         except EndcapError as error:

@@ -60,6 +60,8 @@ class Server(BaseApplication):
         Raises:
             SystemExit: it cannot be set up. The reason is printed, and gunicorn does not try again.
         """
+        # Background threads count and sort in Python. By default one may keep a search waiting for 5 ms at a time.
+        sys.setswitchinterval(0.001)
         from endcap.runtime import open_runtime
         from endcap_reranker.app import create_app
 

@@ -25,8 +25,9 @@ FILE = "behaviour.npz"
 INTERVAL_S = 0.5
 #: Batches of the log read in one turn, so that a process can stop while it catches up.
 _BATCHES = 5
-#: Seconds after which popularity and queries are read anew although the products are the same.
-FRESH_S = 30.0
+#: Seconds after which the snapshots are made anew where events have come in. Making them takes a second of one core,
+#: which searches feel: what is popular or bought together does not change by the minute.
+FRESH_S = 120.0
 #: Refreshing and merging take at most this share of the time.
 _MOST_WORK = 0.05
 #: New events after which a snapshot is worth its writing, and seconds between two.
@@ -59,6 +60,7 @@ class Discovery:
         self._clock = clock
         self._started = False
         self._rest_until = 0.0
+        self._shown = 0
         self._saved = (0, time.monotonic())
 
     @classmethod
@@ -103,13 +105,15 @@ class Discovery:
             old = self.suggester
             self.suggester = Suggester.over(shelves, self.queries.best(now), old)
             self.shelves = shelves
+            self._shown = self.behaviour.sequence
 
     def _refresh(self, now: bool) -> None:
         shelves, started = self.shelves, time.monotonic()
         if self._personalizer.table is None:
             return
         changed = shelves is None or shelves.table is not self._personalizer.table
-        stale = shelves is not None and self._clock() - shelves.made > FRESH_S
+        moved = self.behaviour.sequence != self._shown
+        stale = shelves is not None and moved and self._clock() - shelves.made > FRESH_S
         if changed or now or (stale and started > self._rest_until):
             self.refresh()
             self._rest_until = started + (time.monotonic() - started) / _MOST_WORK

@@ -183,7 +183,8 @@ def _server(changes: Mapping[str, str]) -> Iterator[str]:
 def _ready(address: str) -> bool:
     try:
         with urllib.request.urlopen(f"{address}/readyz", timeout=2) as answer:  # noqa: S310 - our own address
-            return bool(orjson.loads(answer.read()).get("personalizing"))
+            state = orjson.loads(answer.read())
+            return bool(state.get("personalizing") and state.get("recommending"))
     except (OSError, ValueError):
         return False
 
