@@ -15,6 +15,7 @@ EVALUATIONS = {
     "demand": "endcap_workers.evaluation.demand",
     "fraud": "endcap_workers.evaluation.fraud",
     "icecat": "endcap_workers.evaluation.icecat",
+    "interest-journey": "endcap_workers.evaluation.interest_journey",
     "next-basket": "endcap_workers.evaluation.next_basket",
     "open-bandit": "endcap_workers.evaluation.open_bandit",
 }
