@@ -46,7 +46,8 @@ def test_postgres_is_real(postgres: str) -> None:
 def test_triton_is_real(triton: Triton) -> None:
     with InferenceServerClient(triton.url) as client:
         assert client.get_server_metadata().name == "triton"
-        assert client.is_server_ready()
+        # Not "ready": that waits for every model, and other tests leave some that were made not to load.
+        assert client.is_server_live()
 
 
 def test_chromium_is_real(chromium: str, tmp_path: Path) -> None:
