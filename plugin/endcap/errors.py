@@ -27,12 +27,6 @@ class InvalidInput(EndcapError):
     kind = "invalid_input"
 
 
-class UnsupportedQuery(InvalidInput):
-    """A search body uses a part of the Query DSL that this engine does not answer."""
-
-    kind = "unsupported_query"
-
-
 class TooLarge(InvalidInput):
     """The body exceeds the configured limit."""
 

@@ -39,7 +39,7 @@ class Settings(BaseSettings):
     # Where things are kept
     data_dir: Path = Field(Path(".endcap"), description="Folder of the embedded index, the event log and the models.")
     database_url: str = Field("", description="SQLAlchemy URL of the event log; empty: SQLite in the data folder.")
-    redis_url: str = Field("", description="Redis for profiles and tasks; empty: in process.")
+    redis_url: str = Field("", description="Reserved for profiles and tasks in Redis: not used yet.")
     triton_url: str = Field("", description="Triton's gRPC address (host:port); empty: score in process.")
     triton_repository: str = Field("", description="Triton's model repository, where `endcap publish` writes to it.")
     model_dir: str = Field("", description="Folder of the model bundles; empty: `models` in the data folder.")
@@ -114,7 +114,9 @@ class Settings(BaseSettings):
     # The server
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on.")
-    server_workers: int = Field(1, ge=1, description="Server processes; more than one wants `redis_url`.")
+    server_workers: int = Field(
+        1, ge=1, description="Server processes; each learns of the others' events within `tail_interval_s`."
+    )
     server_threads: int = Field(32, ge=1, description="Threads per server process.")
 
     @field_validator("engine_url")

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from endcap.settings import load_settings
+
+#: Starts ``endcap serve`` as a process of its own, in this interpreter.
+SERVE = (sys.executable, "-c", "from endcap.cli import main; main()", "serve")
 
 
 @click.command()

@@ -58,13 +58,6 @@ class Forbidden(EndcapError):
     kind = "security_exception"
 
 
-class EngineTimeout(EndcapError):
-    """The search engine did not answer within ``engine_timeout_s``."""
-
-    status = 504
-    kind = "timeout_exception"
-
-
 def error_object(kind: str, reason: str, status: int) -> dict[str, Any]:
     """Elasticsearch's error object."""
     return {

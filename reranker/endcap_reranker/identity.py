@@ -27,6 +27,15 @@ class Identity:
 ANONYMOUS = Identity()
 
 
+#: Values of the `personalize_header` that ask for the engine's own order.
+_OFF = frozenset({"off", "0", "false", "no"})
+
+
+def personalization_off(request: Request, settings: Settings) -> bool:
+    """Whether the request asks for the engine's own order."""
+    return request.headers.get(settings.personalize_header, "").strip().lower() in _OFF
+
+
 class Identifier:
     """Reads shopper ids by the settings. Thread-safe."""
 

@@ -14,6 +14,7 @@ from endcap.errors import ConfigurationError
 from endcap.events import Action, Event
 from endcap.runtime import open_runtime
 from endcap.settings import load_settings
+from tests.serving import eventually
 
 DOCUMENTS = [
     {
@@ -86,9 +87,7 @@ def test_over_opensearch_behaviour_alone_ranks_and_the_problem_is_visible(opense
     runtime = open_runtime(load_settings(engine_url=opensearch, index="absent", data_dir=tmp_path, text_encoder="none"))
     try:
         assert runtime.upkeep.wait_ready(60)
-        until = time.monotonic() + 30
-        while "products" not in runtime.upkeep.problems and time.monotonic() < until:
-            time.sleep(0.02)
+        assert eventually(lambda: "products" in runtime.upkeep.problems)
         assert "not supported" in runtime.upkeep.problems["products"]
         runtime.record([Event("e1", time.time(), "ann", Action.PURCHASE, "b")])
         assert runtime.personalizer.rank("ann", "", ["a", "b"], np.ones(2, np.float32)).order.tolist() == [1, 0]

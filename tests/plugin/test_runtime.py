@@ -1,7 +1,7 @@
 """The parts put together: what one process learns, and how it recovers from faults."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +15,7 @@ from endcap.events import Action, Event
 from endcap.runtime import Runtime, open_runtime
 from endcap.settings import Settings, load_settings
 from endcap.stores.events import EventLog
-
-
-def eventually(true: Callable[[], bool], within_s: float = 30.0) -> bool:
-    until = time.monotonic() + within_s
-    while not true():
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.02)
-    return True
+from tests.serving import eventually
 
 
 def purchase(number: int, product: str, shopper: str = "ann") -> Event:

@@ -20,7 +20,7 @@ from endcap_reranker.api.rerank import parse_rerank, rerank
 from endcap_reranker.api.search import search
 from endcap_reranker.api.suggest import SuggestParameters, suggest
 from endcap_reranker.cors import Cors
-from endcap_reranker.identity import ANONYMOUS, Identifier, Identity
+from endcap_reranker.identity import ANONYMOUS, Identifier, Identity, personalization_off
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ def create_api(runtime: Runtime) -> Blueprint:
         return identifier.check(named) if named else identifier.of_request(request)
 
     def _switched_off() -> bool:
-        return request.headers.get(settings.personalize_header, "").strip().lower() in {"off", "false", "0", "no"}
+        return personalization_off(request, settings)
 
     api.after_request(Cors(settings))
 

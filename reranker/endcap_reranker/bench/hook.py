@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tempfile
 import time
 import tracemalloc
@@ -30,6 +29,7 @@ from endcap.runtime import open_engine, open_log
 from endcap.settings import Settings, load_settings
 from endcap.stores.profiles import LogProfiles
 from endcap_reranker.bench.load import Kind, measure
+from endcap_reranker.commands import SERVE
 from endcap_reranker.demo.dataset import Journey, load_journey
 
 INDEX = "endcap-bench"
@@ -161,9 +161,8 @@ def _server(changes: Mapping[str, str]) -> Iterator[str]:
     environment = {**os.environ, "ENDCAP_PORT": str(port), "ENDCAP_INDEX": INDEX, "ENDCAP_TEXT_ENCODER": "none"}
     environment |= {"ENDCAP_MAX_EVENTS": "1000", "ENDCAP_DATABASE_URL": "", "ENDCAP_REDIS_URL": ""}
     environment |= {f"ENDCAP_{name.upper()}": value for name, value in changes.items()}
-    command = [sys.executable, "-c", "from endcap.cli import main; main()", "serve"]
     with TemporaryFile() as output:
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)  # noqa: S603
+        process = subprocess.Popen(SERVE, env=environment, stdout=output, stderr=subprocess.STDOUT)  # noqa: S603
         address = f"http://127.0.0.1:{port}"
         try:
             until = time.monotonic() + 120

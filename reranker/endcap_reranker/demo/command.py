@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from endcap.errors import ConfigurationError, EndcapError
 from endcap.settings import Settings, load_settings
+from endcap_reranker.commands import SERVE
 from endcap_reranker.demo.dataset import load_journey
 from endcap_reranker.demo.prepare import is_prepared, prepare
 
@@ -106,8 +107,7 @@ def serve_demo(settings: Settings, port: int, console: Console, browse: bool = T
     environment = {**os.environ}
     for name, value in {**_own(settings.data_dir), "text_encoder": settings.text_encoder, "port": port}.items():
         environment[f"ENDCAP_{name.upper()}"] = str(value)
-    command = [sys.executable, "-c", "from endcap.cli import main; main()", "serve"]
-    server = subprocess.Popen(command, env=environment)  # noqa: S603 - our own command
+    server = subprocess.Popen(SERVE, env=environment)  # noqa: S603 - our own command
     host = "127.0.0.1" if settings.host in {"0.0.0.0", "::"} else settings.host  # noqa: S104 - where to look, not to listen
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
     # Told to stop, the server finishes what it is at; this process waits for it.

@@ -20,7 +20,7 @@ from endcap_reranker.hook.hidden import hide_in_params
 from endcap_reranker.hook.msearch import join_searches, split_searches
 from endcap_reranker.hook.reorder import Ranker
 from endcap_reranker.hook.search import Account, Search, Searches
-from endcap_reranker.identity import Identifier, Identity
+from endcap_reranker.identity import Identifier, Identity, personalization_off
 
 _INDEX_KEYS = ("index", "indices")
 #: The headers of an answer that is Endcap's alone: clients refuse a success without the first one.
@@ -94,8 +94,7 @@ class Hook:
         if identity.problem:
             account.degraded[identity.problem] = None
             telemetry.DEGRADED.labels(identity.problem).inc()
-        wanted = request.headers.get(self.settings.personalize_header, "").strip().lower() not in {"off", "0", "false"}
-        personalize = wanted and wire.wants_json(params, headers)
+        personalize = not personalization_off(request, self.settings) and wire.wants_json(params, headers)
         return Incoming(request, request.method, params, headers, body, identity, personalize, account)
 
     def search(self, incoming: Incoming, index: str | None) -> Response:

@@ -140,7 +140,8 @@ class World:
 
     def __init__(self, cases: Cases, places: int = 505, vectors: np.ndarray | None = None) -> None:
         self.now = cases.cut.astype("datetime64[s]").astype(float)
-        self.table = ProductTable(list(table_products(cases)), vectors)
+        self.products = list(table_products(cases))
+        self.table = ProductTable(self.products, vectors)
         names, position = np.unique(cases.train.product_id.to_numpy(), return_inverse=True)
         keys = product_keys([str(name) for name in names.tolist()])[position]
         times = cases.train.transaction_timestamp.to_numpy().astype("datetime64[s]").astype(float)
@@ -193,7 +194,7 @@ def run(seed: int = 0) -> Results:
     world = World(cases)
     for name, score in baselines(cases).items():
         results.add(name, evaluate(cases, score))
-    with engine_scores(cases, world.table) as keyword:
+    with engine_scores(cases, world.products) as keyword:
         results.add("engine order (keywords)", evaluate(cases, keyword))
         scorers: list[Scorer] = [BaselineScorer()]
         for scorer in scorers:
@@ -204,7 +205,7 @@ def run(seed: int = 0) -> Results:
 
 
 @contextmanager
-def engine_scores(cases: Cases, table: ProductTable) -> Iterator[Score]:
+def engine_scores(cases: Cases, products: list[Product]) -> Iterator[Score]:
     """What the embedded engine says about the candidates when the product type is typed into its search box."""
     from endcap.engines import SearchRequest
     from endcap.engines.embedded import EmbeddedEngine
@@ -213,7 +214,7 @@ def engine_scores(cases: Cases, table: ProductTable) -> Iterator[Score]:
         engine = EmbeddedEngine(Path(folder), "products")
         engine.ensure(None, "none")
         wanted = {str(product) for ids in cases.candidates.values() for product in ids.tolist()}
-        engine.upsert((product, None, "") for product in table_products(cases) if product.id in wanted)
+        engine.upsert((product, None, "") for product in products if product.id in wanted)
         engine.refresh()
         found: dict[str, dict[str, float]] = {}
 

@@ -12,10 +12,8 @@ import numpy as np
 import orjson
 
 from endcap.catalog.product import INTERNAL_FIELDS, TEXT_DIGEST, VECTOR, Product
+from endcap.catalog.values import MAX_ID_BYTES
 from endcap.engines.checks import changed, checked
-
-#: Elasticsearch's limit, in bytes of UTF-8. One longer id would fail its whole bulk request.
-MAX_ID_BYTES = 512
 
 _SPECIAL = re.compile(r"[%.]|^\s*$")
 

@@ -157,10 +157,6 @@ def hits_of(answer: Mapping[str, Any]) -> list[Hit]:
     ]
 
 
-def _highlights(found: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    return {name: found[field] for name, field in _HIGHLIGHTED.items() if field in found}
-
-
 def facets_of(request: SearchRequest, answer: Mapping[str, Any]) -> dict[str, list[tuple[str, int]]]:
     """The facets of an answer to :func:`search_body`."""
     found = answer.get("aggregations", {})
