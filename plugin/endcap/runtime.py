@@ -18,6 +18,7 @@ from endcap.personalizer import Personalizer
 from endcap.popularity import Popularity
 from endcap.recommend.discovery import INTERVAL_S, Discovery
 from endcap.settings import Settings
+from endcap.stores.database import Database
 from endcap.stores.events import EventLog
 from endcap.stores.profiles import LogProfiles, ProfileStore
 
@@ -39,6 +40,7 @@ class Runtime:
     engine: Engine
     wire: WireEngine
     encoder: TextEncoder | None
+    database: Database
     log: EventLog
     profiles: ProfileStore
     popularity: Popularity
@@ -65,7 +67,7 @@ class Runtime:
         """Stop the threads and give back files and connections."""
         self.upkeep.close()
         self.personalizer.close()
-        self.log.close()
+        self.database.close()
         self.wire.close()
         self.engine.close()
 
@@ -236,9 +238,9 @@ def open_wire(settings: Settings, engine: Engine) -> WireEngine:
     return EmbeddedWireEngine(engine, settings.index)
 
 
-def open_log(settings: Settings) -> EventLog:
-    """The event log that the settings ask for."""
-    return EventLog(settings.database_url) if settings.database_url else EventLog.in_folder(settings.data_dir)
+def open_database(settings: Settings) -> Database:
+    """The database that the settings ask for."""
+    return Database(settings.database_url) if settings.database_url else Database.in_folder(settings.data_dir)
 
 
 def open_runtime(settings: Settings, start: bool = True) -> Runtime:
@@ -253,7 +255,8 @@ def open_runtime(settings: Settings, start: bool = True) -> Runtime:
     except OSError as error:
         raise ConfigurationError(f"data_dir cannot be made: {error}") from None
     engine = open_engine(settings)
-    events = open_log(settings)
+    database = open_database(settings)
+    events = EventLog(database)
     popularity = Popularity(settings.popularity_half_life_days)
     profiles = LogProfiles(
         events,
@@ -271,8 +274,8 @@ def open_runtime(settings: Settings, start: bool = True) -> Runtime:
     discovery = Discovery(events, popularity, personalizer, settings.data_dir)
     upkeep.add("discovery", discovery.turn, INTERVAL_S)
     runtime = Runtime(
-        settings, engine, open_wire(settings, engine), encoder, events, profiles, popularity,
-        personalizer, upkeep, discovery,
+        settings, engine, open_wire(settings, engine), encoder, database, events, profiles,
+        popularity, personalizer, upkeep, discovery,
     )  # fmt: skip
     if start:
         upkeep.start()

@@ -13,12 +13,13 @@ import pytest
 
 from endcap.catalog.product import product_key
 from endcap.events import Action, Event
+from endcap.stores.database import Database
 from endcap.stores.events import EventLog, LogUnavailable
 
 
 @pytest.fixture
 def log(tmp_path: Path):
-    opened = EventLog.in_folder(tmp_path)
+    opened = EventLog(Database.in_folder(tmp_path))
     yield opened
     opened.close()
 
@@ -75,8 +76,9 @@ def test_what_was_acknowledged_survives_kill_minus_nine(tmp_path: Path) -> None:
     program = textwrap.dedent(f"""
         from pathlib import Path
         from endcap.events import Action, Event
+        from endcap.stores.database import Database
         from endcap.stores.events import EventLog
-        log = EventLog.in_folder(Path({str(tmp_path)!r}))
+        log = EventLog(Database.in_folder(Path({str(tmp_path)!r})))
         number = 0
         while True:
             log.append([Event(id=f"e{{number + n}}", time=1.7e9, shopper="s", action=Action.CLICK, product="p")
@@ -92,14 +94,14 @@ def test_what_was_acknowledged_survives_kill_minus_nine(tmp_path: Path) -> None:
     os.kill(process.pid, signal.SIGKILL)
     acknowledged = max([acknowledged, *map(int, process.stdout.read().split())])
     process.wait()
-    log = EventLog.in_folder(tmp_path)
+    log = EventLog(Database.in_folder(tmp_path))
     assert log.count() >= acknowledged
     assert log.count() % 10 == 0, "a batch is stored whole or not at all"
 
 
 def test_a_locked_database_is_reported_and_heals(tmp_path: Path) -> None:
-    log = EventLog(f"sqlite:///{tmp_path / 'events.sqlite'}?timeout=0.1")
-    other = sqlite3.connect(tmp_path / "events.sqlite", isolation_level=None)
+    log = EventLog(Database(f"sqlite:///{tmp_path / 'endcap.sqlite'}?timeout=0.1"))
+    other = sqlite3.connect(tmp_path / "endcap.sqlite", isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     with pytest.raises(LogUnavailable):
         log.append([event(1)])
@@ -110,4 +112,4 @@ def test_a_locked_database_is_reported_and_heals(tmp_path: Path) -> None:
 def test_a_database_that_cannot_be_opened_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(LogUnavailable, match="cannot open"):
-        EventLog(f"sqlite:///{tmp_path / 'file' / 'events.sqlite'}")
+        EventLog(Database(f"sqlite:///{tmp_path / 'file' / 'endcap.sqlite'}"))

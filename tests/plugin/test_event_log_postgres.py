@@ -6,15 +6,16 @@ from collections.abc import Iterator
 import pytest
 
 from endcap.events import Action, Event
-from endcap.stores.events import EventLog, events
+from endcap.stores.database import Database, metadata
+from endcap.stores.events import EventLog
 
 
 @pytest.fixture
 def logs(postgres: str) -> Iterator[list[EventLog]]:
     """Two logs over one database, as two processes would have them."""
-    opened = [EventLog(postgres), EventLog(postgres)]
+    opened = [EventLog(Database(postgres)), EventLog(Database(postgres))]
     yield opened
-    events.drop(opened[0]._engine)
+    metadata.drop_all(opened[0]._database._engine)
     for log in opened:
         log.close()
 

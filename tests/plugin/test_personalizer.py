@@ -16,6 +16,7 @@ from endcap.features import RankingInputs
 from endcap.personalizer import Personalizer
 from endcap.popularity import Popularity
 from endcap.scoring.baseline import BaselineScorer
+from endcap.stores.database import Database
 from endcap.stores.events import EventLog
 from endcap.stores.profiles import LogProfiles
 
@@ -30,7 +31,7 @@ class Shop:
     """A personalizer over a real log."""
 
     def __init__(self, folder: Path, deadline_ms: float = 2_000.0) -> None:
-        self.log = EventLog.in_folder(folder)
+        self.log = EventLog(Database.in_folder(folder))
         self.profiles = LogProfiles(self.log, 505, 50, 30.0, 8.0)
         self.personalizer = Personalizer(BaselineScorer(), self.profiles, Popularity(), TABLE, deadline_ms, threads=2)
         self.number = 0
@@ -167,9 +168,9 @@ def test_before_the_products_are_loaded(shop: Shop) -> None:
 
 def test_a_log_that_cannot_be_read_degrades_the_search(shop: Shop, tmp_path: Path) -> None:
     shop.log.close()
-    with (tmp_path / "events.sqlite").open("r+b") as file:
+    with (tmp_path / "endcap.sqlite").open("r+b") as file:
         file.write(b"not a database at all" * 10)
-    for name in ("events.sqlite-wal", "events.sqlite-shm"):
+    for name in ("endcap.sqlite-wal", "endcap.sqlite-shm"):
         (tmp_path / name).unlink(missing_ok=True)
     ranking = shop.personalizer.rank("new shopper", "honey", IDS, SCORES)
     assert (ranking.degraded, ranking.order.tolist()) == ("log_unavailable", list(range(6)))
@@ -188,7 +189,7 @@ def test_the_cache_of_profiles_is_bounded_and_refills_from_the_log(tmp_path: Pat
 
 def test_events_of_another_process_arrive_once(tmp_path: Path) -> None:
     shop = Shop(tmp_path)
-    other = LogProfiles(EventLog.in_folder(tmp_path), 505, 50, 30.0, 8.0)
+    other = LogProfiles(EventLog(Database.in_folder(tmp_path)), 505, 50, 30.0, 8.0)
     shop.does("ann", Action.PURCHASE, "p4")
     assert other.get("ann").buys().tolist() == [1.0]
     shop.does("ann", Action.PURCHASE, "p4")

@@ -14,6 +14,7 @@ from endcap.errors import ConfigurationError
 from endcap.events import Action, Event
 from endcap.runtime import Runtime, open_runtime
 from endcap.settings import Settings, load_settings
+from endcap.stores.database import Database
 from endcap.stores.events import EventLog
 from tests.serving import eventually
 
@@ -72,7 +73,7 @@ def test_a_recorded_purchase_changes_the_next_ranking_and_soon_the_popularity(ru
 
 def test_events_of_other_processes_arrive(runtime: Runtime) -> None:
     runtime.profiles.get("ann")
-    other = EventLog.in_folder(runtime.settings.data_dir)
+    other = EventLog(Database.in_folder(runtime.settings.data_dir))
     other.append([purchase(7, "p2")])
     assert eventually(lambda: bool(runtime.profiles.get("ann")))
     assert eventually(lambda: recent(runtime, "p2") > 0)
@@ -83,7 +84,7 @@ def test_popularity_survives_a_restart_without_counting_twice(filled: Settings) 
     first.record([purchase(number, "p1") for number in range(10)])
     assert eventually(lambda: recent(first, "p1") > 9.9)
     first.close()
-    EventLog.in_folder(filled.data_dir).append([purchase(99, "p1")])
+    EventLog(Database.in_folder(filled.data_dir)).append([purchase(99, "p1")])
     second = open_runtime(filled)
     try:
         assert second.upkeep.wait_ready(30)
@@ -97,7 +98,7 @@ def test_a_lost_event_log_does_not_leave_the_old_counts(filled: Settings) -> Non
     first.record([purchase(number, "p1") for number in range(10)])
     assert eventually(lambda: recent(first, "p1") > 9.9)
     first.close()
-    for file in filled.data_dir.glob("events.sqlite*"):
+    for file in filled.data_dir.glob("endcap.sqlite*"):
         file.unlink()
     second = open_runtime(filled)
     try:

@@ -124,7 +124,7 @@ def test_a_body_that_is_unusable_as_a_whole(client: FlaskClient, body: bytes, mi
 
 
 def test_nothing_is_acknowledged_that_is_not_stored(client: FlaskClient, runtime: Runtime) -> None:
-    file = runtime.settings.data_dir / "events.sqlite"
+    file = runtime.settings.data_dir / "endcap.sqlite"
     with sqlite3.connect(file) as database:
         database.execute("ALTER TABLE events RENAME TO lost")
     answer = client.post("/v1/events", json=event(event_id="e1"))

@@ -36,7 +36,7 @@ def client(runtime: Runtime) -> FlaskClient:
 @pytest.fixture(scope="module")
 def regular(runtime: Runtime) -> str:
     """The household with most purchases."""
-    with sqlite3.connect(runtime.settings.data_dir / "events.sqlite") as database:
+    with sqlite3.connect(runtime.settings.data_dir / "endcap.sqlite") as database:
         row = database.execute("SELECT shopper FROM events GROUP BY shopper ORDER BY count(*) DESC LIMIT 1").fetchone()
     return str(row[0])
 
@@ -96,7 +96,7 @@ def test_the_shopper_may_be_named_in_the_query(client: FlaskClient, regular: str
 
 
 def test_buy_again_shows_what_was_bought_and_nothing_else(client: FlaskClient, runtime: Runtime, regular: str) -> None:
-    with sqlite3.connect(runtime.settings.data_dir / "events.sqlite") as database:
+    with sqlite3.connect(runtime.settings.data_dir / "endcap.sqlite") as database:
         rows = database.execute("SELECT product, count(*) FROM events WHERE shopper = ? GROUP BY product", (regular,))
         bought = dict(rows.fetchall())
     said = given(client, "buy-again", regular)

@@ -38,7 +38,7 @@ def client(runtime: Runtime) -> FlaskClient:
 @pytest.fixture(scope="module")
 def regular(runtime: Runtime) -> str:
     """The household with most purchases."""
-    with sqlite3.connect(runtime.settings.data_dir / "events.sqlite") as database:
+    with sqlite3.connect(runtime.settings.data_dir / "endcap.sqlite") as database:
         row = database.execute("SELECT shopper FROM events GROUP BY shopper ORDER BY count(*) DESC LIMIT 1").fetchone()
     return str(row[0])
 

@@ -58,13 +58,14 @@ def test_served_and_evaluated_features_are_the_same_code(cases: journey.Cases, t
     from endcap.catalog.product import product_keys
     from endcap.events import Action, Event
     from endcap.features import ranking_inputs
+    from endcap.stores.database import Database
     from endcap.stores.events import EventLog
     from endcap.stores.profiles import LogProfiles
 
     world = journey.World(cases)
     household, name = int(cases.test.household_id.iloc[0]), str(cases.test.product_type.iloc[0])
     bought = cases.train[cases.train.household_id == household]
-    log = EventLog.in_folder(tmp_path)
+    log = EventLog(Database.in_folder(tmp_path))
     log.append(
         [
             Event(str(number), time.timestamp(), str(household), Action.PURCHASE, str(product))

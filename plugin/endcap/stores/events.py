@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,33 +12,29 @@ import orjson
 from sqlalchemy import (
     BigInteger,
     Column,
-    Connection,
     Float,
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     SmallInteger,
     String,
     Table,
-    create_engine,
-    event,
     func,
     insert,
     select,
 )
-from sqlalchemy.exc import SQLAlchemyError
 
 from endcap.catalog.product import product_keys
-from endcap.errors import ConfigurationError, EndcapError
 from endcap.events import Action, Event
+from endcap.stores.database import Database, LogUnavailable, metadata
 
-_metadata = MetaData()
+__all__ = ["Columns", "EventLog", "Lines", "LogUnavailable", "events"]
+
 _SEQUENCE = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only for INTEGER
 
 events = Table(
     "events",
-    _metadata,
+    metadata,
     Column("sequence", _SEQUENCE, primary_key=True, autoincrement=True),
     Column("id", String, nullable=False, unique=True),
     Column("time", Float, nullable=False),
@@ -60,13 +55,6 @@ events = Table(
 _WRITERS = 0x656E6463
 #: Ids asked for in one statement: below SQLite's limit on variables of old builds.
 _CHUNK = 900
-
-
-class LogUnavailable(EndcapError):
-    """The event log cannot be read or written now. Nothing was acknowledged that is not stored."""
-
-    status = 503
-    kind = "log_unavailable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,29 +84,9 @@ class Lines:
 class EventLog:
     """Thread-safe. Writes are serialised within a process; SQLite serialises them between processes."""
 
-    def __init__(self, url: str) -> None:
-        """Raises ConfigurationError for a URL that names no usable database, LogUnavailable where it does not open."""
+    def __init__(self, database: Database) -> None:
         self._write_lock = threading.Lock()
-        try:
-            self._engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
-        except (SQLAlchemyError, ImportError) as error:  # no URL, a database that is unknown, its driver missing
-            raise ConfigurationError(
-                f"database_url cannot be used: {error} (PostgreSQL: pip install 'endcap[postgres]', "
-                "postgresql+psycopg://user:password@host/name)"
-            ) from None
-        if self._engine.dialect.name == "sqlite":
-            event.listen(self._engine, "connect", _prepare_sqlite)
-            event.listen(self._engine, "begin", _begin_sqlite)
-        try:
-            _metadata.create_all(self._engine)
-        except SQLAlchemyError as error:
-            raise LogUnavailable(f"cannot open the event log: {error}") from error
-
-    @classmethod
-    def in_folder(cls, data_dir: Path) -> EventLog:
-        """The default log: SQLite in the data folder."""
-        data_dir.mkdir(parents=True, exist_ok=True)
-        return cls(f"sqlite:///{data_dir / 'events.sqlite'}")
+        self._database = database
 
     def append(self, batch: Sequence[Event]) -> list[bool]:
         """Store events; True for each that is new, False for one whose id is there already (in the batch or the log).
@@ -129,8 +97,8 @@ class EventLog:
         Raises:
             LogUnavailable: none was stored.
         """
-        with self._write_lock, self._transaction() as connection:
-            if self._engine.dialect.name == "postgresql":
+        with self._write_lock, self._database.transaction() as connection:
+            if self._database.dialect == "postgresql":
                 # Numbers become visible in their order: a reader that has seen one has missed none before it.
                 connection.execute(select(func.pg_advisory_xact_lock(_WRITERS)))
             known: set[str] = set()
@@ -163,12 +131,12 @@ class EventLog:
 
     def last_sequence(self) -> int:
         """Number of the newest event; 0 where there is none."""
-        with self._transaction(read_only=True) as connection:
+        with self._database.transaction(read_only=True) as connection:
             return int(connection.execute(select(func.max(events.c.sequence))).scalar() or 0)
 
     def count(self) -> int:
         """Events in the log."""
-        with self._transaction(read_only=True) as connection:
+        with self._database.transaction(read_only=True) as connection:
             return int(connection.execute(select(func.count()).select_from(events)).scalar() or 0)
 
     def since(self, sequence: int, limit: int = 50_000) -> Columns:
@@ -198,65 +166,19 @@ class EventLog:
     def history(self, shopper: str, limit: int = 50) -> list[Event]:
         """A shopper's latest events, newest first."""
         chosen = select(events).where(events.c.shopper == shopper).order_by(events.c.sequence.desc()).limit(limit)
-        with self._transaction(read_only=True) as connection:
+        with self._database.transaction(read_only=True) as connection:
             return [_event(row._mapping) for row in connection.execute(chosen)]
 
     def close(self) -> None:
-        """Give back the connections."""
-        self._engine.dispose()
+        """Close the database."""
+        self._database.close()
 
     def _read(self, chosen: Any) -> Columns:
         return _as_columns(self._rows(chosen))
 
     def _rows(self, chosen: Any) -> Sequence[Any]:
-        with self._transaction(read_only=True) as connection:
+        with self._database.transaction(read_only=True) as connection:
             return connection.execute(chosen).all()
-
-    def _transaction(self, read_only: bool = False) -> _Transaction:
-        return _Transaction(self._engine, read_only)
-
-
-class _Transaction:
-    """A connection with a transaction; database errors come out as LogUnavailable."""
-
-    def __init__(self, engine: Any, read_only: bool) -> None:
-        self._engine = engine
-        self._read_only = read_only
-
-    def __enter__(self) -> Connection:
-        try:
-            self._connection: Connection = self._engine.connect()
-            self._connection.info["read_only"] = self._read_only
-            self._connection.begin()
-        except SQLAlchemyError as error:
-            raise LogUnavailable(f"the event log cannot be reached: {error}") from error
-        return self._connection
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        try:
-            if error is None:
-                self._connection.commit()
-            else:
-                self._connection.rollback()
-        except SQLAlchemyError as failure:
-            raise LogUnavailable(f"the event log could not store this: {failure}") from failure
-        finally:
-            self._connection.close()
-        if isinstance(error, SQLAlchemyError):
-            raise LogUnavailable(f"the event log failed: {error}") from error
-
-
-def _prepare_sqlite(connection: Any, record: Any) -> None:
-    connection.isolation_level = None  # SQLAlchemy's own BEGIN (below) instead of sqlite3's guesses
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=NORMAL")
-    cursor.close()
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    # A writer takes the lock at once: a deferred one could fail at its first write, after having read.
-    connection.exec_driver_sql("BEGIN" if connection.info.get("read_only") else "BEGIN IMMEDIATE")
 
 
 def _columns(*more: Any) -> Any:

@@ -25,8 +25,9 @@ from endcap.errors import ConfigurationError
 from endcap.events import Action, Event, to_ubi
 from endcap.indexing import index_products
 from endcap.results import Results
-from endcap.runtime import open_engine, open_log
+from endcap.runtime import open_database, open_engine
 from endcap.settings import Settings, load_settings
+from endcap.stores.events import EventLog
 from endcap.stores.profiles import LogProfiles
 from endcap_reranker.bench.load import Kind, measure
 from endcap_reranker.commands import SERVE
@@ -138,7 +139,7 @@ def _replay(data: Path, journey: Journey, say: object) -> int:
 
 @contextmanager
 def _log(data: Path) -> Iterator:
-    log = open_log(load_settings(data_dir=data, database_url=""))
+    log = EventLog(open_database(load_settings(data_dir=data, database_url="")))
     try:
         yield log
     finally:

@@ -1,0 +1,108 @@
+"""The database behind every store: SQLite in the data folder by default, PostgreSQL by setting."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, MetaData, create_engine, event
+from sqlalchemy.exc import SQLAlchemyError
+
+from endcap.errors import ConfigurationError, EndcapError
+
+#: All tables of all stores; each store declares its own beside its code.
+metadata = MetaData()
+
+
+class LogUnavailable(EndcapError):
+    """The database cannot be read or written now. Nothing was acknowledged that is not stored."""
+
+    status = 503
+    kind = "log_unavailable"
+
+
+class Database:
+    """A pool of connections. Thread-safe. SQLite's writers wait for one another, between processes too."""
+
+    def __init__(self, url: str) -> None:
+        """Raises ConfigurationError for a URL that names no usable database, LogUnavailable where it does not open."""
+        try:
+            self._engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+        except (SQLAlchemyError, ImportError) as error:  # no URL, a database that is unknown, its driver missing
+            raise ConfigurationError(
+                f"database_url cannot be used: {error} (PostgreSQL: pip install 'endcap[postgres]', "
+                "postgresql+psycopg://user:password@host/name)"
+            ) from None
+        if self.dialect == "sqlite":
+            event.listen(self._engine, "connect", _prepare_sqlite)
+            event.listen(self._engine, "begin", _begin_sqlite)
+        try:
+            metadata.create_all(self._engine)
+        except SQLAlchemyError as error:
+            raise LogUnavailable(f"cannot open the event log: {error}") from error
+
+    @classmethod
+    def in_folder(cls, data_dir: Path) -> Database:
+        """The default: SQLite in the data folder."""
+        data_dir.mkdir(parents=True, exist_ok=True)
+        return cls(f"sqlite:///{data_dir / 'endcap.sqlite'}")
+
+    @property
+    def dialect(self) -> str:
+        """``sqlite`` or ``postgresql``."""
+        return self._engine.dialect.name
+
+    def transaction(self, read_only: bool = False) -> Transaction:
+        """A connection inside a transaction: committed at the end of the ``with``, rolled back on an exception.
+
+        Raises:
+            LogUnavailable: for every fault of the database, inside too.
+        """
+        return Transaction(self._engine, read_only)
+
+    def close(self) -> None:
+        """Give back the connections."""
+        self._engine.dispose()
+
+
+class Transaction:
+    """A connection with a transaction; database errors come out as LogUnavailable."""
+
+    def __init__(self, engine: Any, read_only: bool) -> None:
+        self._engine = engine
+        self._read_only = read_only
+
+    def __enter__(self) -> Connection:
+        try:
+            self._connection: Connection = self._engine.connect()
+            self._connection.info["read_only"] = self._read_only
+            self._connection.begin()
+        except SQLAlchemyError as error:
+            raise LogUnavailable(f"the event log cannot be reached: {error}") from error
+        return self._connection
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        try:
+            if error is None:
+                self._connection.commit()
+            else:
+                self._connection.rollback()
+        except SQLAlchemyError as failure:
+            raise LogUnavailable(f"the event log could not store this: {failure}") from failure
+        finally:
+            self._connection.close()
+        if isinstance(error, SQLAlchemyError):
+            raise LogUnavailable(f"the event log failed: {error}") from error
+
+
+def _prepare_sqlite(connection: Any, record: Any) -> None:
+    connection.isolation_level = None  # SQLAlchemy's own BEGIN (below) instead of sqlite3's guesses
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A writer takes the lock at once: a deferred one could fail at its first write, after having read.
+    connection.exec_driver_sql("BEGIN" if connection.info.get("read_only") else "BEGIN IMMEDIATE")
