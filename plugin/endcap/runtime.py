@@ -20,6 +20,7 @@ from endcap.recommend.discovery import INTERVAL_S, Discovery
 from endcap.settings import Settings
 from endcap.stores.database import Database
 from endcap.stores.events import EventLog
+from endcap.stores.flags import Flags
 from endcap.stores.profiles import LogProfiles, ProfileStore
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class Runtime:
     encoder: TextEncoder | None
     database: Database
     log: EventLog
+    flags: Flags
     profiles: ProfileStore
     popularity: Popularity
     personalizer: Personalizer
@@ -274,7 +276,7 @@ def open_runtime(settings: Settings, start: bool = True) -> Runtime:
     discovery = Discovery(events, popularity, personalizer, settings.data_dir)
     upkeep.add("discovery", discovery.turn, INTERVAL_S)
     runtime = Runtime(
-        settings, engine, open_wire(settings, engine), encoder, database, events, profiles,
+        settings, engine, open_wire(settings, engine), encoder, database, events, Flags(database), profiles,
         popularity, personalizer, upkeep, discovery,
     )  # fmt: skip
     if start:

@@ -1,0 +1,386 @@
+"""Who and what is suspected of fraud, what people decided about it, and whose behaviour is left out because of it.
+
+A flag is suspected until a person confirms or dismisses it. A suspected or confirmed shopper's behaviour counts for
+nothing but itself: training, popularity, what is bought together, suggestions, rewards, experiments and demand leave it
+out (:meth:`Flags.excluded_shoppers`). Dismissing brings it back. A suspicion that its detector no longer holds lapses.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    UniqueConstraint,
+    func,
+    insert,
+    select,
+    update,
+)
+
+from endcap.errors import EndcapError
+from endcap.stores.database import Database, metadata
+
+__all__ = ["KINDS", "STATES", "Change", "Flag", "FlagConflict", "Flags", "Suspicion", "UnknownFlag", "flags"]
+
+#: What can be flagged. Only a shopper's flag leaves behaviour out; the others are for people to look at.
+KINDS = ("shopper", "device", "product", "seller")
+SUSPECTED, CONFIRMED, DISMISSED, LAPSED = STATES = ("suspected", "confirmed", "dismissed", "lapsed")
+_EXCLUDING = (SUSPECTED, CONFIRMED)
+
+_NUMBER = BigInteger().with_variant(Integer, "sqlite")
+
+flags = Table(
+    "flags",
+    metadata,
+    Column("id", _NUMBER, primary_key=True, autoincrement=True),
+    Column("kind", String, nullable=False),
+    Column("subject", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("score", Float, nullable=False),
+    Column("source", String, nullable=False),
+    Column("reasons", LargeBinary, nullable=False),
+    Column("evidence", LargeBinary, nullable=False),
+    Column("created", Float, nullable=False),
+    Column("updated", Float, nullable=False),
+    UniqueConstraint("kind", "subject", name="flags_subject"),
+    Index("flags_by_state", "state", "kind", "score"),
+)
+
+#: Every change of a state, never altered: its newest number is the version of all that is left out.
+flag_changes = Table(
+    "flag_changes",
+    metadata,
+    Column("id", _NUMBER, primary_key=True, autoincrement=True),
+    Column("flag", _NUMBER, ForeignKey("flags.id"), nullable=False),
+    Column("time", Float, nullable=False),
+    Column("by", String, nullable=False),
+    Column("before", String, nullable=False),
+    Column("after", String, nullable=False),
+    Column("note", String, nullable=False),
+    Column("decision", Boolean, nullable=False),
+    Column("undoes", _NUMBER, nullable=True),
+    Index("flag_changes_by_flag", "flag", "id"),
+)
+
+#: Name of the lock that PostgreSQL's writers take in turn.
+_WRITERS = 0x656E6466
+#: Subjects asked for in one statement.
+_CHUNK = 900
+
+
+class UnknownFlag(EndcapError):
+    """There is no flag of that number or subject."""
+
+    status = 404
+    kind = "unknown_flag"
+
+
+class FlagConflict(EndcapError):
+    """The flag is not in a state that allows this."""
+
+    status = 409
+    kind = "flag_conflict"
+
+
+@dataclass(frozen=True, slots=True)
+class Suspicion:
+    """What a detector found. ``score`` is from 0 to 1, a probability where the detector is calibrated; ``reasons`` are
+    sentences for people; ``evidence`` is plain JSON to drill down by."""
+
+    kind: str
+    subject: str
+    score: float
+    reasons: Sequence[str]
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """A flag as it stands. ``created`` and ``updated`` are in seconds since 1970."""
+
+    id: int
+    kind: str
+    subject: str
+    state: str
+    score: float
+    source: str
+    reasons: tuple[str, ...]
+    evidence: Mapping[str, Any]
+    created: float
+    updated: float
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change of a flag's state; ``before`` is empty for its first. ``decision``: a person's, not a detector's;
+    ``undoes``: the number of the decision that it took back."""
+
+    id: int
+    time: float
+    by: str
+    before: str
+    after: str
+    note: str
+    decision: bool
+    undoes: int | None
+
+
+class Flags:
+    """Thread-safe; many processes may share the database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = threading.Lock()
+        self._cached: tuple[int, frozenset[str]] = (-1, frozenset())
+
+    def version(self) -> int:
+        """Grows with every change of a state; 0 before the first."""
+        with self._database.transaction(read_only=True) as connection:
+            return int(connection.execute(select(func.max(flag_changes.c.id))).scalar() or 0)
+
+    def excluded_shoppers(self) -> frozenset[str]:
+        """Shoppers whose behaviour is left out now. One cheap statement while nothing has changed."""
+        return self.excluded()[1]
+
+    def excluded(self) -> tuple[int, frozenset[str]]:
+        """:meth:`version` and :meth:`excluded_shoppers` that belong together."""
+        with self._lock:
+            with self._database.transaction(read_only=True) as connection:
+                version = int(connection.execute(select(func.max(flag_changes.c.id))).scalar() or 0)
+                if version != self._cached[0]:
+                    chosen = select(flags.c.subject).where(flags.c.kind == "shopper", flags.c.state.in_(_EXCLUDING))
+                    self._cached = version, frozenset(row[0] for row in connection.execute(chosen))
+            return self._cached
+
+    def suspect(self, found: Sequence[Suspicion], source: str, now: float | None = None) -> int:
+        """Flag what a detector or a person found; gives how many became suspected by it.
+
+        A flag that is there gets the new score, reasons and evidence; a lapsed one is suspected again; what a person
+        confirmed or dismissed stays so.
+
+        Raises:
+            ValueError: a kind that is none, or an empty subject.
+            LogUnavailable: none was stored.
+        """
+        now = time.time() if now is None else now
+        latest = {(one.kind, one.subject): one for one in found}
+        for kind, subject in latest:
+            if kind not in KINDS or not subject:
+                raise ValueError(f"cannot flag {kind!r} {subject!r}: a kind of {', '.join(KINDS)} and a subject")
+        new = 0
+        with self._writing() as connection:
+            for kind in KINDS:
+                subjects = [subject for one, subject in latest if one == kind]
+                for start in range(0, len(subjects), _CHUNK):
+                    chunk = subjects[start : start + _CHUNK]
+                    chosen = select(flags.c.subject, flags.c.id, flags.c.state)
+                    rows = connection.execute(chosen.where(flags.c.kind == kind, flags.c.subject.in_(chunk)))
+                    known = {row[0]: (int(row[1]), str(row[2])) for row in rows}
+                    for subject in chunk:
+                        new += _suspect(connection, latest[kind, subject], known.get(subject), source, now)
+        return new
+
+    def lapse(self, kind: str, source: str, still: Collection[str], now: float | None = None) -> int:
+        """End the suspicions of ``source`` about subjects that are not among ``still``; gives how many."""
+        now = time.time() if now is None else now
+        chosen = select(flags.c.id, flags.c.subject).where(
+            flags.c.kind == kind, flags.c.source == source, flags.c.state == SUSPECTED
+        )
+        with self._writing() as connection:
+            gone = [int(row[0]) for row in connection.execute(chosen) if row[1] not in still]
+            for number in gone:
+                _move(connection, number, SUSPECTED, LAPSED, source, "no longer found", now)
+        return len(gone)
+
+    def decide(self, number: int, state: str, by: str, note: str = "", now: float | None = None) -> Flag:
+        """A person's word: ``confirmed``, ``dismissed``, or ``suspected`` to put it back in the queue.
+
+        Raises:
+            UnknownFlag: no flag has this number.
+            FlagConflict: it is in that state already, or the state is none that people give.
+        """
+        if state not in (SUSPECTED, CONFIRMED, DISMISSED):
+            raise FlagConflict(f"a flag can be confirmed, dismissed or suspected, not {state!r:.40}")
+        with self._writing() as connection:
+            flag = _get(connection, number)
+            if flag.state == state:
+                raise FlagConflict(f"flag {number} is {state} already")
+            when = time.time() if now is None else now
+            _move(connection, number, flag.state, state, by, note, when, decision=True)
+            return _get(connection, number)
+
+    def undo(self, number: int, by: str, now: float | None = None) -> Flag:
+        """Take back the latest decision of a person that has not been taken back yet.
+
+        Raises:
+            UnknownFlag: no flag has this number.
+            FlagConflict: nothing was decided about it.
+        """
+        with self._writing() as connection:
+            flag = _get(connection, number)
+            changes = _changes(connection, number)
+            undone = {change.undoes for change in changes}
+            decided = [change for change in changes if change.decision and change.id not in undone]
+            if not decided:
+                raise FlagConflict(f"nothing was decided about flag {number}: there is nothing to undo")
+            last = decided[-1]
+            when = time.time() if now is None else now
+            _move(connection, number, flag.state, last.before, by, "undone", when, undoes=last.id)
+            return _get(connection, number)
+
+    def get(self, number: int) -> Flag:
+        """The flag of this number. Raises UnknownFlag."""
+        with self._database.transaction(read_only=True) as connection:
+            return _get(connection, number)
+
+    def find(self, kind: str, subject: str) -> Flag | None:
+        """The flag of a subject, None where it has none."""
+        with self._database.transaction(read_only=True) as connection:
+            row = connection.execute(select(flags).where(flags.c.kind == kind, flags.c.subject == subject)).first()
+        return _flag(row._mapping) if row else None
+
+    def history(self, number: int) -> list[Change]:
+        """All changes of a flag, oldest first. Raises UnknownFlag."""
+        with self._database.transaction(read_only=True) as connection:
+            _get(connection, number)
+            return _changes(connection, number)
+
+    def queue(
+        self, state: str = "", kind: str = "", contains: str = "", limit: int = 100, offset: int = 0
+    ) -> list[Flag]:
+        """Flags, the highest score first. An empty filter takes all."""
+        chosen = _filtered(select(flags), state, kind, contains)
+        chosen = chosen.order_by(flags.c.score.desc(), flags.c.id).limit(limit).offset(offset)
+        with self._database.transaction(read_only=True) as connection:
+            return [_flag(row._mapping) for row in connection.execute(chosen)]
+
+    def count(self, state: str = "", kind: str = "", contains: str = "") -> int:
+        """How many :meth:`queue` would give without a limit."""
+        chosen = _filtered(select(func.count()).select_from(flags), state, kind, contains)
+        with self._database.transaction(read_only=True) as connection:
+            return int(connection.execute(chosen).scalar() or 0)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Flags by kind and state."""
+        chosen = select(flags.c.kind, flags.c.state, func.count()).group_by(flags.c.kind, flags.c.state)
+        found: dict[str, dict[str, int]] = {kind: dict.fromkeys(STATES, 0) for kind in KINDS}
+        with self._database.transaction(read_only=True) as connection:
+            for kind, state, number in connection.execute(chosen):
+                found[kind][state] = int(number)
+        return found
+
+    def labels(self, kind: str = "shopper") -> dict[str, bool]:
+        """What people decided: subject -> True for fraud, False for genuine."""
+        chosen = select(flags.c.subject, flags.c.state).where(
+            flags.c.kind == kind, flags.c.state.in_((CONFIRMED, DISMISSED))
+        )
+        with self._database.transaction(read_only=True) as connection:
+            return {subject: state == CONFIRMED for subject, state in connection.execute(chosen)}
+
+    def _writing(self) -> _Writing:
+        return _Writing(self._database)
+
+
+class _Writing:
+    """A transaction in which this process alone writes flags."""
+
+    def __init__(self, database: Database) -> None:
+        self._transaction = database.transaction()
+        self._postgres = database.dialect == "postgresql"
+
+    def __enter__(self) -> Connection:
+        connection = self._transaction.__enter__()
+        if self._postgres:
+            connection.execute(select(func.pg_advisory_xact_lock(_WRITERS)))
+        return connection
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        self._transaction.__exit__(kind, error, trace)
+
+
+def _suspect(connection: Connection, one: Suspicion, known: tuple[int, str] | None, source: str, now: float) -> int:
+    values = {
+        "score": float(one.score),
+        "reasons": orjson.dumps(list(one.reasons)),
+        "evidence": orjson.dumps(dict(one.evidence), option=orjson.OPT_SERIALIZE_NUMPY),
+        "updated": now,
+    }
+    if known is None:
+        row = {"kind": one.kind, "subject": one.subject, "state": SUSPECTED, "source": source, "created": now, **values}
+        made = connection.execute(insert(flags).values(row)).inserted_primary_key
+        assert made is not None
+        _log(connection, int(made[0]), "", SUSPECTED, source, "", now)
+        return 1
+    number, state = known
+    connection.execute(update(flags).where(flags.c.id == number).values(values))
+    if state != LAPSED:
+        return 0
+    connection.execute(update(flags).where(flags.c.id == number).values(source=source))
+    _move(connection, number, LAPSED, SUSPECTED, source, "found again", now)
+    return 1
+
+
+def _move(
+    connection: Connection, number: int, before: str, after: str, by: str, note: str, now: float,
+    decision: bool = False, undoes: int | None = None,
+) -> None:  # fmt: skip
+    connection.execute(update(flags).where(flags.c.id == number).values(state=after, updated=now))
+    _log(connection, number, before, after, by, note, now, decision, undoes)
+
+
+def _log(
+    connection: Connection, number: int, before: str, after: str, by: str, note: str, now: float,
+    decision: bool = False, undoes: int | None = None,
+) -> None:  # fmt: skip
+    row = {
+        "flag": number, "time": now, "by": by, "before": before, "after": after, "note": note,
+        "decision": decision, "undoes": undoes,
+    }  # fmt: skip
+    connection.execute(insert(flag_changes).values(row))
+
+
+def _filtered(chosen: Any, state: str, kind: str, contains: str) -> Any:
+    if state:
+        chosen = chosen.where(flags.c.state == state)
+    if kind:
+        chosen = chosen.where(flags.c.kind == kind)
+    if contains:
+        chosen = chosen.where(flags.c.subject.contains(contains, autoescape=True))
+    return chosen
+
+
+def _get(connection: Connection, number: int) -> Flag:
+    row = connection.execute(select(flags).where(flags.c.id == number)).first()
+    if row is None:
+        raise UnknownFlag(f"there is no flag {number}")
+    return _flag(row._mapping)
+
+
+def _changes(connection: Connection, number: int) -> list[Change]:
+    chosen = select(flag_changes).where(flag_changes.c.flag == number).order_by(flag_changes.c.id)
+    return [
+        Change(**{name: value for name, value in row._mapping.items() if name != "flag"})
+        for row in connection.execute(chosen)
+    ]
+
+
+def _flag(row: Mapping[str, Any]) -> Flag:
+    fields = dict(row)
+    reasons: Iterator[str] = iter(orjson.loads(fields.pop("reasons")))
+    return Flag(reasons=tuple(reasons), evidence=orjson.loads(fields.pop("evidence")), **fields)
