@@ -6,10 +6,11 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,11 @@ class Ranking:
     ``busy``, ``warming_up``, or the ``kind`` of an error). ``personalized`` is False where nothing is known about the
     shopper; the order may then still follow what sells. ``scores`` (float32, (n,)) belong to the engine's order.
     ``fallback`` is empty, or which better scorers than ``scorer`` could not answer and why (``triton:circuit_open``).
+
+    ``arm`` names the policy that chose the order and ``propensity`` is the probability with which it chose this arm
+    ((0, 1]; 1 where nothing was left to chance); ``context`` is what it looked at, as plain JSON. ``features``
+    (float32, (n, F), in the engine's order) are the columns that were scored, None where nothing was. All four go to
+    the rankings log.
     """
 
     id: str
@@ -43,6 +49,10 @@ class Ranking:
     took_ms: float = 0.0
     scores: np.ndarray | None = field(default=None, repr=False)
     fallback: str = ""
+    arm: str = ""
+    propensity: float = 1.0
+    context: Mapping[str, Any] | None = None
+    features: np.ndarray | None = field(default=None, repr=False)
 
 
 class Personalizer:
@@ -91,7 +101,7 @@ class Personalizer:
             return _engine_order(len(ids), "stopping", started)
         future.add_done_callback(lambda _: self._places.release())
         try:
-            scored, personalized = future.result(timeout=max(0.0, started + self._deadline_s - time.perf_counter()))
+            scored, inputs = future.result(timeout=max(0.0, started + self._deadline_s - time.perf_counter()))
         except FutureTimeout:
             future.cancel()
             return _engine_order(len(ids), "deadline", started)
@@ -102,7 +112,15 @@ class Personalizer:
             return _engine_order(len(ids), "internal_error", started)
         order = np.argsort(-scored.scores, kind="stable")
         return Ranking(
-            _new_id(), order, personalized, scored.scorer, "", _since(started), scored.scores, scored.fallback
+            _new_id(),
+            order,
+            bool(inputs.profile),
+            scored.scorer,
+            "",
+            _since(started),
+            scored.scores,
+            scored.fallback,
+            features=inputs.features,
         )
 
     def reasons(self, shopper: str, query: str, ids: Sequence[str]) -> list[list[str]]:
@@ -123,7 +141,7 @@ class Personalizer:
 
     def _rank(
         self, shopper: str, query: str, ids: Sequence[str], engine_scores: np.ndarray, until: float
-    ) -> tuple[Scored, bool]:
+    ) -> tuple[Scored, RankingInputs]:
         table, scorer = self.table, self.scorer
         if table is None:
             raise WarmingUp("the products are still being loaded")
@@ -133,7 +151,7 @@ class Personalizer:
         scores = np.asarray(scored.scores, dtype=np.float32)
         if scores.shape != (len(ids),) or not np.isfinite(scores).all():
             raise ScorerUnavailable(f"scorer {scored.scorer} gave scores of shape {scores.shape} or not finite")
-        return scored._replace(scores=scores), bool(inputs.profile)
+        return scored._replace(scores=scores), inputs
 
     def _inputs(
         self, shopper: str, query: str, ids: Sequence[str], engine_scores: np.ndarray, table: ProductTable
