@@ -12,6 +12,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol
 
+from pydantic import BaseModel
+
 from endcap.settings import Settings
 
 ENTRY_POINTS = "endcap.jobs"
@@ -54,6 +56,8 @@ class Job:
         schedule: default crontab (minute hour day month weekday, UTC); empty: only when asked for.
         time_limit_s: a run that takes longer is stopped and marked failed.
         alone: at most one run of this job at a time; a second one waits.
+        takes: model of the parameters: whoever starts a run is told at once what is wrong with his, defaults are filled
+            in, and the API's document and the console's form show them. None: any JSON object.
     """
 
     name: str
@@ -63,6 +67,7 @@ class Job:
     schedule: str = ""
     time_limit_s: float = 3_600.0
     alone: bool = True
+    takes: type[BaseModel] | None = None
 
 
 def load_jobs() -> dict[str, Job]:
