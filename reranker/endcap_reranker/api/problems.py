@@ -24,4 +24,5 @@ def problem_of(error: EndcapError) -> Response:
     response = problem(error.status, error.kind, str(error))
     if error.status == 503:
         response.headers["Retry-After"] = "1"
+    response.headers.update(getattr(error, "headers", {}))
     return response

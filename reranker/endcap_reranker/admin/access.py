@@ -1,0 +1,182 @@
+"""Who may call the admin API: bearer tokens, roles, rate limits, and the audit log of what was changed.
+
+A view says what it needs by :func:`needs`; :class:`Access` does the rest::
+
+    access = Access.of(app, runtime)
+
+    @admin.post("/runs")
+    @needs("operator")
+    def start() -> Response:
+        who = caller().name
+"""
+
+from __future__ import annotations
+
+import functools
+import hmac
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
+
+import orjson
+from flask import Blueprint, Flask, Response, current_app, g, request
+
+from endcap.runtime import Runtime
+from endcap.stores.audit import AuditLog, Entry
+from endcap.stores.database import LogUnavailable
+from endcap.stores.tokens import Role, RoleTooLow, Token, TokenRefused, Tokens, allows
+from endcap_reranker.admin.limits import RateLimit
+
+log = logging.getLogger("endcap.audit")
+
+View = TypeVar("View", bound=Callable[..., Any])
+_EXTENSION = "endcap_access"
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Access:
+    """Knows the tokens, counts the calls, writes the audit log. One per application."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        settings = runtime.settings
+        self.tokens = Tokens(runtime.database)
+        self.audit = AuditLog(runtime.database)
+        self._fixed = settings.admin_token.get_secret_value()
+        self._calls = RateLimit("calls", settings.admin_calls_per_minute, settings.redis_url)
+        self._failures = RateLimit("failures", settings.login_failures_per_minute, settings.redis_url)
+
+    @classmethod
+    def of(cls, app: Flask, runtime: Runtime) -> Access:
+        """The application's, made at the first call."""
+        if _EXTENSION not in app.extensions:
+            app.extensions[_EXTENSION] = cls(runtime)
+        return cast(Access, app.extensions[_EXTENSION])
+
+    @property
+    def any_token(self) -> bool:
+        """Whether there is a token that opens anything."""
+        return bool(self._fixed or self.tokens.usable())
+
+    def log_in(self, text: str) -> Token:
+        """The token that a text is.
+
+        Raises:
+            TokenRefused: it is none, or not one that may be used now.
+            TooManyRequests: too many wrong ones came from this address lately; this one was not looked at.
+        """
+        address = request.remote_addr or ""
+        self._failures.check(address)
+        try:
+            if self._fixed and hmac.compare_digest(self._fixed.encode(), text.encode()):
+                return FIXED
+            return self.tokens.check(text)
+        except TokenRefused:
+            self._failures.hit(address)
+            raise
+
+    def session(self, token_id: str) -> Token:
+        """The token behind a console session, as it is now.
+
+        Raises:
+            TokenRefused: it may not be used any more.
+        """
+        if token_id == FIXED.id:
+            if not self._fixed:
+                raise TokenRefused("token_unknown", "the setting admin_token is gone: log in with another token")
+            return FIXED
+        return self.tokens.by_id(token_id)
+
+    def require(self, role: Role) -> Token:
+        """The token of the request's ``Authorization`` header, which must have at least this role.
+
+        Raises:
+            TokenRefused, RoleTooLow, TooManyRequests
+        """
+        scheme, _, text = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not text.strip():
+            raise TokenRefused("token_missing", "send a token: `Authorization: Bearer …` (endcap token create)")
+        return self.admit(self.log_in(text.strip()), role)
+
+    def admit(self, token: Token, role: Role) -> Token:
+        """Let the bearer of a checked token do what needs ``role``: counts the call, remembers who it is.
+
+        Raises:
+            RoleTooLow, TooManyRequests
+        """
+        g.endcap_caller = token
+        if not allows(token.role, role):
+            raise RoleTooLow(token.role, role)
+        self._calls.hit(token.id)
+        return token
+
+    def audited(self, blueprint: Blueprint) -> None:
+        """Write a line for each call of the blueprint that is not a mere look, refused ones included."""
+        blueprint.after_request(self._written)
+
+    def _written(self, response: Response) -> Response:
+        if request.method in _READING or response.status_code == 429 or g.get("endcap_unaudited"):
+            return response
+        token: Token | None = g.get("endcap_caller")
+        entry = Entry(
+            action=f"{request.method} {request.url_rule.rule if request.url_rule else request.path}",
+            path=request.full_path.rstrip("?"),
+            status=response.status_code,
+            outcome=_outcome(response),
+            token=token.id if token else "",
+            who=token.name if token else "",
+            role=token.role if token else "",
+            address=request.remote_addr or "",
+            parameters=_parameters(),
+            request_id=g.get("endcap_request_id", ""),
+        )
+        try:
+            self.audit.write(entry)
+            log.info("%s by %s from %s: %s", entry.action, entry.who or "nobody", entry.address, entry.outcome)
+        except LogUnavailable as error:
+            log.error("could not be stored (%s): %s", error, entry)
+        return response
+
+
+#: Who comes with the setting ``admin_token``.
+FIXED = Token("environment", "admin_token", "admin", False, 0.0)
+
+
+def needs(role: Role) -> Callable[[View], View]:
+    """Decorates a view: only for tokens of at least this role. The role stays readable as ``view.endcap_role``."""
+
+    def decorate(view: View) -> View:
+        @functools.wraps(view)
+        def guarded(*args: Any, **parts: Any) -> Any:
+            cast(Access, current_app.extensions[_EXTENSION]).require(role)
+            return view(*args, **parts)
+
+        guarded.endcap_role = role  # type: ignore[attr-defined]
+        return cast(View, guarded)
+
+    return decorate
+
+
+def caller() -> Token:
+    """Whose call this is; only inside a view that :func:`needs` a role, or of the console."""
+    return cast(Token, g.endcap_caller)
+
+
+def _outcome(response: Response) -> str:
+    if response.status_code < 400:
+        return "done"
+    if response.mimetype == "application/problem+json":
+        kind = orjson.loads(response.get_data()).get("type", "")
+        return str(kind).rpartition(":")[2]
+    return str(g.get("endcap_outcome") or response.status_code)
+
+
+def _parameters() -> Mapping[str, Any]:
+    found: dict[str, Any] = {**(request.view_args or {}), **request.args.to_dict()}
+    found |= request.form.to_dict()
+    if request.is_json:
+        try:
+            body = orjson.loads(request.get_data(cache=True) or b"{}")
+        except orjson.JSONDecodeError:
+            body = {"unreadable": True}
+        found |= body if isinstance(body, dict) else {"body": body}
+    return found
