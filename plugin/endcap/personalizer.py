@@ -17,6 +17,8 @@ import numpy as np
 from endcap.catalog.table import ProductTable
 from endcap.errors import EndcapError, ScorerUnavailable
 from endcap.features import RankingInputs, ranking_inputs
+from endcap.policy.arrange import Arrangement, Arranger
+from endcap.policy.context import NO_VISIT, Visit
 from endcap.popularity import Popularity
 from endcap.reasons import reasons
 from endcap.scoring.base import Scored, Scorer, answer
@@ -58,7 +60,8 @@ class Ranking:
 class Personalizer:
     """Ranks candidates for a shopper. One per process; thread-safe.
 
-    ``table`` and ``scorer`` may be replaced at any time; a search in flight goes on with what it began with.
+    ``table``, ``scorer`` and what is in force in ``arranger`` may be replaced at any time; a search in flight goes on
+    with what it began with.
     """
 
     def __init__(
@@ -70,9 +73,11 @@ class Personalizer:
         deadline_ms: float = 30.0,
         threads: int = 4,
         clock: Callable[[], float] = time.time,
+        arranger: Arranger | None = None,
     ) -> None:
         """``table`` None: not loaded yet, every ranking is degraded to the engine's order until it is."""
         self.scorer = scorer
+        self.arranger = arranger or Arranger()
         self.table = table
         self.popularity = popularity
         self._profiles = profiles
@@ -81,7 +86,9 @@ class Personalizer:
         self._places = threading.BoundedSemaphore(threads)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="endcap-score")
 
-    def rank(self, shopper: str, query: str, ids: Sequence[str], engine_scores: np.ndarray) -> Ranking:
+    def rank(
+        self, shopper: str, query: str, ids: Sequence[str], engine_scores: np.ndarray, visit: Visit = NO_VISIT
+    ) -> Ranking:
         """Order the candidates for this shopper.
 
         Never raises and never takes longer than the deadline: on any fault the answer is the engine's order with the
@@ -95,13 +102,15 @@ class Personalizer:
         if not self._places.acquire(timeout=self._deadline_s):
             return _engine_order(len(ids), "busy", started)
         try:
-            future = self._pool.submit(self._rank, shopper, query, ids, engine_scores, started + self._deadline_s)
+            future = self._pool.submit(
+                self._rank, shopper, query, ids, engine_scores, started + self._deadline_s, visit
+            )
         except RuntimeError:  # the pool is shut down: the process is stopping
             self._places.release()
             return _engine_order(len(ids), "stopping", started)
         future.add_done_callback(lambda _: self._places.release())
         try:
-            scored, inputs = future.result(timeout=max(0.0, started + self._deadline_s - time.perf_counter()))
+            scored, inputs, arranged = future.result(timeout=max(0.0, started + self._deadline_s - time.perf_counter()))
         except FutureTimeout:
             future.cancel()
             return _engine_order(len(ids), "deadline", started)
@@ -110,16 +119,18 @@ class Personalizer:
         except Exception:
             log.exception("ranking failed; the engine's order stands")
             return _engine_order(len(ids), "internal_error", started)
-        order = np.argsort(-scored.scores, kind="stable")
         return Ranking(
             _new_id(),
-            order,
+            arranged.order,
             bool(inputs.profile),
             scored.scorer,
             "",
             _since(started),
-            scored.scores,
+            arranged.scores,
             scored.fallback,
+            arranged.arm,
+            arranged.propensity,
+            arranged.context,
             features=inputs.features,
         )
 
@@ -140,8 +151,8 @@ class Personalizer:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _rank(
-        self, shopper: str, query: str, ids: Sequence[str], engine_scores: np.ndarray, until: float
-    ) -> tuple[Scored, RankingInputs]:
+        self, shopper: str, query: str, ids: Sequence[str], engine_scores: np.ndarray, until: float, visit: Visit
+    ) -> tuple[Scored, RankingInputs, Arrangement]:
         table, scorer = self.table, self.scorer
         if table is None:
             raise WarmingUp("the products are still being loaded")
@@ -151,7 +162,7 @@ class Personalizer:
         scores = np.asarray(scored.scores, dtype=np.float32)
         if scores.shape != (len(ids),) or not np.isfinite(scores).all():
             raise ScorerUnavailable(f"scorer {scored.scorer} gave scores of shape {scores.shape} or not finite")
-        return scored._replace(scores=scores), inputs
+        return scored._replace(scores=scores), inputs, self.arranger.arrange(inputs, scores, shopper, visit)
 
     def _inputs(
         self, shopper: str, query: str, ids: Sequence[str], engine_scores: np.ndarray, table: ProductTable

@@ -11,6 +11,7 @@ import numpy as np
 
 from endcap.catalog.product import Product, product_keys
 from endcap.catalog.texts import PackedTexts
+from endcap.catalog.values import number_or_none, time_or_none
 
 
 class ProductTable:
@@ -24,6 +25,8 @@ class ProductTable:
             unknown. Equal codes mean equal values within this table only.
         price, stock: float32 (n + 1,), NaN where unknown. relative_price: log(price / median of the leaf category),
             0 where unknown.
+        margin: float32 (n + 1,), what the shop earns by one piece; added: float64 (n + 1,), seconds since 1970 when the
+            product came into the range; both from the attributes that the settings name, NaN where unknown.
         titles: the n titles; a product without one has its id there.
         vectors: float16 (n + 1, d) unit vectors (zero where a product has none), or None.
     """
@@ -32,6 +35,7 @@ class ProductTable:
         "_row_of",
         "_short_keys",
         "_short_order",
+        "added",
         "attributes",
         "brand",
         "brands",
@@ -39,6 +43,7 @@ class ProductTable:
         "category",
         "ids",
         "keys",
+        "margin",
         "parent",
         "price",
         "relative_price",
@@ -47,7 +52,13 @@ class ProductTable:
         "vectors",
     )
 
-    def __init__(self, products: Sequence[Product], vectors: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        products: Sequence[Product],
+        vectors: np.ndarray | None = None,
+        margin_attribute: str = "margin",
+        added_attribute: str = "added_at",
+    ) -> None:
         """Raises ValueError where ``vectors`` is not (len(products), d)."""
         if vectors is not None and vectors.shape[0] != len(products):
             raise ValueError(f"{len(products)} products but {vectors.shape[0]} vectors")
@@ -65,6 +76,9 @@ class ProductTable:
         self.price = _numbers([product.price for product in products])
         self.stock = _numbers([product.stock for product in products])
         self.relative_price = _relative_price(self.price, self.category)
+        self.margin = _numbers([number_or_none(product.attributes.get(margin_attribute)) for product in products])
+        added = [time_or_none(product.attributes.get(added_attribute)) for product in products]
+        self.added = np.array([np.nan if one is None else one for one in added] + [np.nan])
         self.titles = PackedTexts([product.title[:200] or product.id for product in products])
         self.vectors = None
         if vectors is not None:
@@ -84,7 +98,12 @@ class ProductTable:
         return lookup(self._short_keys, self._short_order, keys)
 
     @classmethod
-    def collect(cls, batches: Iterable[list[tuple[Product, np.ndarray | None]]]) -> ProductTable:
+    def collect(
+        cls,
+        batches: Iterable[list[tuple[Product, np.ndarray | None]]],
+        margin_attribute: str = "margin",
+        added_attribute: str = "added_at",
+    ) -> ProductTable:
         """The table of an engine's :meth:`~endcap.engines.base.Engine.scan`."""
         products: list[Product] = []
         found: list[np.ndarray | None] = []
@@ -94,12 +113,12 @@ class ProductTable:
                 found.append(None if vector is None else vector.astype(np.float16))
         dims = next((len(vector) for vector in found if vector is not None), 0)
         if not dims:
-            return cls(products)
+            return cls(products, None, margin_attribute, added_attribute)
         vectors = np.zeros((len(products), dims), dtype=np.float16)
         for row, vector in enumerate(found):
             if vector is not None:
                 vectors[row] = vector
-        return cls(products, vectors)
+        return cls(products, vectors, margin_attribute, added_attribute)
 
 
 def lookup(sorted_keys: np.ndarray, order: np.ndarray, keys: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ import html
 import math
 import re
 from collections.abc import Iterable, Sequence
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timezone
 from decimal import Decimal
 from typing import Any
 
@@ -239,3 +239,32 @@ def json_scalar(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     return value
+
+
+def number_or_none(value: Any) -> float | None:
+    """A finite number, or None for anything that is none."""
+    try:
+        return None if is_missing(value) else to_number(value)
+    except Unusable:
+        return None
+
+
+#: Numbers above are milliseconds: in seconds it would be the year 5138.
+_MILLISECONDS = 1e11
+
+
+def time_or_none(value: Any) -> float | None:
+    """Seconds since 1970 from a number of seconds or milliseconds, or from an ISO 8601 date; None for anything else.
+
+    A date without a zone is UTC.
+    """
+    if isinstance(value, bool) or is_missing(value):
+        return None
+    if isinstance(value, (int, float)):
+        return (float(value) / 1_000 if abs(value) > _MILLISECONDS else float(value)) if math.isfinite(value) else None
+    try:
+        moment = datetime.fromisoformat(str(value).strip().replace("Z", "+00:00"))
+    except ValueError:
+        number = number_or_none(value)
+        return None if number is None else time_or_none(number)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
