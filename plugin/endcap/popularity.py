@@ -10,12 +10,17 @@ import os
 import threading
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+import orjson
 
 from endcap.catalog.table import lookup
 from endcap.events import Action
 from endcap.profiles import DAY_S
+
+if TYPE_CHECKING:
+    from endcap.stores.events import EventLog
 
 #: What an action counts; impressions and searches do not.
 _WEIGHTS = np.zeros(256)
@@ -38,36 +43,64 @@ class Popularity:
         # What readers use, replaced as one: sorted keys, their slots, the sums by slot.
         self._view = (np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.int64), self._sums)
         self.sequence = 0
+        #: Shoppers whose events are not counted; see :meth:`leave_out`.
+        self.left_out: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self._slot)
 
     def add(self, keys: np.ndarray, times: np.ndarray, actions: np.ndarray, sequence: int = 0) -> None:
         """Count a batch of actions: uint64, float64 (seconds since 1970) and uint8, all (m,)."""
+        unique, sums = self._summed(keys, times, actions)
+        with self._lock:
+            self._take(unique, sums)
+            self.sequence = max(self.sequence, sequence)
+
+    def leave_out(self, shoppers: frozenset[str], log: EventLog) -> None:
+        """From now on these shoppers' events are not counted, those counted before included; those of shoppers who
+        were left out until now are counted again. Costs as much as the log holds of the shoppers that differ.
+
+        Raises:
+            LogUnavailable: nothing has changed.
+        """
+        delta = Popularity()
+        delta._half_lives, delta._most = self._half_lives, self._most
+        until = self.sequence
+        for changed, sign in ((shoppers - self.left_out, -1.0), (self.left_out - shoppers, 1.0)):
+            for shopper in changed:
+                for part in log.every(shopper, until):
+                    unique, sums = self._summed(part.keys, part.times, part.actions)
+                    delta._take(unique, sign * sums)
+        keys, order, sums = delta._view
+        with self._lock:
+            self._take(keys, sums[order])
+            self.left_out = shoppers
+
+    def _summed(self, keys: np.ndarray, times: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The keys, each once, and their three sums, float64 (n, 3)."""
         weights = _WEIGHTS[actions]
         wanted = weights != 0
         keys, times, weights = keys[wanted], times[wanted], weights[wanted]
-        with self._lock:
-            unique, inverse = np.unique(keys, return_inverse=True)
-            slots = np.empty(len(unique), dtype=np.int64)
-            before = len(self._slot)
-            for number, key in enumerate(unique.tolist()):
-                slots[number] = self._slot.setdefault(key, len(self._slot))
-            if len(self._slot) > len(self._sums):
-                grown = np.zeros((max(1024, len(self._slot) * 3 // 2), 3))
-                grown[: len(self._sums)] = self._sums
-                self._sums = grown
-            rows = slots[inverse]
-            np.add.at(self._sums[:, 0], rows, weights)
-            for column, half_life in enumerate(self._half_lives, start=1):
-                np.add.at(self._sums[:, column], rows, weights * np.exp2((times - _T0) / half_life))
-            if len(self._slot) != before:
-                known = np.fromiter(self._slot, dtype=np.uint64, count=len(self._slot))
-                if len(known) > self._most:
-                    known = self._forget(known)
-                order = np.argsort(known)
-                self._view = (known[order], order, self._sums)
-            self.sequence = max(self.sequence, sequence)
+        unique, inverse = np.unique(keys, return_inverse=True)
+        columns = [weights, *(weights * np.exp2((times - _T0) / half_life) for half_life in self._half_lives)]
+        return unique, np.stack([np.bincount(inverse, column, len(unique)) for column in columns], axis=1)
+
+    def _take(self, unique: np.ndarray, sums: np.ndarray) -> None:
+        slots = np.empty(len(unique), dtype=np.int64)
+        before = len(self._slot)
+        for number, key in enumerate(unique.tolist()):
+            slots[number] = self._slot.setdefault(key, len(self._slot))
+        if len(self._slot) > len(self._sums):
+            grown = np.zeros((max(1024, len(self._slot) * 3 // 2), 3))
+            grown[: len(self._sums)] = self._sums
+            self._sums = grown
+        self._sums[slots] += sums
+        if len(self._slot) != before:
+            known = np.fromiter(self._slot, dtype=np.uint64, count=len(self._slot))
+            if len(known) > self._most:
+                known = self._forget(known)
+            order = np.argsort(known)
+            self._view = (known[order], order, self._sums)
 
     def _forget(self, known: np.ndarray) -> np.ndarray:
         """Keep the heavier half; gives its keys, in the order of their new slots."""
@@ -90,10 +123,13 @@ class Popularity:
         with self._lock:
             keys = np.fromiter(self._slot, dtype=np.uint64, count=len(self._slot))
             sums = self._sums[: len(keys)].copy()
-            sequence = self.sequence
+            sequence, left_out = self.sequence, orjson.dumps(sorted(self.left_out))
         partial = path.with_suffix(f".{os.getpid()}.partial")
         with partial.open("wb") as file:
-            np.savez(file, keys=keys, sums=sums, sequence=sequence, half_lives=self._half_lives)
+            np.savez(
+                file, keys=keys, sums=sums, sequence=sequence, half_lives=self._half_lives,
+                left_out=np.frombuffer(left_out, dtype=np.uint8),
+            )  # fmt: skip
         partial.replace(path)
 
     def restore(self, path: Path, newest: int) -> bool:
@@ -102,6 +138,7 @@ class Popularity:
         try:
             with np.load(path, allow_pickle=False) as saved:
                 keys, sums, sequence = saved["keys"], saved["sums"], int(saved["sequence"])
+                left_out = frozenset(orjson.loads(saved["left_out"].tobytes()))
                 if (
                     sequence > newest
                     or not np.array_equal(saved["half_lives"], self._half_lives)
@@ -112,7 +149,7 @@ class Popularity:
             return False
         with self._lock:
             self._slot = {key: slot for slot, key in enumerate(keys.tolist())}
-            self._sums, self.sequence = sums, sequence
+            self._sums, self.sequence, self.left_out = sums, sequence, left_out
             order = np.argsort(keys)
             self._view = (keys[order], order, sums)
         return True

@@ -17,11 +17,13 @@ from endcap.live import LiveModel
 from endcap.personalizer import Personalizer
 from endcap.popularity import Popularity
 from endcap.recommend.discovery import INTERVAL_S, Discovery
+from endcap.serving_log import WRITE_EVERY_S, ServingLog
 from endcap.settings import Settings
 from endcap.stores.database import Database
-from endcap.stores.events import EventLog
+from endcap.stores.events import EventLog, kept
 from endcap.stores.flags import Flags
 from endcap.stores.profiles import LogProfiles, ProfileStore
+from endcap.stores.rankings import Rankings
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,8 @@ class Runtime:
     personalizer: Personalizer
     upkeep: Upkeep = field(repr=False)
     discovery: Discovery = field(repr=False)
+    rankings: Rankings = field(repr=False)
+    serving_log: ServingLog = field(repr=False)
 
     @property
     def hidden_fields(self) -> tuple[str, ...]:
@@ -69,6 +73,7 @@ class Runtime:
         """Stop the threads and give back files and connections."""
         self.upkeep.close()
         self.personalizer.close()
+        self.serving_log.queue.close()
         self.database.close()
         self.wire.close()
         self.engine.close()
@@ -84,7 +89,7 @@ class Upkeep:
 
     def __init__(
         self, settings: Settings, engine: Engine, log_: EventLog, popularity: Popularity, profiles: ProfileStore,
-        personalizer: Personalizer, model: LiveModel,
+        personalizer: Personalizer, model: LiveModel, flags: Flags,
     ) -> None:  # fmt: skip
         self._settings = settings
         self._engine = engine
@@ -93,6 +98,7 @@ class Upkeep:
         self._profiles = profiles
         self._personalizer = personalizer
         self._model = model
+        self._flags = flags
         self._snapshot = settings.data_dir / "popularity.npz"
         self._stop = threading.Event()
         self._caught_up = threading.Event()
@@ -167,12 +173,16 @@ class Upkeep:
     def _follow(self) -> float:
         if not self._popularity.sequence:
             self._popularity.restore(self._snapshot, self._log.last_sequence())
+        excluded = self._flags.excluded_shoppers()
+        if excluded != self._popularity.left_out:
+            self._popularity.leave_out(excluded, self._log)
         while not self._stop.is_set():
             found = self._log.since(self._popularity.sequence)
             if not len(found):
                 break
             self._profiles.touched(set(found.shoppers))
-            self._popularity.add(found.keys, found.times, found.actions, int(found.sequence[-1]))
+            counted = found.at(kept(found.shoppers, excluded))
+            self._popularity.add(counted.keys, counted.times, counted.actions, int(found.sequence[-1]))
         self._caught_up.set()
         return 0.0
 
@@ -272,12 +282,16 @@ def open_runtime(settings: Settings, start: bool = True) -> Runtime:
     personalizer = Personalizer(
         model.scorer, profiles, popularity, None, settings.deadline_ms, settings.scoring_threads
     )
-    upkeep = Upkeep(settings, engine, events, popularity, profiles, personalizer, model)
-    discovery = Discovery(events, popularity, personalizer, settings.data_dir)
+    flags = Flags(database)
+    upkeep = Upkeep(settings, engine, events, popularity, profiles, personalizer, model, flags)
+    discovery = Discovery(events, popularity, personalizer, settings.data_dir, excluded=flags.excluded_shoppers)
     upkeep.add("discovery", discovery.turn, INTERVAL_S)
+    rankings = Rankings(database)
+    serving_log = ServingLog(rankings, settings.log_rankings, settings.log_features)
+    upkeep.add("rankings", serving_log.queue.turn, WRITE_EVERY_S)
     runtime = Runtime(
-        settings, engine, open_wire(settings, engine), encoder, database, events, Flags(database), profiles,
-        popularity, personalizer, upkeep, discovery,
+        settings, engine, open_wire(settings, engine), encoder, database, events, flags, profiles,
+        popularity, personalizer, upkeep, discovery, rankings, serving_log,
     )  # fmt: skip
     if start:
         upkeep.start()

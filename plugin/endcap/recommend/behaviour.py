@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import orjson
 
 from endcap.catalog.product import product_keys
 from endcap.events import Action
@@ -47,6 +48,8 @@ class Behaviour:
         self.pairs = PairCounts(most_pairs)
         self.repeats = Repeats.none()
         self.sequence = 0
+        #: Shoppers whose events were not taken in: whoever adds leaves them out.
+        self.left_out: frozenset[str] = frozenset()
         self._most_repeats = most_repeats
         self._waiting: list[np.ndarray] = []
         self._purchases: list[tuple[np.ndarray, np.ndarray]] = []
@@ -144,6 +147,7 @@ class Behaviour:
                 file, keys=keys, counts=counts, repeats=one.keys, first=one.first, last=one.last, times=one.times,
                 sequence=self.sequence, basket=self._tail.basket, product=self._tail.product, time=self._tail.time,
                 timed=self._tail.timed, beside=np.frombuffer(beside, dtype=np.uint8),
+                left_out=np.frombuffer(orjson.dumps(sorted(self.left_out)), dtype=np.uint8),
             )  # fmt: skip
         partial.replace(path)
 
@@ -157,11 +161,13 @@ class Behaviour:
                 repeats = Repeats(saved["repeats"], saved["first"], saved["last"], saved["times"])
                 tail = _Lines(saved["basket"], saved["product"], saved["time"], saved["timed"])
                 beside = saved["beside"].tobytes()
+                left_out = frozenset(orjson.loads(saved["left_out"].tobytes()))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
         if sequence > newest or len(state[0]) != len(state[1]):
             return None
         self.pairs.state, self.repeats, self._tail, self.sequence = state, repeats, tail, sequence
+        self.left_out = left_out
         return beside
 
 

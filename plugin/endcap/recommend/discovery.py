@@ -15,7 +15,7 @@ from endcap.personalizer import Personalizer
 from endcap.popularity import Popularity
 from endcap.recommend.behaviour import Behaviour
 from endcap.recommend.shelves import Shelves
-from endcap.stores.events import EventLog
+from endcap.stores.events import EventLog, kept
 from endcap.suggest import QueryCounts, Suggester
 
 log = logging.getLogger(__name__)
@@ -45,8 +45,10 @@ class Discovery:
         personalizer: Personalizer,
         folder: Path | None = None,
         clock: Callable[[], float] = time.time,
+        excluded: Callable[[], frozenset[str]] = frozenset,
     ) -> None:
-        """``folder``: where a snapshot of the behaviour is kept; None: nowhere."""
+        """``folder``: where a snapshot of the behaviour is kept; None: nowhere. ``excluded``: whose behaviour counts
+        for nothing now. What is known is learned anew from the whole log, beside the old, when that changes."""
         self.behaviour = Behaviour()
         self.queries = QueryCounts()
         self.shelves: Shelves | None = None
@@ -58,6 +60,9 @@ class Discovery:
         self._personalizer = personalizer
         self._file = folder / FILE if folder is not None else None
         self._clock = clock
+        self._excluded = excluded
+        self._anew: tuple[Behaviour, QueryCounts] | None = None
+        self._anew_since = self._anew_from = 0.0
         self._started = False
         self._rest_until = 0.0
         self._shown = 0
@@ -79,19 +84,44 @@ class Discovery:
         with self._lock:
             self._restore()
             late = not self.caught_up
-            for _ in range(_BATCHES):
-                found = self._log.lines_since(self.behaviour.sequence)
-                if not len(found.columns):
-                    self.caught_up = True
-                    break
-                one = found.columns
-                self.behaviour.add(
-                    one.keys, one.times, one.actions, one.shoppers, found.sessions, int(one.sequence[-1])
-                )
-                self.queries.add(found.queries, one.times, one.actions, one.shoppers)
-            self._refresh(late and self.caught_up)
+            if self._read_on(self.behaviour, self.queries):
+                self.caught_up = True
+            renewed = self._renew()
+            self._refresh((late and self.caught_up) or renewed)
             self._snapshot()
         return INTERVAL_S
+
+    def _read_on(self, behaviour: Behaviour, queries: QueryCounts) -> bool:
+        """Take in some batches of the log; True when there are no more."""
+        for _ in range(_BATCHES):
+            found = self._log.lines_since(behaviour.sequence)
+            if not len(found.columns):
+                return True
+            last = int(found.columns.sequence[-1])
+            rows = kept(found.columns.shoppers, behaviour.left_out)
+            one, chosen = found.columns.at(rows), rows.tolist()
+            sessions = [found.sessions[row] for row in chosen]
+            behaviour.add(one.keys, one.times, one.actions, one.shoppers, sessions, last)
+            queries.add([found.queries[row] for row in chosen], one.times, one.actions, one.shoppers)
+        return False
+
+    def _renew(self) -> bool:
+        """Learn anew where other shoppers are left out than were; True when that is done. What is bounded cannot be
+        subtracted from: a pair that was given up for another would be missed."""
+        if self._anew is None:
+            excluded = self._excluded()
+            if excluded == self.behaviour.left_out or not self.caught_up or time.monotonic() < self._anew_from:
+                return False
+            self._anew_since = time.monotonic()
+            self._anew = (Behaviour(), QueryCounts())
+            self._anew[0].left_out = excluded
+        if not self._read_on(*self._anew):
+            return False
+        self.behaviour, self.queries = self._anew
+        self._anew, self._saved = None, (0, 0.0)
+        self._anew_from = time.monotonic() + (time.monotonic() - self._anew_since) / _MOST_WORK
+        log.info("behaviour learned anew without %d flagged shoppers", len(self.behaviour.left_out))
+        return True
 
     def refresh(self) -> None:
         """Make the snapshots anew from what is known now; for those who cannot wait for the next turn."""
@@ -127,6 +157,8 @@ class Discovery:
                 self.queries.restore(queries)
                 self._saved = (self.behaviour.sequence, time.monotonic())
                 log.info("behaviour restored up to event %d", self.behaviour.sequence)
+        if not self.behaviour.sequence:
+            self.behaviour.left_out = self._excluded()
         self._started = True
 
     def _snapshot(self) -> None:

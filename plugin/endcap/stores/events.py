@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ from endcap.catalog.product import product_keys
 from endcap.events import Action, Event
 from endcap.stores.database import Database, LogUnavailable, metadata
 
-__all__ = ["Columns", "EventLog", "Lines", "LogUnavailable", "events"]
+__all__ = ["Columns", "EventLog", "Lines", "LogUnavailable", "events", "kept"]
 
 _SEQUENCE = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only for INTEGER
 
@@ -70,6 +70,18 @@ class Columns:
 
     def __len__(self) -> int:
         return len(self.sequence)
+
+    def at(self, rows: np.ndarray) -> Columns:
+        """Some of the events, by index (int64)."""
+        chosen = [self.shoppers[row] for row in rows.tolist()]
+        return Columns(self.sequence[rows], self.keys[rows], self.times[rows], self.actions[rows], chosen)
+
+
+def kept(shoppers: Sequence[str], left_out: Collection[str]) -> np.ndarray:
+    """Rows (int64) of shoppers whose behaviour counts; see :meth:`endcap.stores.flags.Flags.excluded_shoppers`."""
+    if not left_out:
+        return np.arange(len(shoppers))
+    return np.flatnonzero(np.fromiter((one not in left_out for one in shoppers), dtype=bool, count=len(shoppers)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +174,19 @@ class EventLog:
             found.actions[flipped],
             found.shoppers[::-1],
         )
+
+    def every(self, shopper: str, until: int, batch: int = 50_000) -> Iterator[Columns]:
+        """All of a shopper's events up to number ``until``, in order of arrival."""
+        after = 0
+        while True:
+            chosen = _columns().where(
+                events.c.shopper == shopper, events.c.sequence > after, events.c.sequence <= until
+            )
+            found = self._read(chosen.order_by(events.c.sequence).limit(batch))
+            if not len(found):
+                return
+            yield found
+            after = int(found.sequence[-1])
 
     def history(self, shopper: str, limit: int = 50) -> list[Event]:
         """A shopper's latest events, newest first."""

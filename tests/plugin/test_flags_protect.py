@@ -1,0 +1,90 @@
+"""A flagged shopper's behaviour leaves what everybody sees; dismissing the flag brings all of it back."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from endcap.catalog import Product
+from endcap.catalog.product import product_keys
+from endcap.engines.embedded import EmbeddedEngine
+from endcap.events import Action, Event
+from endcap.runtime import Runtime, open_runtime
+from endcap.settings import Settings, load_settings
+from endcap.stores.flags import Suspicion
+from tests.serving import eventually
+
+KEYS = product_keys(["honey", "junk"])
+
+
+def bought(shopper: str, basket: int, *products: str) -> list[Event]:
+    now = time.time() - 3600 + basket
+    found = [
+        Event(f"{shopper}-{basket}-{name}", now, shopper, Action.PURCHASE, name, session=f"s{basket}")
+        for name in products
+    ]
+    return [*found, Event(f"{shopper}-{basket}-q", now, shopper, Action.SEARCH, query=f"best {products[-1]} ever")]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    settings = load_settings(data_dir=tmp_path, text_encoder="none", tail_interval_s=0.02, product_refresh_s=0.05)
+    engine = EmbeddedEngine(settings.data_dir, settings.index)
+    engine.ensure(None, "none")
+    engine.upsert([(Product(one, one.title(), price=1.0), None, "") for one in ("honey", "junk", "tea")])
+    engine.refresh()
+    engine.close()
+    return settings
+
+
+@pytest.fixture
+def runtime(settings: Settings) -> Iterator[Runtime]:
+    opened = open_runtime(settings)
+    assert opened.upkeep.wait_ready(30)
+    genuine = [event for number in range(4) for event in bought(f"ann{number}", number, "tea", "honey")]
+    farm = [event for number in range(9) for event in bought("bot", 100 + number, "honey", "junk")]
+    farm += [event for number in range(4) for event in bought(f"bot{number}", 200 + number, "honey", "junk")]
+    opened.record(genuine + farm)
+    yield opened
+    opened.close()
+
+
+def seen(runtime: Runtime) -> tuple[float, float, float, bool]:
+    """Total weight of honey and of junk, how often both were bought together, whether junk's query is suggested."""
+    total = runtime.popularity.read(KEYS, time.time())[:, 0]
+    runtime.discovery.behaviour.merge()
+    pairs = runtime.discovery.behaviour.pairs
+    short = KEYS.astype(np.uint32).astype(np.uint64)
+    together = pairs.read(np.array([(short[0] << np.uint64(32)) | short[1]], dtype=np.uint64))
+    suggested = "best junk ever" in runtime.discovery.queries.best(time.time())
+    return float(total[0]), float(total[1]), float(together[0]), suggested
+
+
+def test_flagging_takes_the_farm_out_and_dismissing_brings_it_back(runtime: Runtime) -> None:
+    attacked = (17.0, 13.0, 13.0, True)
+    assert eventually(lambda: seen(runtime) == attacked, 20)
+    farm = ["bot", *(f"bot{number}" for number in range(4))]
+    runtime.flags.suspect([Suspicion("shopper", name, 0.99, ["too many"]) for name in farm], "fraud")
+    assert eventually(lambda: seen(runtime) == (4.0, 0.0, 0.0, False), 20), seen(runtime)
+    runtime.record(bought("bot", 300, "honey", "junk"))  # and what it does from now on
+    time.sleep(0.2)
+    assert seen(runtime)[:2] == (4.0, 0.0)
+    for flag in runtime.flags.queue():
+        runtime.flags.decide(flag.id, "dismissed", "eve")
+    assert eventually(lambda: seen(runtime) == (18.0, 14.0, 14.0, True), 20), seen(runtime)
+
+
+def test_who_is_left_out_survives_a_restart(runtime: Runtime, settings: Settings) -> None:
+    runtime.flags.suspect([Suspicion("shopper", "bot", 0.99, ["too many"])], "fraud")
+    assert eventually(lambda: seen(runtime)[:2] == (8.0, 4.0), 20)
+    runtime.upkeep.close()
+    again = open_runtime(settings)
+    try:
+        assert again.upkeep.wait_ready(30)
+        assert seen(again)[:2] == (8.0, 4.0)
+        again.flags.decide(again.flags.queue()[0].id, "dismissed", "eve")
+        assert eventually(lambda: seen(again)[:2] == (17.0, 13.0), 20)
+    finally:
+        again.close()
