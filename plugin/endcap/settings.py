@@ -40,9 +40,14 @@ class Settings(BaseSettings):
     # Where things are kept
     data_dir: Path = Field(Path(".endcap"), description="Folder of the embedded index, the event log and the models.")
     database_url: str = Field("", description="SQLAlchemy URL of the event log; empty: SQLite in the data folder.")
-    redis_url: str = Field("", description="Reserved for profiles and tasks in Redis: not used yet.")
+    redis_url: str = Field("", description="Redis, the broker of Celery's workers; empty: none.")
     triton_url: str = Field("", description="Triton's gRPC address (host:port); empty: score in process.")
     triton_repository: str = Field("", description="Triton's model repository, where `endcap publish` writes to it.")
+    triton_device: str = Field(
+        "gpu",
+        pattern="^(gpu|cpu|python)$",
+        description="What Triton runs published models on; `python`: a server that has the python backend only.",
+    )
     model_dir: str = Field("", description="Folder of the model bundles; empty: `models` in the data folder.")
 
     # The search engine
@@ -105,6 +110,10 @@ class Settings(BaseSettings):
     # Events and profiles
     max_events: int = Field(1_000, ge=1, description="Events in one request.")
     max_event_attributes_bytes: int = Field(8_000, ge=0, description="Largest `event_attributes` of one event.")
+    log_rankings: float = Field(1.0, ge=0, le=1, description="Share of the rankings served that is logged.")
+    log_features: float = Field(
+        0.1, ge=0, le=1, description="Share of the logged rankings that is logged with the features as served."
+    )
     profile_products: int = Field(505, ge=1, description="Products remembered per shopper (7 bytes each).")
     profile_recent: int = Field(50, ge=1, description="Latest actions remembered per shopper (9 bytes each).")
     profile_cache_mb: float = Field(64.0, gt=0, description="Memory for profiles in process; older ones are reloaded.")
@@ -169,6 +178,62 @@ class Settings(BaseSettings):
     def _networks(cls, value: list[str]) -> list[str]:
         for one in value:
             ip_network(one, strict=False)
+        return value
+
+    # Background work
+    embedded_worker: bool = Field(
+        True,
+        description="`endcap serve` runs a worker beside itself. False: run `endcap worker`, or with `redis_url` set "
+        "Celery's workers (`endcap worker --celery`), which the jobs are then sent to.",
+    )
+    schedule: dict[str, str] = Field(
+        default_factory=dict,
+        description="Job -> crontab (minute hour day month weekday, UTC), instead of the job's own; `off`: only when "
+        "asked for.",
+    )
+    worker_light: int = Field(2, ge=1, description="Light jobs that one worker runs at once; of heavy ones it is one.")
+    worker_lease_s: float = Field(
+        30.0, ge=1, description="A worker that has been silent for so many seconds is dead: its run is taken up again."
+    )
+    run_attempts: int = Field(
+        3, ge=1, description="How often a run is tried whose worker died or whose fault may pass."
+    )
+    keep_runs: int = Field(1_000, ge=1, description="Ended runs that are remembered.")
+
+    # Models: what may go live
+    keep_versions: int = Field(10, ge=2, description="Versions of each kind of model whose files are kept.")
+    gate_min_searches: int = Field(
+        200, ge=1, description="Held-out searches below which nothing is promoted by itself."
+    )
+    gate_max_loss: float = Field(
+        0.01, ge=0, description="How much worse (share of the live version's NDCG) a candidate may be over all."
+    )
+    gate_max_segment_loss: float = Field(
+        0.03, ge=0, description="The same for new shoppers, for new products and for heavy shoppers, each by itself."
+    )
+    gate_max_latency_ms: float = Field(
+        10.0, gt=0, description="95th percentile of scoring a window in process, above which nothing is promoted."
+    )
+    gate_max_calibration_error: float = Field(
+        0.1, gt=0, description="Expected calibration error above which nothing is promoted."
+    )
+    gate_max_drift: float = Field(
+        1.0, gt=0, description="Population stability index of the scores against the live version's, at most."
+    )
+    shadow_sample: float = Field(
+        0.05, ge=0, le=1, description="Share of the rankings that a shadow version scores as well, in the background."
+    )
+
+    @field_validator("schedule")
+    @classmethod
+    def _crontabs(cls, value: dict[str, str]) -> dict[str, str]:
+        from endcap.schedule import check_crontab
+
+        for job, crontab in value.items():
+            try:
+                check_crontab(crontab)
+            except ValueError as error:
+                raise ValueError(f"{job}: {error}") from None
         return value
 
     @field_validator("engine_url")

@@ -1,0 +1,316 @@
+"""The registry: which versions of a model there are, and which one is live.
+
+*Kinds* are models of one purpose (``interest``, ``policy``, ``augmentation``). A version begins as a *candidate*, may
+be scored beside the live one as a *shadow*, goes *live* when its gate lets it, and is *retired* when another one does.
+
+Going live has two steps: what is slow and may fail (Triton loads the version and answers a probe as it should), then
+the switch itself, in one transaction. Servers look every second; for ``interest`` they look at ``live.json`` beside
+the bundles, for other kinds they ask :meth:`Registry.live`.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from sqlalchemy import Connection
+
+from endcap.bundles import live_bundle, load_bundle, make_live
+from endcap.errors import BundleRefused, EndcapError
+from endcap.gates import GateFailed, Verdict
+from endcap.settings import Settings
+from endcap.stores.database import Database
+from endcap.stores.versions import (
+    CANDIDATE,
+    LIVE,
+    RETIRED,
+    SHADOW,
+    Change,
+    State,
+    UnknownVersion,
+    Version,
+    Versions,
+)  # fmt: skip
+
+log = logging.getLogger(__name__)
+
+INTEREST = "interest"
+#: Puts a version's files where they are served from, and waits until they are; before the switch.
+Publish = Callable[[Path], None]
+
+
+class VersionConflict(EndcapError):
+    """The version is not in a state in which this can be done, or another one is pinned."""
+
+    status = 409
+    kind = "version_conflict"
+
+
+class Registry:
+    """Thread-safe; any number of processes and machines may share the database and the model folder."""
+
+    def __init__(
+        self, database: Database, models: Path, publish: Mapping[str, Publish] | None = None, keep: int = 10
+    ) -> None:
+        """``models``: the model folder. ``publish``: by kind. ``keep``: versions whose files are kept, per kind."""
+        self.models = models
+        self.keep = keep
+        self._publish = dict(publish or {})
+        self._versions = Versions(database)
+
+    def add_candidate(
+        self,
+        kind: str,
+        version: str,
+        folder: Path,
+        metrics: Mapping[str, Any] | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> Version:
+        """Register a trained version whose files lie in ``folder`` (whole and final). Saying it twice changes nothing.
+
+        Raises:
+            VersionConflict: the version is there already, with another folder.
+        """
+        place = folder.name if folder.parent.resolve() == self.models.resolve() else str(folder.resolve())
+        with self._versions.writing() as connection:
+            try:
+                found = self._versions.one(connection, kind, version)
+            except UnknownVersion:
+                values = {
+                    "kind": kind, "version": version, "state": CANDIDATE, "folder": place,
+                    "metrics": dict(metrics or {}), "provenance": dict(provenance or {}),
+                }  # fmt: skip
+                self._versions.add(connection, values)
+                return self._versions.one(connection, kind, version)
+            if found.folder != place:
+                raise VersionConflict(f"{kind} {version} is registered already, with files in {found.folder or 'no'}")
+            return found
+
+    def get(self, kind: str, version: str) -> Version:
+        """One version.
+
+        Raises:
+            UnknownVersion: there is none.
+        """
+        return self._versions.get(kind, version)
+
+    def versions(self, kind: str = "", state: State | Literal[""] = "", limit: int = 200) -> list[Version]:
+        """All versions (of a kind, in a state), newest first."""
+        if kind in ("", INTEREST):
+            self._follow_pointer()
+        return self._versions.list(kind, state, limit)
+
+    def live(self, kind: str) -> Version | None:
+        """The version in force."""
+        found = self.versions(kind, LIVE, limit=1)
+        return found[0] if found else None
+
+    def history(self, kind: str = "", limit: int = 100) -> list[Change]:
+        """What was promoted, pinned, rolled back and refused, newest first."""
+        return self._versions.history(kind, limit)
+
+    def folder(self, version: Version) -> Path:
+        """Where a version's files lie.
+
+        Raises:
+            UnknownVersion: they were removed.
+        """
+        folder = self.models / version.folder  # an absolute path stays itself
+        if not version.folder or not folder.is_dir():
+            raise UnknownVersion(f"the files of {version.kind} {version.version} are gone: it cannot be used again")
+        return folder
+
+    def judged(self, kind: str, version: str, verdict: Verdict, by: str = "") -> Version:
+        """Keep what the gate said."""
+        with self._versions.writing() as connection:
+            found = self._versions.one(connection, kind, version)
+            live = self._versions.live(connection, kind)
+            against = live.version if live else ""
+            kept = {
+                "passed": verdict.passed, "reasons": list(verdict.reasons), "numbers": dict(verdict.numbers),
+                "against": against,
+            }  # fmt: skip
+            self._versions.change(connection, kind, version, verdict=kept)
+            if not verdict.passed:
+                self._versions.note(connection, kind, "refuse", version, against, by, "; ".join(verdict.reasons))
+            return self._versions.one(connection, kind, found.version)
+
+    def promote(self, kind: str, version: str, by: str = "", force: bool = False) -> Version:
+        """Put a version into force; all servers switch within two seconds, and no search fails for it.
+
+        Args:
+            force: even where the gate has not let it pass, or another version is pinned (which ends the pin).
+
+        Raises:
+            UnknownVersion: there is none, or its files are gone.
+            GateFailed: its gate has not judged it, or has refused it.
+            VersionConflict: another version is pinned.
+            BundleRefused, PublishingFailed: it cannot be served; what was live stays live.
+        """
+        candidate = self.get(kind, version)
+        if not force:
+            _passed(candidate)
+        return self._switch(candidate, "promote", by, force=force)
+
+    def pin(self, kind: str, version: str, by: str = "") -> Version:
+        """Put a version into force, whatever its gate says, and keep it there until it is unpinned. Raises: see
+        :meth:`promote`."""
+        return self._switch(self.get(kind, version), "pin", by, force=True)
+
+    def unpin(self, kind: str, by: str = "") -> Version:
+        """Let newer versions replace the live one again.
+
+        Raises:
+            VersionConflict: nothing is pinned.
+        """
+        with self._versions.writing() as connection:
+            live = self._versions.live(connection, kind)
+            if live is None or not live.pinned:
+                raise VersionConflict(f"no version of {kind} is pinned")
+            self._versions.change(connection, kind, live.version, pinned=False)
+            self._versions.note(connection, kind, "unpin", live.version, live.version, by)
+            return self._versions.one(connection, kind, live.version)
+
+    def roll_back(self, kind: str, by: str = "") -> Version:
+        """Put the version into force that was live before this one. Said again, it goes one further back.
+
+        Raises:
+            VersionConflict: there is none whose files are still there.
+        """
+        self._follow_pointer()
+        with self._versions.writing() as connection:
+            live = self._versions.live(connection, kind)
+            current = live.version if live else ""
+            # What came before the live one: behind its latest time, so that two calls do not swing to and fro.
+            order = list(dict.fromkeys(self._versions.were_live(connection, kind)))
+            back = [one for one in order[order.index(current) + 1 :] if current in order] if current else order
+            for one in back:
+                found = self._versions.one(connection, kind, one)
+                if found.folder and (self.models / found.folder).is_dir():
+                    target = found
+                    break
+            else:
+                raise VersionConflict(f"there is no earlier version of {kind} to go back to")
+        return self._switch(target, "roll-back", by, force=True)
+
+    def shadow(self, kind: str, version: str, by: str = "") -> Version:
+        """Have a version scored beside the live one, on real traffic, without effect. The one that was shadow before
+        becomes a candidate again.
+
+        Raises:
+            UnknownVersion: there is none, or its files are gone.
+            VersionConflict: it is live.
+        """
+        self.folder(self.get(kind, version))
+        with self._versions.writing() as connection:
+            found = self._versions.one(connection, kind, version)
+            if found.state == LIVE:
+                raise VersionConflict(f"{kind} {version} is live: there is nothing to compare it with")
+            self._end_shadows(connection, kind)
+            self._versions.change(connection, kind, version, state=SHADOW, shadow=None)
+            self._versions.note(connection, kind, "shadow", version, "", by)
+            return self._versions.one(connection, kind, version)
+
+    def end_shadow(self, kind: str, by: str = "") -> None:
+        """Stop scoring a version beside the live one."""
+        with self._versions.writing() as connection:
+            self._end_shadows(connection, kind)
+
+    def shadowed(self, kind: str, version: str, findings: Mapping[str, Any]) -> None:
+        """Keep what scoring it beside the live version has shown."""
+        with self._versions.writing() as connection:
+            self._versions.change(connection, kind, version, shadow=dict(findings))
+
+    def prune(self, kind: str) -> list[Version]:
+        """Remove the files of all but the latest ``keep`` versions; what is live, pinned, a shadow, or what roll back
+        would go to stays. The rows stay, for the figures."""
+        with self._versions.writing() as connection:
+            were = list(dict.fromkeys(self._versions.were_live(connection, kind)))[:2]
+        present = [one for one in self.versions(kind, limit=1_000) if one.folder]
+        old = [one for one in present[self.keep :] if one.state in (CANDIDATE, RETIRED) and one.version not in were]
+        for one in old:
+            with self._versions.writing() as connection:
+                self._versions.change(connection, kind, one.version, folder="")
+                self._versions.note(connection, kind, "remove", one.version, "", "")
+            shutil.rmtree(self.models / one.folder, ignore_errors=True)
+        return old
+
+    def _switch(self, target: Version, action: str, by: str, force: bool) -> Version:
+        kind, folder = target.kind, self.folder(target)
+        self._follow_pointer()
+        self._refuse_pinned(self.live(kind), target, force)
+        if kind in self._publish:
+            self._publish[kind](folder)
+        with self._versions.writing() as connection:
+            live = self._versions.live(connection, kind)
+            self._refuse_pinned(live, target, force)
+            before = live.version if live else ""
+            if live is not None and live.version != target.version:
+                self._versions.change(connection, kind, live.version, state=RETIRED, pinned=False)
+            self._versions.change(connection, kind, target.version, state=LIVE, pinned=action == "pin")
+            self._versions.note(connection, kind, action, target.version, before, by)
+            if kind == INTEREST:
+                make_live(folder)
+            return self._versions.one(connection, kind, target.version)
+
+    @staticmethod
+    def _refuse_pinned(live: Version | None, target: Version, force: bool) -> None:
+        if live is not None and live.pinned and live.version != target.version and not force:
+            raise VersionConflict(f"{live.kind} {live.version} is pinned: unpin it first")
+
+    def _end_shadows(self, connection: Connection, kind: str) -> None:
+        for one in self._versions.list(kind, SHADOW):
+            self._versions.change(connection, kind, one.version, state=CANDIDATE)
+
+    def _follow_pointer(self) -> None:
+        """Take note of a bundle that went live by another way (``live.json`` written by hand, or a crash between the
+        pointer and the table): the servers go by the pointer, so the registry does, too."""
+        try:
+            folder = live_bundle(self.models)
+            if folder is None or any(one.folder == folder.name for one in self._versions.list(INTEREST, LIVE)):
+                return
+            bundle = load_bundle(folder)
+        except BundleRefused as error:
+            log.warning("what live.json names is not in the registry: %s", error)
+            return
+        version = str(bundle.version)
+        provenance = {key: value for key, value in bundle.description.items() if key not in ("metrics", "files")}
+        self.add_candidate(INTEREST, version, folder, bundle.description.get("metrics"), provenance)
+        with self._versions.writing() as connection:
+            live = self._versions.live(connection, INTEREST)
+            if live is not None:
+                self._versions.change(connection, INTEREST, live.version, state=RETIRED, pinned=False)
+            self._versions.change(connection, INTEREST, version, state=LIVE)
+            self._versions.note(connection, INTEREST, "found", version, live.version if live else "", "")
+
+
+def open_registry(settings: Settings, database: Database) -> Registry:
+    """The registry that the settings ask for; ``interest`` is given to Triton where there is one."""
+    return Registry(database, settings.models_folder, {INTEREST: _to_triton(settings)}, settings.keep_versions)
+
+
+def _to_triton(settings: Settings) -> Publish:
+    def publish(folder: Path) -> None:
+        from endcap import publishing
+
+        bundle = load_bundle(folder)
+        if settings.triton_repository:
+            publishing.write_version(bundle, Path(settings.triton_repository), settings.triton_device)
+            if settings.triton_url:
+                publishing.load_into_triton(bundle, settings.triton_url)
+
+    return publish
+
+
+def _passed(candidate: Version) -> None:
+    verdict = candidate.verdict
+    if verdict is None:
+        raise GateFailed(
+            f"{candidate.kind} {candidate.version} has not been judged: start the job `promote`, which does it, "
+            "or promote it with force"
+        )
+    if not verdict["passed"]:
+        raise GateFailed(f"the gate refused {candidate.kind} {candidate.version}: {'; '.join(verdict['reasons'])}")
