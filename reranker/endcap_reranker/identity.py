@@ -6,7 +6,7 @@ A bad id never fails a search. The shopper is then anonymous, and ``problem`` sa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flask import Request
@@ -18,15 +18,18 @@ from endcap.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """``shopper`` is empty for an anonymous one."""
+    """``shopper`` is empty for an anonymous one, ``session`` where the storefront names none."""
 
     shopper: str = ""
     problem: str = ""
+    session: str = ""
 
 
 ANONYMOUS = Identity()
 
 
+#: Names the visit that a request belongs to: the UBI ``session_id`` of its events. Optional.
+SESSION_HEADER = "X-Endcap-Session"
 #: Values of the `personalize_header` that ask for the engine's own order.
 _OFF = frozenset({"off", "0", "false", "no"})
 
@@ -46,7 +49,12 @@ class Identifier:
         self._signer = Signer(secret) if secret else None
 
     def of_request(self, request: Request) -> Identity:
-        """The header's shopper, else the cookie's, else nobody."""
+        """The header's shopper, else the cookie's, else nobody; with the session of ``X-Endcap-Session``."""
+        session = request.headers.get(SESSION_HEADER, "").strip()[:MAX_ID_LENGTH]
+        found = self._of_request(request)
+        return replace(found, session=session) if session.isprintable() and session else found
+
+    def _of_request(self, request: Request) -> Identity:
         value = request.headers.get(self.header)
         if value:
             # WSGI hands headers over as latin-1; ids are UTF-8.

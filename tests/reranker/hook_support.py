@@ -101,6 +101,7 @@ class Parts:
     wire: Any
     personalizer: Ranker
     hidden_fields: tuple[str, ...] = ()
+    serving_log: Any = None
 
 
 def parts(wire: Any, personalizer: Ranker | None = None, **settings: Any) -> Parts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -74,7 +74,8 @@ PLACEMENTS: Mapping[str, Placement] = {
 @dataclass(frozen=True, slots=True)
 class Recommended:
     """``ids`` best first; ``sources``: for each the generators that proposed it; ``scores`` float32 in [0, 1], falling
-    but for the spreading. ``fallback``: names of the fallbacks that had to help, in order; empty where none had to."""
+    but for the spreading. ``places``: of each in the list that ``ranking`` was made of, from 0; -1 for one that a
+    fallback added. ``fallback``: names of the fallbacks that had to help, in order; empty where none had to."""
 
     placement: str
     ids: list[str]
@@ -82,6 +83,7 @@ class Recommended:
     scores: np.ndarray
     fallback: tuple[str, ...]
     ranking: Ranking
+    places: list[int]
     took_ms: float = 0.0
 
 
@@ -152,7 +154,7 @@ class Recommender:
         merged = _merge(one, recipe.generators)
         ranking, scores = self._rank(shopper, merged, shelves, recipe, degraded)
         order = np.argsort(-scores, kind="stable")
-        rows, values = merged.rows[order], scores[order]
+        rows, values, places = merged.rows[order], scores[order], order
         used: list[str] = []
         for name in recipe.fallbacks:
             if len(rows) >= size:
@@ -163,6 +165,7 @@ class Recommender:
                 used.append(name)
                 merged.sources.update((row, [name]) for row in more.tolist())
                 rows, values = np.append(rows, more), np.append(values, np.zeros(len(more)))
+                places = np.append(places, np.full(len(more), -1))
         chosen = _spread(shelves, rows, size, recipe.spread)
         ids = [shelves.table.ids[row] for row in rows[chosen].tolist()]
         return Recommended(
@@ -172,6 +175,7 @@ class Recommender:
             values[chosen].astype(np.float32),
             tuple(used),
             ranking,
+            places[chosen].tolist(),
             (time.perf_counter() - started) * 1000.0,
         )
 
@@ -198,7 +202,7 @@ class Recommender:
         who = shopper if recipe.personal > 0 and not degraded else ""
         ranking = self._personalizer.rank(who, "", ids, merged.scores.astype(np.float32))
         if degraded and not ranking.degraded:
-            ranking = Ranking(ranking.id, ranking.order, False, ranking.scorer, degraded, ranking.took_ms)
+            ranking = replace(ranking, personalized=False, degraded=degraded, scores=None)
         if not len(ids):
             return ranking, np.empty(0)
         combined = np.log(np.maximum(merged.scores / merged.scores.max(), 1e-6))

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-
 import orjson
 from flask import Blueprint, Response, request
-from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
+from werkzeug.exceptions import MethodNotAllowed, NotFound
 
-from endcap.errors import EndcapError, InvalidInput
+from endcap.errors import InvalidInput
 from endcap.recall import Recaller
 from endcap.recommend import Recommender
 from endcap.runtime import Runtime
 from endcap_reranker.api.events import accept_events
 from endcap_reranker.api.parameters import checked, from_json, from_query, read_body
-from endcap_reranker.api.problems import problem, problem_of
+from endcap_reranker.api.problems import answer_problems
 from endcap_reranker.api.recommend import known_product, recommend, recommend_parameters
 from endcap_reranker.api.rerank import parse_rerank, rerank
 from endcap_reranker.api.search import search
 from endcap_reranker.api.suggest import SuggestParameters, suggest
 from endcap_reranker.cors import Cors
 from endcap_reranker.identity import ANONYMOUS, Identifier, Identity, personalization_off
-
-logger = logging.getLogger(__name__)
-
 
 #: What there is, and by which methods.
 ROUTES = {
@@ -117,24 +112,7 @@ def create_api(runtime: Runtime) -> Blueprint:
 
     api.after_request(Cors(settings))
 
-    @api.errorhandler(EndcapError)
-    def own_error(error: EndcapError) -> Response:
-        if error.status >= 500:
-            logger.warning("%s: %s", error.kind, error)
-        return problem_of(error)
-
-    @api.errorhandler(HTTPException)
-    def http_error(error: HTTPException) -> Response:
-        response = problem(error.code or 500, error.name.lower().replace(" ", "_"), error.description or error.name)
-        for name, value in error.get_headers():
-            if name.lower() in {"allow", "retry-after"}:
-                response.headers[name] = value
-        return response
-
-    @api.errorhandler(Exception)
-    def any_error(error: Exception) -> Response:
-        logger.exception("unexpected error in %s", request.path)
-        return problem(500, "internal_error", "Endcap could not answer; its log holds the reason.")
+    answer_problems(api)
 
     # Flask asks a blueprint about a 404 or 405 only where one of its own routes matched: these catch the rest of /v1.
     @api.route("/", defaults={"path": ""}, methods=["GET", "POST", "PUT", "PATCH", "DELETE"])

@@ -1,11 +1,16 @@
-"""The one error format of ``/v1``: RFC 9457, ``application/problem+json``."""
+"""The one error format of ``/v1`` and ``/admin/v1``: RFC 9457, ``application/problem+json``."""
 
 from __future__ import annotations
 
+import logging
+
 import orjson
-from flask import Response
+from flask import Blueprint, Response, request
+from werkzeug.exceptions import HTTPException
 
 from endcap.errors import EndcapError
+
+logger = logging.getLogger(__name__)
 
 
 def problem(status: int, kind: str, detail: str) -> Response:

@@ -22,6 +22,7 @@ from endcap.runtime import Runtime
 from endcap_reranker import telemetry
 from endcap_reranker.api.parameters import FilterBody, checked, split_filters
 from endcap_reranker.identity import Identity
+from endcap_reranker.impressions import log_shown
 
 logger = logging.getLogger(__name__)
 
@@ -95,15 +96,27 @@ def recommend(
     faults = [part for part in (made.ranking.degraded, who.problem) if part]
     for fault in faults:
         telemetry.DEGRADED.labels(fault).inc()
+    items = [
+        {"id": one, "score": float(score), "sources": sources, "document": document, "reasons": why}
+        for one, score, sources, document, why in zip(
+            made.ids, made.scores, made.sources, documents, reasons, strict=True
+        )
+        if document is not None
+    ]
+    places = dict(zip(made.ids, made.places, strict=True))
+    log_shown(
+        runtime.serving_log,
+        made.ranking,
+        who.shopper,
+        [item["id"] for item in items],
+        [places[item["id"]] for item in items],
+        endpoint=placement,
+        session=who.session,
+        index=runtime.settings.index,
+    )
     return {
         "placement": placement,
-        "items": [
-            {"id": one, "score": float(score), "sources": sources, "document": document, "reasons": why}
-            for one, score, sources, document, why in zip(
-                made.ids, made.scores, made.sources, documents, reasons, strict=True
-            )
-            if document is not None
-        ],
+        "items": items,
         "fallback": list(made.fallback),
         "ranking": {
             "id": made.ranking.id,
@@ -144,7 +157,7 @@ def _engine_order(
         ids = [hit.id for hit in runtime.engine.search(request).hits if hit.id not in hidden][: wanted.size]
     ranking = Ranking(uuid.uuid4().hex, np.arange(len(ids)), False, "engine", "warming_up")
     sources, scores = [["engine"] for _ in ids], np.zeros(len(ids), dtype=np.float32)
-    return Recommended(placement, ids, sources, scores, ("engine",) if ids else (), ranking)
+    return Recommended(placement, ids, sources, scores, ("engine",) if ids else (), ranking, list(range(len(ids))))
 
 
 def _reasons(runtime: Runtime, shopper: str, ids: Sequence[str]) -> list[list[str]]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,12 +27,15 @@ from endcap.personalizer import Ranking
 from endcap.runtime import Runtime
 from endcap_reranker import telemetry
 from endcap_reranker.identity import Identifier, Identity
+from endcap_reranker.impressions import log_shown
 
 #: The deepest window that Elasticsearch reranks (``index.max_result_window``).
 MAX_DOCUMENTS = 10_000
 MAX_QUERY_LENGTH = 1_000
 #: A product's id is looked for in so many characters of a text.
 _LOOKED_AT = 2_000
+#: So many of the best go to the rankings log.
+_LOGGED = 50
 #: Scores of the incoming order: 1 / (K + place), as in recall's fusion.
 _K = 60.0
 
@@ -108,7 +111,7 @@ def rerank(
     runtime: Runtime, wanted: RerankRequest, identifier: Identifier, sender: Identity, switched_off: bool = False
 ) -> Reranked:
     """Score the documents for the shopper of the body, else the ``sender`` of the HTTP request. Fails open."""
-    who = identifier.check(wanted.shopper) if wanted.shopper is not None else sender
+    who = replace(identifier.check(wanted.shopper), session=sender.session) if wanted.shopper is not None else sender
     table = runtime.personalizer.table
     ids = product_ids(wanted.documents, table)
     count = len(ids)
@@ -127,6 +130,8 @@ def rerank(
         raw, scores = np.log(incoming / incoming[-1]).astype(np.float64), (incoming / incoming[0]).astype(np.float64)
     else:
         raw, scores = _scaled(ranking.scores, known)
+    if ranking is not None:
+        _log(runtime, ranking, who, wanted, ids, scores)
     headers = {"X-Endcap-Personalized": "1" if ranking is not None and ranking.personalized else "0"}
     if ranking is not None:
         headers["X-Endcap-Ranking"] = ranking.id
@@ -137,6 +142,30 @@ def rerank(
         headers["X-Endcap-Degraded"] = reason
         telemetry.DEGRADED.labels(reason).inc()
     return Reranked(_answer(wanted, raw if wanted.raw_scores else scores), headers)
+
+
+def _log(
+    runtime: Runtime,
+    ranking: Ranking,
+    who: Identity,
+    wanted: RerankRequest,
+    ids: Sequence[str | None],
+    scores: np.ndarray,
+) -> None:
+    """The head of the list goes to the rankings log: whoever asked may show less, never more than ``top_n``."""
+    order = np.argsort(-scores, kind="stable")[: wanted.top_n or _LOGGED]
+    shown = [(one, place) for place in order[:_LOGGED].tolist() if (one := ids[place]) is not None]
+    log_shown(
+        runtime.serving_log,
+        ranking,
+        who.shopper,
+        [one for one, _ in shown],
+        [place for _, place in shown],
+        endpoint="rerank",
+        query=wanted.query,
+        session=who.session,
+        index=runtime.settings.index,
+    )
 
 
 def product_ids(documents: Sequence[Any], table: ProductTable | None) -> list[str | None]:

@@ -18,6 +18,7 @@ from endcap.runtime import Runtime
 from endcap_reranker import telemetry
 from endcap_reranker.api.parameters import MAX_DEPTH, SearchParameters
 from endcap_reranker.identity import Identity
+from endcap_reranker.impressions import log_shown
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,18 @@ def search(
         for n, ((one, position), hit) in enumerate(zip(places, hits, strict=True))
         if hit is not None
     ]
+    log_shown(
+        runtime.serving_log,
+        ranking,
+        who.shopper,
+        [one["id"] for one in shown],
+        [one["engine_position"] - 1 for one in shown],
+        endpoint="search",
+        query=wanted.q,
+        session=who.session,
+        index=runtime.settings.index,
+        start=(wanted.page - 1) * wanted.size,
+    )
     faults = [part for part in (ranking.degraded, recall.degraded, who.problem) if part]
     for fault in faults:
         telemetry.DEGRADED.labels(fault).inc()

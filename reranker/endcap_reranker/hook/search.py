@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from endcap.personalizer import Ranking
+from endcap.serving_log import ServingLog
 from endcap.settings import Settings
 from endcap_reranker import telemetry
 from endcap_reranker.errors import MalformedBody
@@ -21,6 +22,7 @@ from endcap_reranker.hook.plan import Plan, plan_search
 from endcap_reranker.hook.reorder import Ranker, hits_of, ordered_page, put_page, rank_hits
 from endcap_reranker.hook.wire import Params, dump_search, parse_search
 from endcap_reranker.identity import Identifier, Identity
+from endcap_reranker.impressions import log_shown
 
 
 @dataclass(slots=True)
@@ -95,6 +97,7 @@ class Searches:
         identifier: Identifier,
         guard: Guard,
         hidden_fields: Callable[[], tuple[str, ...]],
+        serving_log: ServingLog | None = None,
     ) -> None:
         self.window = settings.window
         self.products = settings.product_indices
@@ -103,6 +106,7 @@ class Searches:
         self.guard = guard
         self.own_index = settings.index
         self.hidden_fields = hidden_fields
+        self.serving_log = serving_log
         self.thrift = two_phase.Thrift(settings.two_phase)
 
     def prepare(
@@ -153,7 +157,7 @@ class Searches:
         if not ext:
             del body["ext"]
         if not identity.shopper and not identity.problem and isinstance(own, dict) and "shopper" in own:
-            identity = self.identifier.check(own["shopper"])
+            identity = replace(self.identifier.check(own["shopper"]), session=identity.session)
         return identity, True
 
     def finish(self, searches: list[Search], ask: Ask, account: Account) -> None:
@@ -167,10 +171,31 @@ class Searches:
             if "error" in search.answer:
                 continue
             _account_for(search, account)
+            self._log(search)
             if search.page or hits_of(search.answer):
                 put_page(search.answer, search.page, search.scores)
             if search.page:
                 self.thrift.learn(search.body, search.indices[0], search.page[0])
+
+    def _log(self, search: Search) -> None:
+        ranking, plan = search.ranking, search.plan
+        if ranking is None or plan is None or not search.page:
+            return
+        stop = plan.start + len(search.page)
+        covered = len(ranking.order)
+        places = [*ranking.order[plan.start : stop].tolist(), *range(max(covered, plan.start), stop)]
+        log_shown(
+            self.serving_log,
+            ranking,
+            search.identity.shopper,
+            [hit["_id"] for hit in search.page],
+            places,
+            endpoint="hook",
+            query=plan.query,
+            session=search.identity.session,
+            index=",".join(search.indices),
+            start=plan.start,
+        )
 
     def _rank(self, search: Search) -> None:
         plan = search.plan

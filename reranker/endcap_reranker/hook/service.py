@@ -10,6 +10,7 @@ from flask import Request, Response
 
 from endcap.engines import WireAnswer, WireEngine
 from endcap.errors import EngineUnavailable
+from endcap.serving_log import ServingLog
 from endcap.settings import Settings
 from endcap_reranker import telemetry
 from endcap_reranker.errors import Forbidden, MalformedBody, error_of
@@ -36,6 +37,8 @@ class HookParts(Protocol):
     def wire(self) -> WireEngine: ...
     @property
     def personalizer(self) -> Ranker: ...
+    @property
+    def serving_log(self) -> ServingLog | None: ...
     @property
     def hidden_fields(self) -> tuple[str, ...]:
         """Fields of the documents of ``settings.index`` that are Endcap's own."""
@@ -65,7 +68,12 @@ class Hook:
         self.guard = Guard(settings.hook_indices, settings.hook_cursors)
         self.identifier = Identifier(settings)
         self.searches = Searches(
-            settings, runtime.personalizer, self.identifier, self.guard, lambda: runtime.hidden_fields
+            settings,
+            runtime.personalizer,
+            self.identifier,
+            self.guard,
+            lambda: runtime.hidden_fields,
+            runtime.serving_log,
         )
 
     def incoming(self, request: Request, ndjson: bool) -> Incoming:
