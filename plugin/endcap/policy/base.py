@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -117,6 +118,8 @@ class BasePolicy:
         self.arms = arms
         self.exploration = exploration
         self.version = version
+        # Contexts are few (3,600) and a policy never changes: each is worked out once, then served from this table.
+        self._table: dict[Context, tuple[list[float], list[float], int]] = {}
 
     def values(self, contexts: np.ndarray) -> np.ndarray:
         """What each arm is believed to earn, (n, arms)."""
@@ -134,15 +137,19 @@ class BasePolicy:
         return self.exploration.bounded(self.wanted(contexts, values), values.argmax(axis=1))
 
     def choose(self, context: Context, draw: float, explore: bool = True) -> Choice:
-        row = context.vector()[None, :]
+        known = self._table.get(context)
+        if known is None:
+            row = context.vector()[None, :]
+            odds = self.distribution(row)[0]
+            known = (np.cumsum(odds).tolist(), odds.tolist(), int(self.greedy(row)[0]))
+            self._table[context] = known
+        reached, chances, best = known
         if not explore:
-            return Choice(self.arms[int(self.greedy(row)[0])], 1.0)
-        odds = self.distribution(row)[0]
-        place = int(np.searchsorted(np.cumsum(odds), draw * odds.sum(), side="right"))
-        place = min(place, len(self.arms) - 1)
-        while odds[place] <= 0:  # rounding at the very end of the line
+            return Choice(self.arms[best], 1.0)
+        place = min(bisect_right(reached, draw * reached[-1]), len(self.arms) - 1)
+        while chances[place] <= 0:  # rounding at the very end of the line
             place -= 1
-        return Choice(self.arms[place], float(odds[place]))
+        return Choice(self.arms[place], chances[place])
 
     def as_json(self) -> dict[str, Any]:
         return {

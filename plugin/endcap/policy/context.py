@@ -30,10 +30,8 @@ STEPS: Mapping[str, tuple[str, ...]] = {
 COLUMNS = ("constant", *(f"{name}={step}" for name, steps in STEPS.items() for step in steps))
 _COLUMN = {name: number for number, name in enumerate(COLUMNS)}
 _SESSION_S = 1_800.0
-_PHONE, _TABLET = (
-    re.compile(r"mobile|iphone|ipod|phone", re.IGNORECASE),
-    re.compile(r"ipad|tablet|kindle|silk", re.IGNORECASE),
-)
+_PHONE = re.compile(r"mobile|iphone|ipod|phone", re.IGNORECASE)
+_TABLET = re.compile(r"ipad|tablet|kindle|silk", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
