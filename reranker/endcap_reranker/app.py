@@ -14,7 +14,12 @@ from endcap_reranker.errors import install_error_handlers, json_response
 from endcap_reranker.hook import hook_blueprint
 
 #: Factories (``module:function``, each taking the runtime) of the blueprints beside the hook, in the order mounted.
-BLUEPRINTS = ("endcap_reranker.api:create_api", "endcap_reranker.demo.pages:create_demo")
+BLUEPRINTS = (
+    "endcap_reranker.api:create_api",
+    "endcap_reranker.admin.blueprint:create_admin",
+    "endcap_reranker.console:create_console",
+    "endcap_reranker.demo.pages:create_demo",
+)
 
 
 def create_app(runtime: Runtime) -> Flask:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, MetaData, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
+from endcap import stores
 from endcap.errors import ConfigurationError, EndcapError
 
 #: All tables of all stores; each store declares its own beside its code.
@@ -37,6 +40,7 @@ class Database:
             event.listen(self._engine, "connect", _prepare_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)
         try:
+            declare_tables()
             metadata.create_all(self._engine)
         except SQLAlchemyError as error:
             raise LogUnavailable(f"cannot open the event log: {error}") from error
@@ -63,6 +67,13 @@ class Database:
     def close(self) -> None:
         """Give back the connections."""
         self._engine.dispose()
+
+
+def declare_tables() -> None:
+    """Have every store's tables in :data:`metadata`, whichever of the stores the program itself uses."""
+    for module in pkgutil.iter_modules(stores.__path__, f"{stores.__name__}."):
+        if not module.ispkg:
+            importlib.import_module(module.name)
 
 
 class Transaction:

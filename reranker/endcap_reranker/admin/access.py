@@ -2,7 +2,7 @@
 
 A view says what it needs by :func:`needs`; :class:`Access` does the rest::
 
-    access = Access.of(app, runtime)
+    guarded(admin, runtime)  # a blueprint
 
     @admin.post("/runs")
     @needs("operator")
@@ -22,7 +22,7 @@ import orjson
 from flask import Blueprint, Flask, Response, current_app, g, request
 
 from endcap.runtime import Runtime
-from endcap.stores.audit import AuditLog, Entry
+from endcap.stores.audit import AuditLog, Entry, without_secrets
 from endcap.stores.database import LogUnavailable
 from endcap.stores.tokens import Role, RoleTooLow, Token, TokenRefused, Tokens, allows
 from endcap_reranker.admin.limits import RateLimit
@@ -44,13 +44,6 @@ class Access:
         self._fixed = settings.admin_token.get_secret_value()
         self._calls = RateLimit("calls", settings.admin_calls_per_minute, settings.redis_url)
         self._failures = RateLimit("failures", settings.login_failures_per_minute, settings.redis_url)
-
-    @classmethod
-    def of(cls, app: Flask, runtime: Runtime) -> Access:
-        """The application's, made at the first call."""
-        if _EXTENSION not in app.extensions:
-            app.extensions[_EXTENSION] = cls(runtime)
-        return cast(Access, app.extensions[_EXTENSION])
 
     @property
     def any_token(self) -> bool:
@@ -109,12 +102,9 @@ class Access:
         self._calls.hit(token.id)
         return token
 
-    def audited(self, blueprint: Blueprint) -> None:
-        """Write a line for each call of the blueprint that is not a mere look, refused ones included."""
-        blueprint.after_request(self._written)
-
-    def _written(self, response: Response) -> Response:
-        if request.method in _READING or response.status_code == 429 or g.get("endcap_unaudited"):
+    def written(self, response: Response) -> Response:
+        """Write a line for a call that is not a mere look, a refused one included; gives back its answer."""
+        if request.method in _READING or response.status_code == 429 or "endcap_unaudited" in g:
             return response
         token: Token | None = g.get("endcap_caller")
         entry = Entry(
@@ -137,6 +127,24 @@ class Access:
         return response
 
 
+def access_of(app: Flask, runtime: Runtime) -> Access:
+    """The application's one :class:`Access`, made at the first call."""
+    if _EXTENSION not in app.extensions:
+        app.extensions[_EXTENSION] = Access(runtime)
+    return cast(Access, app.extensions[_EXTENSION])
+
+
+def access() -> Access:
+    """That of the application which answers the request."""
+    return cast(Access, current_app.extensions[_EXTENSION])
+
+
+def guarded(blueprint: Blueprint, runtime: Runtime) -> None:
+    """Make :func:`needs` work in a blueprint's views, and have its changes written to the audit log."""
+    blueprint.record_once(lambda state: access_of(state.app, runtime) and None)
+    blueprint.after_request(lambda response: access().written(response))
+
+
 #: Who comes with the setting ``admin_token``.
 FIXED = Token("environment", "admin_token", "admin", False, 0.0)
 
@@ -147,7 +155,7 @@ def needs(role: Role) -> Callable[[View], View]:
     def decorate(view: View) -> View:
         @functools.wraps(view)
         def guarded(*args: Any, **parts: Any) -> Any:
-            cast(Access, current_app.extensions[_EXTENSION]).require(role)
+            access().require(role)
             return view(*args, **parts)
 
         guarded.endcap_role = role  # type: ignore[attr-defined]
@@ -162,12 +170,14 @@ def caller() -> Token:
 
 
 def _outcome(response: Response) -> str:
+    if "endcap_outcome" in g:
+        return str(g.endcap_outcome)
     if response.status_code < 400:
         return "done"
     if response.mimetype == "application/problem+json":
         kind = orjson.loads(response.get_data()).get("type", "")
         return str(kind).rpartition(":")[2]
-    return str(g.get("endcap_outcome") or response.status_code)
+    return str(response.status_code)
 
 
 def _parameters() -> Mapping[str, Any]:
@@ -179,4 +189,5 @@ def _parameters() -> Mapping[str, Any]:
         except orjson.JSONDecodeError:
             body = {"unreadable": True}
         found |= body if isinstance(body, dict) else {"body": body}
-    return found
+    found.pop("csrf", None)
+    return cast(Mapping[str, Any], without_secrets(found))

@@ -1,0 +1,46 @@
+// Two small helps; every page works without them.
+
+// A part of the page that renews itself until the server says that it is done.
+async function poll(part) {
+  const pause = Number(part.dataset.seconds || 2) * 1000;
+  for (;;) {
+    await new Promise((go) => setTimeout(go, pause));
+    if (document.hidden) continue;
+    let answer;
+    try {
+      answer = await fetch(part.dataset.poll, { headers: { "X-Endcap-Part": "1" }, credentials: "same-origin" });
+    } catch {
+      continue; // the server restarts: ask again
+    }
+    if (answer.status === 401) return location.reload();
+    if (!answer.ok) continue;
+    const html = await answer.text();
+    if (!part.contains(document.activeElement)) {
+      part.innerHTML = html;
+      part.dispatchEvent(new CustomEvent("renewed", { bubbles: true }));
+    }
+    if (answer.headers.get("X-Endcap-Done")) {
+      if (part.dataset.then === "reload") location.reload();
+      return;
+    }
+  }
+}
+document.querySelectorAll("[data-poll]").forEach(poll);
+
+// What cannot be undone asks first.
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (form.dataset.confirm && !confirm(form.dataset.confirm)) return event.preventDefault();
+  // A form is sent once, however often its button is hit.
+  setTimeout(() => form.querySelectorAll("button").forEach((button) => (button.disabled = true)));
+});
+addEventListener("pageshow", () => document.querySelectorAll("form button").forEach((button) => (button.disabled = false)));
+
+// The menu is open where there is room for it.
+const menu = document.getElementById("menu");
+const wide = matchMedia("(min-width: 821px)");
+if (menu) {
+  const fit = () => (menu.open = wide.matches);
+  fit();
+  wide.addEventListener("change", fit);
+}
