@@ -78,12 +78,14 @@ class BundleRefused(EndcapError):
     """A model bundle cannot go live: half written, corrupt, made for another feature specification, or not sane. The
     model that is live stays."""
 
+    status = 409
     kind = "bundle_refused"
 
 
 class PublishingFailed(EndcapError):
     """A model could not be given to Triton; what it serves stays as it was."""
 
+    status = 502
     kind = "publishing_failed"
 
 

@@ -183,8 +183,8 @@ def from_json(body: bytes, mimetype: str) -> SearchParameters:
     return checked(SearchParameters, raw)
 
 
-def read_body(request: Request, limit: int) -> bytes:
-    """The body, at most ``limit`` bytes, also where no length was announced.
+def read_body(request: Request, limit: int, keep: bool = False) -> bytes:
+    """The body, at most ``limit`` bytes, also where no length was announced; ``keep``: it may be read once more.
 
     Raises:
         TooLarge: it is longer.
@@ -196,7 +196,7 @@ def read_body(request: Request, limit: int) -> bytes:
         raise UnsupportedMediaType("send the body without Content-Encoding")
     request.max_content_length = limit
     try:
-        return request.get_data(cache=False)
+        return request.get_data(cache=keep)
     except RequestEntityTooLarge:
         raise TooLarge(message) from None
     except ClientDisconnected:

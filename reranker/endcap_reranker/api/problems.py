@@ -31,3 +31,26 @@ def problem_of(error: EndcapError) -> Response:
         response.headers["Retry-After"] = "1"
     response.headers.update(getattr(error, "headers", {}))
     return response
+
+
+def answer_problems(blueprint: Blueprint) -> None:
+    """Have a blueprint answer every error in this format. Bugs are logged with their trace and told without it."""
+
+    @blueprint.errorhandler(EndcapError)
+    def own_error(error: EndcapError) -> Response:
+        if error.status >= 500:
+            logger.warning("%s: %s", error.kind, error)
+        return problem_of(error)
+
+    @blueprint.errorhandler(HTTPException)
+    def http_error(error: HTTPException) -> Response:
+        response = problem(error.code or 500, error.name.lower().replace(" ", "_"), error.description or error.name)
+        for name, value in error.get_headers():
+            if name.lower() in {"allow", "retry-after"}:
+                response.headers[name] = value
+        return response
+
+    @blueprint.errorhandler(Exception)
+    def any_error(error: Exception) -> Response:
+        logger.exception("unexpected error in %s", request.path)
+        return problem(500, "internal_error", "Endcap could not answer; its log holds the reason.")

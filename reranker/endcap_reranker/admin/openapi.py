@@ -1,0 +1,125 @@
+"""The OpenAPI 3.1 document, made from the declared operations: what it says is what the routes check."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import models_json_schema
+
+from endcap import __version__
+from endcap_reranker.admin.operation import JSON, Nothing, Operation, Topic
+
+_REF = "#/components/schemas/{model}"
+_PROBLEM_JSON = "application/problem+json"
+_INTRODUCTION = """\
+What operators and their programs do with a running Endcap: start and watch background jobs, promote and roll back
+models, look after the catalogue and the shoppers' data. Every call but this document's needs a bearer token
+(`endcap token create --role ROLE`); a role may do what the roles before it may: reader, operator, admin. Errors are
+RFC 9457 problem details."""
+
+#: What every operation may answer.
+_ALWAYS = (400, 401, 403, 429, 503)
+_REASONS = {
+    400: "A parameter or the body is not what it should be; `detail` names it.",
+    401: "The token is missing, unknown, expired or revoked.",
+    403: "The token's role may not do this.",
+    404: "What the path names is not there.",
+    409: "It cannot be done in the state that things are in; `detail` says why.",
+    413: "The body is too large.",
+    415: "The body is not JSON.",
+    429: "Too many calls; `Retry-After` says when to try again.",
+    502: "Triton could not be given the version; what was live stays live.",
+    503: "The database, or what else is needed, does not answer now. Try again.",
+}
+
+
+class Problem(BaseModel):
+    """An error (RFC 9457)."""
+
+    model_config = ConfigDict(title="Problem")
+
+    type: str = Field(description="`urn:endcap:error:` and a short stable name that a program can act on.")
+    title: str
+    status: int
+    detail: str = Field(description="For people: what is wrong and what to do.")
+
+
+def document(topics: Sequence[Topic]) -> dict[str, Any]:
+    """The whole document, plain JSON."""
+    operations = [one for topic in topics for one in topic.operations]
+    schemas = _schemas(operations)
+    paths: dict[str, dict[str, Any]] = {}
+    for topic in topics:
+        for one in topic.operations:
+            paths.setdefault(f"/admin/v1{one.template}", {})[one.method.lower()] = _operation(topic, one, schemas)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Endcap admin API", "version": __version__, "description": _INTRODUCTION},
+        "tags": [{"name": topic.name, "description": topic.about} for topic in topics],
+        "security": [{"token": []}],
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "responses": {str(status): _problem(text) for status, text in _REASONS.items()},
+        },
+    }
+
+
+def _schemas(operations: Iterable[Operation]) -> dict[str, Any]:
+    models: list[tuple[type[BaseModel], Any]] = [(Problem, "serialization")]
+    for one in operations:
+        if one.query is not Nothing:
+            models.append((one.query, "validation"))
+        if one.body is not None:
+            models.append((one.body, "validation"))
+        if one.answer is not None:
+            models.append((one.answer, "serialization"))
+    _, found = models_json_schema(list(dict.fromkeys(models)), ref_template=_REF)
+    return dict(sorted(found["$defs"].items()))
+
+
+def _operation(topic: Topic, one: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        for name in one.parts
+    ]
+    if one.query is not Nothing:
+        # A query's parameters stand in the document each by itself; their model is not needed besides.
+        schema = schemas.pop(one.query.__name__, None) or one.query.model_json_schema(ref_template=_REF)
+        required = schema.get("required", [])
+        for name, described in schema["properties"].items():
+            described = {key: value for key, value in described.items() if key != "title"}
+            text = described.pop("description", "")
+            parameters.append(
+                {"name": name, "in": "query", "required": name in required, "description": text, "schema": described}
+            )
+    made: dict[str, Any] = {
+        "operationId": one.name,
+        "tags": [topic.name],
+        "summary": one.summary,
+        "description": f"{one.description} Role: {one.role}.".strip(),
+        "parameters": parameters,
+        "x-role": one.role,
+    }
+    statuses = {*_ALWAYS, *one.errors}
+    if one.body is not None:
+        statuses |= {413, 415}
+        made["requestBody"] = {
+            "required": bool(one.body.model_json_schema().get("required")),
+            "content": {JSON: {"schema": {"$ref": _REF.format(model=one.body.__name__)}}},
+        }
+    schema = {"$ref": _REF.format(model=one.answer.__name__)} if one.answer else {"type": "string"}
+    responses: dict[str, Any] = {
+        str(one.status): {"description": one.summary, "content": {one.media: {"schema": schema}}}
+    }
+    responses |= {str(status): {"$ref": f"#/components/responses/{status}"} for status in sorted(statuses)}
+    made["responses"] = responses
+    return made
+
+
+def _problem(text: str) -> dict[str, Any]:
+    schema = {"$ref": _REF.format(model="Problem")}
+    return {"description": text, "content": {_PROBLEM_JSON: {"schema": schema}}}
