@@ -1,0 +1,222 @@
+"""Conditional GAN from content to embedding, after GAR (Chen et al., SIGIR 2022): the recommender is the discriminator.
+
+The generator sees a product's content and noise, and wants the recommender to take its embedding for one that behaviour
+has taught. Three forces act on it:
+
+- *ranking*: for every purchase, the recommender must rank the generated embedding of what was bought above other
+  products, some of them real and some generated;
+- *the adversary*: a critic, the recommender's own score and a perceptron on top, tells the real from the generated
+  embedding of the same product for the same shopper; the loss is relativistic, with zero-centred gradient penalties on
+  both sides (R3GAN, Huang et al. 2024), under which training is known to converge;
+- *alignment*: the generated embedding of a warm product points where the learned one does.
+
+What is served is the mean over a few draws of noise. Early stopping on validation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity, cross_entropy, softplus
+
+from endcap.errors import InvalidInput
+from endcap_workers.augmentation.base import (
+    ContentNetwork,
+    Generator,
+    GeneratorDiverged,
+    Training,
+    Validation,
+    Warm,
+    run,
+)
+from endcap_workers.augmentation.mlp import Trunk
+
+
+@dataclass(frozen=True, slots=True)
+class GanSettings:
+    """How it trains. ``real``: share of real embeddings among the products that a purchase is ranked against.
+    ``adversary`` 0 leaves the critic out (for ablation)."""
+
+    epochs: int = 30
+    patience: int = 5
+    rate: float = 2e-3
+    batch: int = 512
+    negatives: int = 1_024
+    ranking: float = 1.0
+    adversary: float = 0.2
+    alignment: float = 1.0
+    penalty: float = 1.0
+    real: float = 0.5
+    hidden: int = 192
+    dropout: float = 0.3
+    noise: int = 16
+    draws: int = 8
+
+
+class GanNetwork(ContentNetwork):
+    """Content and noise -> embedding. In evaluation: the mean over the stored draws."""
+
+    draws: Tensor
+
+    def __init__(self, sizes: tuple[int, ...], content: int, width: int, norm: float, settings: GanSettings) -> None:
+        super().__init__(width, norm)
+        hidden = settings.hidden
+        self.trunk = Trunk(sizes, content, hidden, settings.dropout)
+        self.noise = nn.Linear(settings.noise, hidden, bias=False)
+        self.head = nn.Sequential(
+            nn.Linear(hidden, hidden), nn.GELU(), nn.Dropout(settings.dropout), nn.Linear(hidden, width)
+        )
+        self.register_buffer("draws", torch.randn(settings.draws, settings.noise))
+
+    def generate(self, codes: Tensor, vectors: Tensor) -> Tensor:
+        hidden = self.trunk(codes, vectors)
+        return self.head(hidden.unsqueeze(-2) + self.noise(self.draws)).mean(dim=-2)
+
+    def draw(self, codes: Tensor, vectors: Tensor) -> Tensor:
+        """One embedding a product, with fresh noise: what training sees."""
+        hidden = self.trunk(codes, vectors, 0.1)
+        noise = torch.randn(len(hidden), self.draws.shape[1])
+        return self.fitted(self.head(hidden + self.noise(noise)))
+
+
+class Critic(nn.Module):
+    """The recommender as discriminator: its score of (shopper, product), and what a perceptron sees beside it."""
+
+    def __init__(self, width: int, sizes: tuple[int, ...], content: int, hidden: int = 64) -> None:
+        super().__init__()
+        self.trunk = Trunk(sizes, content, hidden, 0.0)
+        self.head = nn.Sequential(
+            nn.Linear(2 * width + hidden, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, hidden), nn.LeakyReLU(0.2),
+            nn.Linear(hidden, 1),
+        )  # fmt: skip
+        self.trust = nn.Parameter(torch.tensor(0.1))
+
+    def forward(self, states: Tensor, embeddings: Tensor, codes: Tensor, vectors: Tensor) -> Tensor:
+        """(n, d) states and embeddings, and the product's content -> (n,): higher is more real."""
+        match = states * embeddings
+        seen = self.head(torch.cat([embeddings, match, self.trunk(codes, vectors)], dim=-1)).squeeze(-1)
+        return seen + self.trust * match.sum(dim=-1)
+
+
+class GanGenerator(Generator):
+    """See the module's text. Needs interactions."""
+
+    name: ClassVar[str] = "gan"
+
+    def __init__(self, gan: GanSettings | None = None) -> None:
+        super().__init__()
+        self.gan = gan or GanSettings()
+
+    def _fit(self, warm: Warm, seed: int, validation: Validation | None, report: Callable[[str], None]) -> None:
+        if warm.interactions is None or len(warm.interactions.products) < 2:
+            raise InvalidInput("the GAN learns from who bought what: there are no interactions")
+        torch.manual_seed(seed)
+        self.shape |= {"gan": asdict(self.gan)}
+        network = self.blank(self.shape)
+        trainer = _Trainer(network, warm, self.gan, seed)
+        training, best = Training(), deepcopy(network)
+        for epoch in range(self.gan.epochs):
+            losses = trainer.epoch(epoch)
+            if not all(map(math.isfinite, losses.values())):
+                raise GeneratorDiverged(f"losses of the GAN are {losses} in epoch {epoch + 1}")
+            if validation is None:
+                best = network
+                continue
+            value = validation.judge(run(network.eval(), validation.content))
+            training.values.append(value)
+            report(f"gan, epoch {epoch + 1}: validation {value:.4f}, " + _listed(losses))
+            if not training.setting or value > training.best:
+                training.best, training.setting, best = value, f"epoch {epoch + 1}", deepcopy(network)
+            elif epoch + 1 - int(training.setting.split()[-1]) >= self.gan.patience:
+                break
+        self.network, self.training = best.eval(), training
+
+    @classmethod
+    def blank(cls, settings: dict[str, Any]) -> GanNetwork:
+        return GanNetwork(
+            tuple(settings["sizes"]), settings["content"], settings["width"], settings["norm"],
+            GanSettings(**settings["gan"]),
+        )  # fmt: skip
+
+
+class _Trainer:
+    """Generator and critic in turn."""
+
+    def __init__(self, network: GanNetwork, warm: Warm, gan: GanSettings, seed: int) -> None:
+        self.network, self.gan, self.seed = network, gan, seed
+        content, made = warm.content, warm.interactions
+        assert made is not None
+        self.codes, self.vectors = torch.from_numpy(content.codes), torch.from_numpy(content.vectors)
+        self.real = torch.from_numpy(warm.vectors)
+        told = content.known[made.products]
+        self.states = torch.from_numpy(made.states[told])
+        self.products = torch.from_numpy(made.products[told])
+        self.usable = torch.from_numpy(np.flatnonzero(content.known))
+        sizes, width = content.sizes, warm.vectors.shape[1]
+        self.critic = Critic(width, sizes, content.vectors.shape[1]) if gan.adversary else None
+        self.optimizer = torch.optim.AdamW(network.parameters(), lr=gan.rate, weight_decay=1e-4)
+        if self.critic:
+            self.critic_optimizer = torch.optim.AdamW(self.critic.parameters(), lr=gan.rate, betas=(0.5, 0.99))
+
+    def epoch(self, number: int) -> dict[str, float]:
+        """One pass over the interactions; mean losses."""
+        draw = torch.Generator().manual_seed(self.seed * 1_000 + number)
+        order = torch.randperm(len(self.products), generator=draw)
+        parts = order.tensor_split(max(1, len(order) // self.gan.batch))
+        self.network.train()
+        totals: dict[str, float] = {}
+        for part in parts:
+            for name, value in self._step(part, draw).items():
+                totals[name] = totals.get(name, 0.0) + value / len(parts)
+        return totals
+
+    def _step(self, part: Tensor, draw: torch.Generator) -> dict[str, float]:
+        gan, states, bought = self.gan, self.states[part], self.products[part]
+        others = self.usable[torch.randint(len(self.usable), (gan.negatives,), generator=draw)]
+        used, place = torch.unique(torch.cat([bought, others]), return_inverse=True)
+        made = self.network.draw(self.codes[used], self.vectors[used])
+        mine, theirs = place[: len(bought)], place[len(bought) :]
+        losses: dict[str, Tensor] = {}
+        keep = torch.rand(len(others), 1, generator=draw) < gan.real
+        rivals = torch.where(keep, self.real[others], made[theirs])
+        logits = (states @ rivals.T).masked_fill(bought.unsqueeze(1) == others.unsqueeze(0), -1e9)
+        logits = torch.cat([(states * made[mine]).sum(dim=1, keepdim=True), logits], dim=1)
+        losses["ranking"] = cross_entropy(logits, torch.zeros(len(bought), dtype=torch.long))
+        losses["alignment"] = (1.0 - cosine_similarity(made, self.real[used], dim=-1)).mean()
+        total = gan.ranking * losses["ranking"] + gan.alignment * losses["alignment"]
+        if self.critic:
+            losses["critic"] = self._teach(states, bought, made[mine].detach())
+            content = self.codes[bought], self.vectors[bought]
+            fooled = self.critic(states, made[mine], *content) - self.critic(states, self.real[bought], *content)
+            losses["adversary"] = softplus(-fooled).mean()
+            total = total + gan.adversary * losses["adversary"]
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        self.optimizer.step()
+        return {name: float(value.detach()) for name, value in losses.items()}
+
+    def _teach(self, states: Tensor, bought: Tensor, made: Tensor) -> Tensor:
+        """A step of the critic: real above generated, flat around both."""
+        assert self.critic is not None
+        content = self.codes[bought], self.vectors[bought]
+        real, fake = self.real[bought].requires_grad_(), made.clone().requires_grad_()
+        high, low = self.critic(states, real, *content), self.critic(states, fake, *content)
+        slopes = torch.autograd.grad(high.sum() + low.sum(), (real, fake), create_graph=True)
+        penalty = sum(slope.square().sum(dim=1).mean() for slope in slopes)
+        loss = softplus(low - high).mean()
+        self.critic_optimizer.zero_grad(set_to_none=True)
+        (loss + 0.5 * self.gan.penalty * penalty).backward()
+        self.critic_optimizer.step()
+        return loss.detach()
+
+
+def _listed(losses: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.3f}" for name, value in losses.items())

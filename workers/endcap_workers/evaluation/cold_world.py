@@ -1,0 +1,224 @@
+"""Products that are hidden from training, and a recommender that has never seen them: what both data sets share.
+
+A fifth of the *products* is hidden: every interaction with them is taken out before training. They are the test's cold
+products. A further tenth is hidden, too, to choose by (validation). What is left is warm. The recommender is the
+LSTM of :mod:`endcap_workers.models`: tied embeddings of product numbers alone, so that nothing but a generator can
+speak for a product without history.
+
+A case is one later choice of a shopper: *cold* of a hidden product among the hidden ones, *warm* of his last warm
+product (kept from training) among the warm ones, *overall* either of them among all products. The state is the
+one after the warm products that he had before that moment; products that he had are no candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from endcap_workers.augmentation.base import Content, Interactions, Validation, Warm
+from endcap_workers.augmentation.ranking import Cases, figures, ranks
+from endcap_workers.evaluation.embedding_cache import cache_dir
+from endcap_workers.models import LstmModel, ModelSpec, SequenceModel
+from endcap_workers.training.loop import Schedule
+from endcap_workers.training.next_item import Catalogue, Prefixes, all_vectors, padded, states_of, train_next
+
+HIDDEN, CHOSEN_BY = 0.2, 0.1
+K = 20
+#: Cases of a kind that are ranked among all products; a seeded sample of more.
+MOST_CASES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Product numbers (int64, ≥ 2): warm, hidden to choose by, hidden for the test."""
+
+    warm: np.ndarray
+    valid: np.ndarray
+    test: np.ndarray
+
+    @classmethod
+    def draw(cls, products: int, seed: int) -> Split:
+        """Of the numbers 2 … products - 1."""
+        order = np.random.default_rng([seed, 20]).permutation(np.arange(2, products))
+        test, valid = int(HIDDEN * len(order)), int(CHOSEN_BY * len(order))
+        return cls(np.sort(order[test + valid :]), np.sort(order[test : test + valid]), np.sort(order[:test]))
+
+
+@dataclass(slots=True)
+class World:
+    """One seed's world. ``content`` has a row for each product number; ``sequences`` whole ones, hidden products
+    included; ``vectors`` (V, d) learned embeddings of all numbers (meaningless for hidden ones)."""
+
+    split: Split
+    content: Content
+    sequences: Sequence[np.ndarray]
+    model: SequenceModel
+    vectors: np.ndarray
+    interactions: Interactions
+    valid: Cases
+    cold: Cases
+    warm: Cases
+    counts: np.ndarray
+
+    def learned(self) -> Warm:
+        """What a generator learns from."""
+        return Warm(self.content.rows(self.split.warm), self.vectors[self.split.warm], self.interactions)
+
+    def validation(self) -> Validation:
+        """NDCG of the products hidden to choose by, among one another."""
+        numbers = self.split.valid
+
+        def judge(made: np.ndarray) -> float:
+            return figures(ranks(self.valid, self.filled(made, numbers), numbers), K)["ndcg"]
+
+        return Validation(self.content.rows(numbers), judge)
+
+    def filled(self, made: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+        """The learned embeddings, with generated ones for some products."""
+        vectors = self.vectors.copy()
+        vectors[numbers] = made
+        return vectors
+
+    def judge(self, vectors: np.ndarray, bias: np.ndarray | None = None) -> dict[str, float]:
+        """The table's figures for embeddings of all products."""
+        split = self.split
+        everything = np.concatenate([split.warm, split.test])
+        found = {
+            "cold": figures(ranks(self.cold, vectors, split.test, bias), K),
+            "warm": figures(ranks(self.warm, vectors, split.warm, bias), K),
+        }
+        both = [ranks(cases, vectors, everything, bias) for cases in (self.cold, self.warm)]
+        found["overall"] = figures(np.concatenate(both), K)
+        return {f"{kind} {name}@{K}": value for kind, one in found.items() for name, value in one.items()}
+
+
+def build(
+    sequences: Sequence[np.ndarray],
+    content: Content,
+    seed: int,
+    cache: str,
+    schedule: Schedule,
+    spec: ModelSpec,
+    negatives: int,
+    report: Callable[[str], None],
+) -> World:
+    """Hide products, train the recommender (or read it from the cache), and collect the cases.
+
+    Args:
+        sequences: int64 product numbers of each shopper, oldest first.
+        cache: names the trained weights in the cache folder; with everything that they depend on in it.
+    """
+    split = Split.draw(len(content), seed)
+    part = np.zeros(len(content), dtype=np.int64)
+    part[split.valid], part[split.test] = 1, 2
+    warm_of = [sequence[part[sequence] == 0] for sequence in sequences]
+    # The last warm product is for the test, the one before it for early stopping.
+    train = [one[:-2] for one in warm_of]
+    spec = replace(spec, products=len(content))
+    torch.manual_seed(seed)
+    model = LstmModel(spec)
+    told = [number for number, one in enumerate(warm_of) if len(one) > 2]
+    stop = Prefixes([train[n] for n in told], np.array([warm_of[n][-2] for n in told]), hide_seen=True)
+    file = cache_dir() / "cold" / f"{cache}-{seed}.safetensors"
+    _trained(model, file, [one for one in train if len(one) > 1], stop, replace(schedule, seed=seed), negatives, report)
+    # At the test the shopper has had the product that stopped the training, too.
+    states = _states(model, [one[:-1] for one in warm_of])
+    return World(
+        split, content, sequences, model, _vectors(model), _interactions(train, states, split),
+        _cases(sequences, part, 1, states, seed), _cases(sequences, part, 2, states, seed),
+        _last(warm_of, sequences, states, part, seed),
+        np.bincount(np.concatenate(train), minlength=len(content)),
+    )  # fmt: skip
+
+
+def _trained(
+    model: SequenceModel, file: Path, train: list[np.ndarray], stop: Prefixes, schedule: Schedule, negatives: int,
+    report: Callable[[str], None],
+) -> None:  # fmt: skip
+    from safetensors.torch import load_file, save_file
+
+    if file.exists():
+        model.load_state_dict(load_file(file))
+    else:
+        train_next(model, _bare(model), train, stop, schedule, negatives=negatives, report=report)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, file)
+    model.eval()
+
+
+def _bare(model: SequenceModel) -> Catalogue:
+    return Catalogue.bare(model.spec.products)
+
+
+def _vectors(model: SequenceModel) -> np.ndarray:
+    with torch.no_grad():
+        return all_vectors(model, _bare(model)).numpy()
+
+
+def _states(model: SequenceModel, train: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The state after each product of each sequence, float32 (length, d); of the latest ``places`` only, earlier
+    places hold zeros."""
+    found: list[np.ndarray] = [np.zeros((0, model.spec.width), dtype=np.float32)] * len(train)
+    order = np.argsort([len(one) for one in train], kind="stable")
+    order = order[[len(train[row]) > 0 for row in order.tolist()]]
+    places = model.spec.places
+    with torch.no_grad():
+        for start in range(0, len(order), 512):
+            rows = order[start : start + 512].tolist()
+            made = states_of(model, _bare(model), padded([train[row][-places:] for row in rows])).numpy()
+            for row, states in zip(rows, made, strict=True):
+                length = len(train[row])
+                found[row] = np.zeros((length, model.spec.width), dtype=np.float32)
+                found[row][-places:] = states[: min(length, places)]
+    return found
+
+
+def _interactions(train: Sequence[np.ndarray], states: Sequence[np.ndarray], split: Split) -> Interactions:
+    number = np.full(int(max(split.warm.max(), split.test.max(), split.valid.max())) + 1, -1, dtype=np.int64)
+    number[split.warm] = np.arange(len(split.warm))
+    before = [state[: len(one) - 1] for state, one in zip(states, train, strict=True) if len(one) > 1]
+    chosen = [one[1:] for one in train if len(one) > 1]
+    all_states, all_chosen = np.concatenate(before), number[np.concatenate(chosen)]
+    there = np.abs(all_states).sum(axis=1) > 0
+    return Interactions(all_states[there], all_chosen[there])
+
+
+def _cases(
+    sequences: Sequence[np.ndarray], part: np.ndarray, which: int, states: Sequence[np.ndarray], seed: int
+) -> Cases:
+    """Choices of hidden products by shoppers of whom a warm product is known before."""
+    rows = []
+    for row, (sequence, known) in enumerate(zip(sequences, states, strict=True)):
+        kinds = part[sequence]
+        before = np.minimum(np.cumsum(kinds == 0), len(known))
+        places = np.flatnonzero((kinds == which) & (before > 0))
+        rows += [(row, place, int(before[place]) - 1) for place in places.tolist()]
+    return _collected(rows, sequences, states, seed)
+
+
+def _last(
+    warm_of: Sequence[np.ndarray], sequences: Sequence[np.ndarray], states: Sequence[np.ndarray], part: np.ndarray,
+    seed: int,
+) -> Cases:  # fmt: skip
+    rows = []
+    for row, (one, sequence, known) in enumerate(zip(warm_of, sequences, states, strict=True)):
+        if len(one) > 2:
+            rows.append((row, int(np.flatnonzero(part[sequence] == 0)[-1]), len(known) - 1))
+    return _collected(rows, sequences, states, seed)
+
+
+def _collected(
+    rows: list[tuple[int, int, int]], sequences: Sequence[np.ndarray], states: Sequence[np.ndarray], seed: int
+) -> Cases:
+    if len(rows) > MOST_CASES:
+        kept = np.sort(np.random.default_rng([seed, 21]).permutation(len(rows))[:MOST_CASES])
+        rows = [rows[number] for number in kept.tolist()]
+    return Cases(
+        np.stack([states[row][state] for row, _, state in rows]),
+        np.array([sequences[row][place] for row, place, _ in rows]),
+        padded([np.setdiff1d(sequences[row][:place], sequences[row][place]) for row, place, _ in rows]).numpy(),
+    )
