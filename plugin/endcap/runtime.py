@@ -8,22 +8,27 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from endcap.catalog.table import ProductTable
 from endcap.encoders import TextEncoder, text_encoder_at_hand
 from endcap.engines import Engine, WireEngine
 from endcap.errors import ConfigurationError, EndcapError, EngineUnavailable, UnknownIndex
-from endcap.events import Event
+from endcap.events import Action, Event
 from endcap.live import LiveModel
 from endcap.personalizer import Personalizer
 from endcap.popularity import Popularity
 from endcap.recommend.discovery import INTERVAL_S, Discovery
 from endcap.serving_log import WRITE_EVERY_S, ServingLog
 from endcap.settings import Settings
+from endcap.stores.aliases import Aliases
 from endcap.stores.database import Database
 from endcap.stores.events import EventLog, kept
 from endcap.stores.flags import Flags
-from endcap.stores.profiles import LogProfiles, ProfileStore
+from endcap.stores.profiles import LogProfiles, ProfileStore, Restorer
 from endcap.stores.rankings import Rankings
+from endcap.stores.traffic import WRITE_EVERY_S as TRAFFIC_EVERY_S
+from endcap.stores.traffic import Traffic
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +36,8 @@ log = logging.getLogger(__name__)
 _MOST_LOADING = 0.05
 #: Seconds between looks for another live model.
 _MODEL_S = 1.0
+#: Seconds between looks at how the profiles' store is.
+_PROFILES_S = 1.0
 #: Seconds between two snapshots of the popularity.
 _SNAPSHOT_S = 60.0
 
@@ -53,6 +60,8 @@ class Runtime:
     discovery: Discovery = field(repr=False)
     rankings: Rankings = field(repr=False)
     serving_log: ServingLog = field(repr=False)
+    aliases: Aliases = field(repr=False)
+    traffic: Traffic = field(repr=False)
 
     @property
     def hidden_fields(self) -> tuple[str, ...]:
@@ -65,15 +74,31 @@ class Runtime:
         Raises:
             LogUnavailable: none was stored.
         """
-        fresh = self.log.append(events)
-        self.profiles.touched({event.shopper for event, new in zip(events, fresh) if new})
+        fresh, last = self.log.append_numbered(events)
+        self.profiles.touched({event.shopper: last for event, new in zip(events, fresh) if new})
         return fresh
+
+    def identify(self, anonymous: str, shopper: str, event: Event | None = None) -> bool:
+        """An anonymous visitor logged in: what was done under that id counts for the shopper. True if that is new.
+
+        Raises:
+            AliasRefused: the two cannot be joined.
+            LogUnavailable: nothing was stored.
+        """
+        new = self.aliases.attach(anonymous, shopper, time.time(), event)
+        self.profiles.forgotten({shopper})
+        return new
 
     def close(self) -> None:
         """Stop the threads and give back files and connections."""
         self.upkeep.close()
         self.personalizer.close()
         self.serving_log.queue.close()
+        self.profiles.close()
+        try:
+            self.traffic.turn()
+        except EndcapError as error:
+            log.warning("the last counts of the traffic are lost: %s", error)
         self.database.close()
         self.wire.close()
         self.engine.close()
@@ -180,7 +205,9 @@ class Upkeep:
             found = self._log.since(self._popularity.sequence)
             if not len(found):
                 break
-            self._profiles.touched(set(found.shoppers))
+            self._profiles.touched(dict(zip(found.shoppers, found.sequence.tolist())))
+            logins = np.flatnonzero(found.actions == Action.LOGIN)
+            self._profiles.forgotten({found.shoppers[row] for row in logins.tolist()})
             counted = found.at(kept(found.shoppers, excluded))
             self._popularity.add(counted.keys, counted.times, counted.actions, int(found.sequence[-1]))
         self._caught_up.set()
@@ -255,6 +282,21 @@ def open_database(settings: Settings) -> Database:
     return Database(settings.database_url) if settings.database_url else Database.in_folder(settings.data_dir)
 
 
+def open_profiles(settings: Settings, log_: EventLog, aliases: Aliases) -> ProfileStore:
+    """Profiles in Redis where there is one, else in process.
+
+    Raises:
+        ConfigurationError: Redis's client is not installed, or ``redis_url`` is no URL of one.
+    """
+    restorer = Restorer(log_, aliases, settings.profile_products, settings.profile_recent, settings.half_life_days)
+    in_process = LogProfiles(restorer, settings.profile_cache_mb)
+    if not settings.redis_url:
+        return in_process
+    from endcap.stores.redis_profiles import RedisProfiles
+
+    return RedisProfiles(settings.redis_url, restorer, in_process)
+
+
 def open_runtime(settings: Settings, start: bool = True) -> Runtime:
     """Build every part that the settings ask for, and start the upkeep unless told otherwise.
 
@@ -270,13 +312,8 @@ def open_runtime(settings: Settings, start: bool = True) -> Runtime:
     database = open_database(settings)
     events = EventLog(database)
     popularity = Popularity(settings.popularity_half_life_days)
-    profiles = LogProfiles(
-        events,
-        settings.profile_products,
-        settings.profile_recent,
-        settings.half_life_days,
-        settings.profile_cache_mb,
-    )
+    aliases = Aliases(database, events)
+    profiles = open_profiles(settings, events, aliases)
     encoder = text_encoder_at_hand(settings)
     model = LiveModel(settings.models_folder, encoder.id if encoder else "", settings.triton_url)
     personalizer = Personalizer(
@@ -288,10 +325,13 @@ def open_runtime(settings: Settings, start: bool = True) -> Runtime:
     upkeep.add("discovery", discovery.turn, INTERVAL_S)
     rankings = Rankings(database)
     serving_log = ServingLog(rankings, settings.log_rankings, settings.log_features)
+    upkeep.add("profiles", profiles.turn, _PROFILES_S)
     upkeep.add("rankings", serving_log.queue.turn, WRITE_EVERY_S)
+    traffic = Traffic(database)
+    upkeep.add("traffic", traffic.turn, TRAFFIC_EVERY_S)
     runtime = Runtime(
         settings, engine, open_wire(settings, engine), encoder, database, events, flags, profiles,
-        popularity, personalizer, upkeep, discovery, rankings, serving_log,
+        popularity, personalizer, upkeep, discovery, rankings, serving_log, aliases, traffic,
     )  # fmt: skip
     if start:
         upkeep.start()

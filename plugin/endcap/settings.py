@@ -114,7 +114,7 @@ class Settings(BaseSettings):
     log_features: float = Field(
         0.1, ge=0, le=1, description="Share of the logged rankings that is logged with the features as served."
     )
-    profile_products: int = Field(505, ge=1, description="Products remembered per shopper (7 bytes each).")
+    profile_products: int = Field(440, ge=1, description="Products remembered per shopper (8 bytes each).")
     profile_recent: int = Field(50, ge=1, description="Latest actions remembered per shopper (9 bytes each).")
     profile_cache_mb: float = Field(64.0, gt=0, description="Memory for profiles in process; older ones are reloaded.")
     half_life_days: float = Field(30.0, gt=0, description="After so many days an action counts half in a profile.")
@@ -128,6 +128,22 @@ class Settings(BaseSettings):
         1, ge=1, description="Server processes; each learns of the others' events within `tail_interval_s`."
     )
     server_threads: int = Field(32, ge=1, description="Threads per server process.")
+
+    # What it says about itself
+    log_format: str = Field("text", pattern="^(text|json)$", description="Lines of the log: for people, or JSON.")
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="The least that is logged.")
+    access_log: bool = Field(False, description="A line in the log per request: route, status, ms, what degraded it.")
+    otlp_endpoint: str = Field(
+        "", description="OpenTelemetry collector (http://host:4318) that traces are sent to; empty: none are made."
+    )
+    trace_share: float = Field(1.0, ge=0, le=1, description="Share of the requests that are traced.")
+    drain_s: float = Field(
+        0.0,
+        ge=0,
+        le=300,
+        description="Told to stop, go on serving for so many seconds with `/readyz` at 503, so that a load balancer "
+        "looks elsewhere first.",
+    )
 
     # Who may see and change the server
     admin: str = Field(

@@ -9,9 +9,15 @@ from flask import Flask, Response
 
 from endcap.errors import EndcapError
 from endcap.runtime import Runtime
+from endcap.stores.tokens import TokenRefused
 from endcap_reranker import telemetry
+from endcap_reranker.api.problems import problem_of
+from endcap_reranker.bookkeeping import keep_books
+from endcap_reranker.doors import hang_doors, may_see_details
+from endcap_reranker.draining import draining
 from endcap_reranker.errors import install_error_handlers, json_response
 from endcap_reranker.hook import hook_blueprint
+from endcap_reranker.proxies import TrustedProxies
 
 #: Factories (``module:function``, each taking the runtime) of the blueprints beside the hook, in the order mounted.
 BLUEPRINTS = (
@@ -30,6 +36,9 @@ def create_app(runtime: Runtime) -> Flask:
     app.url_map.merge_slashes = False
     app.extensions["endcap"] = runtime
     install_error_handlers(app)
+    keep_books(app, runtime)
+    hang_doors(app, runtime)
+    app.wsgi_app = TrustedProxies(app.wsgi_app, runtime.settings.trusted_proxies)  # type: ignore[method-assign]
     register_blueprints(app, runtime)
 
     @app.get("/healthz")
@@ -40,20 +49,29 @@ def create_app(runtime: Runtime) -> Flask:
     def readyz() -> Response:
         # Searches work as soon as the engine does. While the products are still being loaded they go out in the
         # engine's order; taking the server out of service for that would be worse.
-        state = {
+        state: dict[str, object] = {
             "personalizing": runtime.upkeep.ready,
             "recommending": runtime.discovery.caught_up,
-            "problems": runtime.upkeep.problems,
         }
+        details = may_see_details(runtime.settings)
+        if details:
+            state["problems"] = runtime.upkeep.problems
+        if draining():
+            return json_response({"status": "stopping", **state}, 503)
         try:
             products = runtime.engine.count()
         except EndcapError as error:
-            return json_response({"status": "unavailable", "reason": str(error), **state}, 503)
-        return json_response({"status": "ready", "engine": runtime.engine.name, "products": products, **state})
+            reason = {"reason": str(error)} if details else {}
+            return json_response({"status": "unavailable", **reason, **state}, 503)
+        if details:
+            state |= {"engine": runtime.engine.name, "products": products}
+        return json_response({"status": "ready", **state})
 
     @app.get("/metrics")
     def metrics() -> Response:
-        body, media_type = telemetry.exposition()
+        if not may_see_details(runtime.settings):
+            return problem_of(TokenRefused("token_missing", "the metrics need a token here (setting open_metrics)"))
+        body, media_type = telemetry.exposition(runtime)
         return Response(body, content_type=media_type)
 
     return app

@@ -211,7 +211,7 @@ def test_health_and_readiness(app: Any) -> None:
     ready = client.get("/readyz")
     assert ready.status_code == 200
     assert (ready.json["engine"], ready.json["products"], ready.json["personalizing"]) == ("embedded", 0, False)
-    assert b"endcap_hook_searches_total" in client.get("/metrics").data
+    assert b"endcap_searches_total" in client.get("/metrics").data
 
 
 def test_a_bug_is_told_without_its_trace(app: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,6 +10,7 @@ from werkzeug.exceptions import UnsupportedMediaType
 from endcap.errors import InvalidInput, TooLarge
 from endcap.events import Event, RejectedEvent, parse_event, split_body
 from endcap.runtime import Runtime
+from endcap_reranker import telemetry
 from endcap_reranker.identity import Identifier, Identity
 
 #: ``navigator.sendBeacon`` sends text/plain, or nothing, unless the page takes pains.
@@ -50,6 +51,8 @@ def accept_events(
         for (place, _), new in zip(good, runtime.record([event for _, event in good]), strict=True):
             items[place]["status"] = "accepted" if new else "duplicate"
     counts = {name: sum(item["status"] == name for item in items) for name in ("accepted", "duplicate", "rejected")}
+    for name, count in counts.items():
+        telemetry.events(name, count)
     return {
         "accepted": counts["accepted"],
         "duplicates": counts["duplicate"],

@@ -95,7 +95,7 @@ def recommend(
     reasons = _reasons(runtime, who.shopper, made.ids) if wanted.explain else [[] for _ in made.ids]
     faults = [part for part in (made.ranking.degraded, who.problem) if part]
     for fault in faults:
-        telemetry.DEGRADED.labels(fault).inc()
+        telemetry.degraded(fault)
     items = [
         {"id": one, "score": float(score), "sources": sources, "document": document, "reasons": why}
         for one, score, sources, document, why in zip(

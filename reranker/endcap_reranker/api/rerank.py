@@ -140,7 +140,7 @@ def rerank(
             telemetry.FALLBACKS.labels(ranking.fallback).inc()
     if reason:
         headers["X-Endcap-Degraded"] = reason
-        telemetry.DEGRADED.labels(reason).inc()
+        telemetry.degraded(reason)
     return Reranked(_answer(wanted, raw if wanted.raw_scores else scores), headers)
 
 

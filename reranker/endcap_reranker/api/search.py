@@ -71,7 +71,13 @@ def search(
     )
     faults = [part for part in (ranking.degraded, recall.degraded, who.problem) if part]
     for fault in faults:
-        telemetry.DEGRADED.labels(fault).inc()
+        telemetry.degraded(fault)
+    if ranking.degraded:
+        telemetry.searched("degraded", ranking.degraded)
+    elif personal and who.shopper:
+        telemetry.searched("ranked", "personal" if ranking.personalized else "unknown_shopper")
+    else:
+        telemetry.searched("untouched", "no_shopper" if personal else "switched_off")
     if ranking.fallback:
         telemetry.FALLBACKS.labels(ranking.fallback).inc()
     return {

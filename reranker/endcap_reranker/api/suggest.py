@@ -42,7 +42,7 @@ def suggest(
     started = time.perf_counter()
     suggester = discovery.suggester
     if suggester is None:
-        telemetry.DEGRADED.labels("warming_up").inc()
+        telemetry.degraded("warming_up")
         return {
             "q": wanted.q, "queries": [], "products": [], "categories": [], "personalized": False,
             "degraded": "warming_up", "took_ms": 0.0,
@@ -52,7 +52,7 @@ def suggest(
     if who.shopper and not switched_off and len(products) > 1:
         products, personalized, degraded = _ordered(runtime, who.shopper, wanted.q, products)
     if degraded:
-        telemetry.DEGRADED.labels(degraded).inc()
+        telemetry.degraded(degraded)
     return {
         "q": wanted.q,
         "queries": [{"text": one} for one in suggester.queries(wanted.q, wanted.queries)] if wanted.queries else [],

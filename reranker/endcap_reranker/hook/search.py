@@ -238,7 +238,7 @@ class Searches:
 def _account_for(search: Search, account: Account) -> None:
     ranking = search.ranking
     if ranking is None:
-        telemetry.SEARCHES.labels("untouched", "empty").inc()
+        telemetry.searched("untouched", "empty")
         return
     account.rankings.append(ranking.id)
     account.personalized = account.personalized or ranking.personalized
@@ -247,7 +247,7 @@ def _account_for(search: Search, account: Account) -> None:
         telemetry.FALLBACKS.labels(ranking.fallback).inc()
     if ranking.degraded:
         account.degraded[ranking.degraded] = None
-        telemetry.DEGRADED.labels(ranking.degraded).inc()
-        telemetry.SEARCHES.labels("degraded", ranking.degraded).inc()
+        telemetry.degraded(ranking.degraded)
+        telemetry.searched("degraded", ranking.degraded)
     else:
-        telemetry.SEARCHES.labels("ranked", "personal" if ranking.personalized else "unknown_shopper").inc()
+        telemetry.searched("ranked", "personal" if ranking.personalized else "unknown_shopper")

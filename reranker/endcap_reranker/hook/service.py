@@ -101,7 +101,7 @@ class Hook:
         identity = self.identifier.of_request(request)
         if identity.problem:
             account.degraded[identity.problem] = None
-            telemetry.DEGRADED.labels(identity.problem).inc()
+            telemetry.degraded(identity.problem)
         personalize = not personalization_off(request, self.settings) and wire.wants_json(params, headers)
         return Incoming(request, request.method, params, headers, body, identity, personalize, account)
 
@@ -119,7 +119,7 @@ class Hook:
                 wire.content_type_for_added_body(incoming.headers)
         path = wire.search_path(indices, "_search")
         if search.plan is None:
-            telemetry.SEARCHES.labels("untouched", search.untouched).inc()
+            telemetry.searched("untouched", search.untouched)
             return self._respond(incoming, self._send(incoming, path, incoming.params, search.raw))
         params = [pair for pair in incoming.params if pair[0] not in {"from", "size", "filter_path"}]
         if not incoming.body:
@@ -130,7 +130,7 @@ class Hook:
             # An index may allow smaller windows than ours: the search itself decides whether this is an error.
             if first.status in {200, 400}:
                 first = self._send(incoming, path, incoming.params, search.raw)
-            telemetry.SEARCHES.labels("untouched", "engine_error").inc()
+            telemetry.searched("untouched", "engine_error")
             return self._respond(incoming, first)
 
         def ask(asked: list[tuple[Search, dict[str, Any] | bytes]], second: bool) -> list[dict[str, Any]]:
@@ -157,7 +157,7 @@ class Hook:
         planned = [search for search in asked if search.plan is not None]
         for search in asked:
             if search.plan is None:
-                telemetry.SEARCHES.labels("untouched", search.untouched).inc()
+                telemetry.searched("untouched", search.untouched)
         params = incoming.params
         if not asked:
             return self._respond(incoming, WireAnswer(200, _LOCAL_HEADERS, b""), _multi(searches), False)
@@ -222,7 +222,7 @@ class Hook:
                 raw, indices, _without_paging(incoming.params), incoming.identity, incoming.personalize
             )
         except Forbidden as error:
-            telemetry.SEARCHES.labels("refused", error.kind).inc()
+            telemetry.searched("refused", error.kind)
             return error_of(error)
         self._note_problem(search, incoming.account)
         rest = {name: value for name, value in header.items() if name not in _INDEX_KEYS}
@@ -252,7 +252,7 @@ class Hook:
         problem = search.identity.problem
         if problem and problem not in account.degraded:
             account.degraded[problem] = None
-            telemetry.DEGRADED.labels(problem).inc()
+            telemetry.degraded(problem)
 
     def _send(self, incoming: Incoming, path: str, params: wire.Params, body: bytes) -> WireAnswer:
         started = time.perf_counter()
