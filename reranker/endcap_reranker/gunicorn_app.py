@@ -5,16 +5,23 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
+import time
 from typing import Any
 
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
+from gunicorn.glogging import Logger as GunicornLogger  # type: ignore[import-untyped]
+from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
 
 from endcap.errors import ConfigurationError, EndcapError
+from endcap.logs import set_up_logs
 from endcap.settings import Settings
+from endcap.tracing import end_traces, set_up_traces
+from endcap_reranker.draining import drain, draining
 
 #: prometheus_client reads it when imported, so this module imports nothing that imports it.
 MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -32,9 +39,16 @@ class Server(BaseApplication):
     def load_config(self) -> None:
         """Translate the settings."""
         settings = self.settings
+        bind = [f"{_bracketed(settings.host)}:{settings.port}"]
+        if settings.admin_port:
+            bind.append(f"{_bracketed(settings.admin_host)}:{settings.admin_port}")
         values = {
-            "bind": f"{_bracketed(settings.host)}:{settings.port}",
-            "worker_class": "gthread",
+            "bind": bind,
+            "worker_class": Worker,
+            "logger_class": Logger,
+            "loglevel": settings.log_level,
+            # Whom to believe about addresses and schemes, endcap_reranker.proxies decides.
+            "forwarded_allow_ips": "",
             "workers": settings.server_workers,
             "threads": settings.server_threads,
             "graceful_timeout": GRACE_S,
@@ -66,16 +80,71 @@ class Server(BaseApplication):
         from endcap_reranker.app import create_app
 
         try:
+            set_up_traces(self.settings, "endcap")
             self._runtime = open_runtime(self.settings)
             return create_app(self._runtime)
         except EndcapError as error:
             print(f"endcap: {error}", file=sys.stderr, flush=True)
             raise SystemExit(Arbiter.WORKER_BOOT_ERROR) from None
 
+    def run(self) -> None:
+        """Until told to stop."""
+        try:
+            Master(self).run()
+        except RuntimeError as error:
+            raise ConfigurationError(f"the server cannot start: {error}") from None
+
     def _worker_exit(self, server: Any, worker: Any) -> None:
+        end_traces()
         if self._runtime is not None:
             self._runtime.close()
             self._runtime = None
+
+
+class Master(Arbiter):  # type: ignore[misc]
+    """The first process. Told to stop, it first says so on ``/readyz`` for ``drain_s`` seconds."""
+
+    def handle_term(self) -> None:
+        """SIGTERM."""
+        wait = self.app.settings.drain_s
+        if wait and not draining():
+            drain()
+            self.log.info("Stopping in %g s: /readyz says so from now on", wait)
+            until = time.monotonic() + wait
+            while (left := until - time.monotonic()) > 0:
+                # What else is signalled meanwhile (a worker's end, a second SIGTERM, Ctrl-C) must not have to wait.
+                pending = list(self.wait_for_signals(timeout=min(left, 0.5)))
+                if signal.SIGCHLD in pending:
+                    self.reap_workers()
+                if {signal.SIGINT, signal.SIGQUIT} & set(pending):
+                    break
+                self.murder_workers()
+                self.manage_workers()
+        super().handle_term()
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]
+    """Told to stop, it takes in whoever has connected already: they were let in, so they are answered."""
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        """See gunicorn."""
+        if not enabled and not self.alive and self._accepting:
+            for listener in self.sockets:
+                before = -1
+                while before != self.nr_conns:
+                    before = self.nr_conns
+                    self.accept(listener)
+        super().set_accept_enabled(enabled)
+
+
+class Logger(GunicornLogger):  # type: ignore[misc]
+    """gunicorn's lines go where Endcap's go, in the same form. Requests are logged by Endcap itself."""
+
+    def setup(self, cfg: Any) -> None:
+        """See gunicorn."""
+        super().setup(cfg)
+        self.error_log.handlers.clear()
+        self.error_log.propagate = True
 
 
 def _child_exit(server: Any, worker: Any) -> None:
@@ -89,13 +158,19 @@ def serve(settings: Settings) -> None:
     """Serve until told to stop (SIGTERM, SIGINT): requests under way are finished first.
 
     Raises:
-        ConfigurationError: the address cannot be listened on.
+        ConfigurationError: an address cannot be listened on, or the admin API would be open to the world.
     """
+    set_up_logs(settings)
     check_address(settings.host, settings.port)
+    if settings.admin_port:
+        check_address(settings.admin_host, settings.admin_port)
     scratch = ""
     if settings.server_workers > 1 and not os.environ.get(MULTIPROCESS_VARIABLE):
         scratch = os.environ[MULTIPROCESS_VARIABLE] = tempfile.mkdtemp(prefix="endcap-metrics-")
     owner = os.getpid()
+    from endcap_reranker.doors import check_doors  # imports prometheus_client
+
+    check_doors(settings)
     try:
         Server(settings).run()
     finally:
