@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 
 
 class Action(IntEnum):
-    """What a shopper can do with a product. The numbers are stored: never renumber."""
+    """What a shopper can do, mostly with a product. The numbers are stored: never renumber."""
 
     IMPRESSION = 1
     VIEW = 2
@@ -31,6 +31,7 @@ class Action(IntEnum):
     PURCHASE = 6
     RETURN = 7
     SEARCH = 8
+    LOGIN = 9  # says who an anonymous visitor is: see endcap.stores.aliases
 
 
 #: Names accepted on the wire, lower case with ``_`` for ``-`` and spaces.
@@ -52,10 +53,15 @@ ACTION_NAMES: Mapping[str, Action] = {
     "refund": Action.RETURN,
     "search": Action.SEARCH,
     "query": Action.SEARCH,
+    "login": Action.LOGIN,
+    "identify": Action.LOGIN,
 }
 
 MAX_ID_LENGTH = 512
-#: An event may lie this far ahead of the server's clock (seconds); farther is a wrong clock.
+#: Actions without a product.
+_ALONE = frozenset({Action.SEARCH, Action.LOGIN})
+#: An event may lie this far ahead of the server's clock (seconds); farther is a wrong clock. Since nothing can have
+#: happened later than now, one that lies ahead counts as of now.
 MAX_AHEAD_S = 86_400.0
 #: Reads every form of ISO 8601 that browsers and databases write, on every Python.
 _DATETIME = TypeAdapter(datetime)
@@ -82,7 +88,11 @@ class Event:
 
 
 class RejectedEvent(ValueError):
-    """Why an event was not accepted."""
+    """Why an event was not accepted. ``code`` is the same for all events with this kind of fault."""
+
+    def __init__(self, reason: str, code: str = "malformed") -> None:
+        super().__init__(reason)
+        self.code = code
 
 
 def parse_event(raw: Any, now: float | None = None, max_attributes: int = 8_000) -> Event:
@@ -101,10 +111,11 @@ def parse_event(raw: Any, now: float | None = None, max_attributes: int = 8_000)
         _text(raw, "action_name", required=True).strip().lower().replace("-", "_").replace(" ", "_")
     )
     if action is None:
-        raise RejectedEvent(f"action_name {raw['action_name']!r:.60} is none of {', '.join(sorted(ACTION_NAMES))}")
+        given = f"{raw['action_name']!r:.60}"
+        raise RejectedEvent(f"action_name {given} is none of {', '.join(sorted(ACTION_NAMES))}", "action")
     shopper = _text(raw, "client_id", required=True)
     if not shopper.isprintable():
-        raise RejectedEvent("client_id contains control characters")
+        raise RejectedEvent("client_id contains control characters", "client_id")
     attributes = raw.get("event_attributes") or {}
     if not isinstance(attributes, dict):
         raise RejectedEvent("event_attributes is not an object")
@@ -113,18 +124,22 @@ def parse_event(raw: Any, now: float | None = None, max_attributes: int = 8_000)
     if not isinstance(target, dict) or not isinstance(position, dict):
         raise RejectedEvent("event_attributes.object and .position must be objects")
     product = _text(target, "object_id")
-    if not product and action is not Action.SEARCH:
-        raise RejectedEvent("event_attributes.object.object_id is missing: which product?")
+    if not product and action not in _ALONE:
+        raise RejectedEvent("event_attributes.object.object_id is missing: which product?", "product")
+    if is_generated(product):
+        raise RejectedEvent("event_attributes.object.object_id is of a generated row, not of a product", "product")
     rest = {key: value for key, value in attributes.items() if key not in ("object", "position", "quantity", "value")}
     if rest and len(orjson.dumps(rest)) > max_attributes:
-        raise RejectedEvent(f"event_attributes exceed {max_attributes} bytes")
+        raise RejectedEvent(f"event_attributes exceed {max_attributes} bytes", "too_large")
+    if action is Action.LOGIN and not _text(attributes, "anonymous_id"):
+        raise RejectedEvent("event_attributes.anonymous_id is missing: who was the shopper before?", "anonymous_id")
     when = _time(raw.get("timestamp"), now)
     event_id = _text(raw, "event_id") or _text(raw, "id")
     if not event_id:
         event_id = uuid.uuid4().hex if when is None else _content_id(raw)
     return Event(
         id=event_id,
-        time=now if when is None else when,
+        time=now if when is None else min(when, now),
         shopper=shopper,
         action=action,
         product=product,
@@ -180,7 +195,7 @@ def _line(line: bytes) -> Any:
     try:
         return orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        return RejectedEvent(f"not JSON: {error}")
+        return RejectedEvent(f"not JSON: {error}", "not_json")
 
 
 def _content_id(raw: Mapping[str, Any]) -> str:
@@ -191,15 +206,15 @@ def _text(raw: Mapping[str, Any], key: str, required: bool = False, limit: int =
     value = raw.get(key)
     if value is None or value == "":
         if required:
-            raise RejectedEvent(f"{key} is missing")
+            raise RejectedEvent(f"{key} is missing", key)
         return ""
     if isinstance(value, bool) or not isinstance(value, (str, int)):
-        raise RejectedEvent(f"{key} is not a string")
+        raise RejectedEvent(f"{key} is not a string", key)
     text = str(value)
     if len(text) > limit:
-        raise RejectedEvent(f"{key} is longer than {limit} characters")
+        raise RejectedEvent(f"{key} is longer than {limit} characters", "too_large")
     if "\x00" in text:
-        raise RejectedEvent(f"{key} contains a NUL character")
+        raise RejectedEvent(f"{key} contains a NUL character", key)
     return text
 
 
@@ -207,7 +222,7 @@ def _number(value: Any, name: str, default: float, low: float, high: float) -> f
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-        raise RejectedEvent(f"{name} must be a number from {low:g} to {high:g}")
+        raise RejectedEvent(f"{name} must be a number from {low:g} to {high:g}", "number")
     return float(value)
 
 
@@ -222,16 +237,16 @@ def _time(value: Any, now: float) -> float | None:
             try:
                 moment = _DATETIME.validate_python(value)
             except ValidationError:
-                raise RejectedEvent(f"timestamp {value!r:.40} is not ISO 8601") from None
+                raise RejectedEvent(f"timestamp {value!r:.40} is not ISO 8601", "timestamp") from None
             if moment.tzinfo is None:
                 moment = moment.replace(tzinfo=timezone.utc)
             seconds = moment.timestamp()
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         seconds = float(value)
     else:
-        raise RejectedEvent("timestamp is neither text nor a number")
+        raise RejectedEvent("timestamp is neither text nor a number", "timestamp")
     if seconds > 1e11:  # milliseconds: 1e11 s is the year 5138
         seconds /= 1000.0
     if not _EARLIEST <= seconds <= now + MAX_AHEAD_S:
-        raise RejectedEvent("timestamp lies before 2000 or more than a day ahead")
+        raise RejectedEvent("timestamp lies before 2000 or more than a day ahead: a wrong clock?", "clock")
     return seconds

@@ -22,7 +22,7 @@ from endcap.policy.context import NO_VISIT, Visit
 from endcap.popularity import Popularity
 from endcap.reasons import reasons
 from endcap.scoring.base import Scored, Scorer, answer
-from endcap.stores.profiles import ProfileStore
+from endcap.stores.profiles import ProfileReader
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class Personalizer:
     def __init__(
         self,
         scorer: Scorer,
-        profiles: ProfileStore,
+        profiles: ProfileReader,
         popularity: Popularity,
         table: ProductTable | None = None,
         deadline_ms: float = 30.0,

@@ -15,7 +15,7 @@ def logs(postgres: str) -> Iterator[list[EventLog]]:
     """Two logs over one database, as two processes would have them."""
     opened = [EventLog(Database(postgres)), EventLog(Database(postgres))]
     yield opened
-    metadata.drop_all(opened[0]._database._engine)
+    metadata.drop_all(opened[0].database._engine)
     for log in opened:
         log.close()
 

@@ -16,9 +16,10 @@ from endcap.features import RankingInputs
 from endcap.personalizer import Personalizer
 from endcap.popularity import Popularity
 from endcap.scoring.baseline import BaselineScorer
+from endcap.stores.aliases import Aliases
 from endcap.stores.database import Database
 from endcap.stores.events import EventLog
-from endcap.stores.profiles import LogProfiles
+from endcap.stores.profiles import LogProfiles, Restorer
 
 IDS = [f"p{number}" for number in range(6)]
 SCORES = np.linspace(2.0, 1.5, 6, dtype=np.float32)
@@ -27,19 +28,23 @@ TABLE = ProductTable(
 )
 
 
+def restorer(log: EventLog) -> Restorer:
+    return Restorer(log, Aliases(log.database, log), 505, 50, 30.0)
+
+
 class Shop:
     """A personalizer over a real log."""
 
     def __init__(self, folder: Path, deadline_ms: float = 2_000.0) -> None:
         self.log = EventLog(Database.in_folder(folder))
-        self.profiles = LogProfiles(self.log, 505, 50, 30.0, 8.0)
+        self.profiles = LogProfiles(restorer(self.log), 8.0)
         self.personalizer = Personalizer(BaselineScorer(), self.profiles, Popularity(), TABLE, deadline_ms, threads=2)
         self.number = 0
 
     def does(self, shopper: str, action: Action, product: str) -> None:
         self.number += 1
         self.log.append([Event(f"e{self.number}", time.time(), shopper, action, product)])
-        self.profiles.touched({shopper})
+        self.profiles.touched({shopper: self.log.last_sequence()})
 
     def order(self, shopper: str) -> list[str]:
         ranking = self.personalizer.rank(shopper, "honey", IDS, SCORES)
@@ -179,7 +184,7 @@ def test_a_log_that_cannot_be_read_degrades_the_search(shop: Shop, tmp_path: Pat
 
 def test_the_cache_of_profiles_is_bounded_and_refills_from_the_log(tmp_path: Path) -> None:
     shop = Shop(tmp_path)
-    small = LogProfiles(shop.log, 505, 50, 30.0, memory_mb=0.001)
+    small = LogProfiles(restorer(shop.log), memory_mb=0.001)
     shop.does("shopper 0", Action.PURCHASE, "p4")
     for number in range(100):
         small.get(f"shopper {number}")
@@ -189,10 +194,10 @@ def test_the_cache_of_profiles_is_bounded_and_refills_from_the_log(tmp_path: Pat
 
 def test_events_of_another_process_arrive_once(tmp_path: Path) -> None:
     shop = Shop(tmp_path)
-    other = LogProfiles(EventLog(Database.in_folder(tmp_path)), 505, 50, 30.0, 8.0)
+    other = LogProfiles(restorer(EventLog(Database.in_folder(tmp_path))), 8.0)
     shop.does("ann", Action.PURCHASE, "p4")
     assert other.get("ann").buys().tolist() == [1.0]
     shop.does("ann", Action.PURCHASE, "p4")
     for _ in range(3):
-        other.touched({"ann"})
+        other.touched({"ann": 1})
         assert other.get("ann").buys().tolist() == [2.0]

@@ -60,7 +60,8 @@ def test_served_and_evaluated_features_are_the_same_code(cases: journey.Cases, t
     from endcap.features import ranking_inputs
     from endcap.stores.database import Database
     from endcap.stores.events import EventLog
-    from endcap.stores.profiles import LogProfiles
+    from endcap.stores.aliases import Aliases
+    from endcap.stores.profiles import LogProfiles, Restorer
 
     world = journey.World(cases)
     household, name = int(cases.test.household_id.iloc[0]), str(cases.test.product_type.iloc[0])
@@ -72,7 +73,7 @@ def test_served_and_evaluated_features_are_the_same_code(cases: journey.Cases, t
             for number, (time, product) in enumerate(zip(bought.transaction_timestamp, bought.product_id))
         ]
     )
-    profile = LogProfiles(log, 505, 50, 30.0, 8.0).get(str(household))
+    profile = LogProfiles(Restorer(log, Aliases(log.database, log), 505, 50, 30.0), 8.0).get(str(household))
     candidates = cases.candidates[name]
     served = ranking_inputs(
         profile, name, [str(one) for one in candidates.tolist()], np.zeros(len(candidates), np.float32),

@@ -18,7 +18,7 @@ from endcap.recommend.behaviour import shopper_key
 from endcap.recommend.discovery import Discovery
 from endcap.recommend.generators import GENERATORS, Nearest, Situation, own_cycle
 from endcap.recommend.shelves import Shelves
-from endcap.stores.profiles import ProfileStore
+from endcap.stores.profiles import ProfileReader
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class Recommender:
         self,
         discovery: Discovery,
         personalizer: Personalizer,
-        profiles: ProfileStore,
+        profiles: ProfileReader,
         nearest: Callable[[np.ndarray, int, Sequence[Filter]], object] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import orjson
 from sqlalchemy import (
     BigInteger,
     Column,
+    Connection,
     Float,
     Index,
     Integer,
@@ -20,8 +22,8 @@ from sqlalchemy import (
     String,
     Table,
     func,
-    insert,
     select,
+    text,
 )
 
 from endcap.catalog.product import product_keys
@@ -49,12 +51,12 @@ events = Table(
     Column("value", Float, nullable=False, default=0.0),
     Column("attributes", LargeBinary, nullable=True),
     Index("events_by_shopper", "shopper", "sequence"),
+    Index("events_by_time", "time"),
+    Index("events_by_query", "query_id", sqlite_where=text("query_id != ''"), postgresql_where=text("query_id != ''")),
 )
 
 #: Name of the lock that PostgreSQL's writers take in turn.
 _WRITERS = 0x656E6463
-#: Ids asked for in one statement: below SQLite's limit on variables of old builds.
-_CHUNK = 900
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ class EventLog:
 
     def __init__(self, database: Database) -> None:
         self._write_lock = threading.Lock()
-        self._database = database
+        self.database = database
 
     def append(self, batch: Sequence[Event]) -> list[bool]:
         """Store events; True for each that is new, False for one whose id is there already (in the batch or the log).
@@ -109,26 +111,26 @@ class EventLog:
         Raises:
             LogUnavailable: none was stored.
         """
-        with self._write_lock, self._database.transaction() as connection:
-            if self._database.dialect == "postgresql":
+        return self.append_numbered(batch)[0]
+
+    def append_numbered(self, batch: Sequence[Event]) -> tuple[list[bool], int]:
+        """As :meth:`append`; also the number of the newest event, which none of these exceeds."""
+        with self.writing() as connection:
+            fresh = store(connection, batch)
+            return fresh, int(connection.execute(select(func.max(events.c.sequence))).scalar() or 0)
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction in which :func:`store` may be called, together with changes that belong to the events.
+
+        Raises:
+            LogUnavailable: nothing of it was stored.
+        """
+        with self._write_lock, self.database.transaction() as connection:
+            if self.database.dialect == "postgresql":
                 # Numbers become visible in their order: a reader that has seen one has missed none before it.
                 connection.execute(select(func.pg_advisory_xact_lock(_WRITERS)))
-            known: set[str] = set()
-            ids = [one.id for one in batch]
-            for start in range(0, len(ids), _CHUNK):
-                found = connection.execute(select(events.c.id).where(events.c.id.in_(ids[start : start + _CHUNK])))
-                known.update(row[0] for row in found)
-            fresh: list[bool] = []
-            rows: list[dict[str, Any]] = []
-            for one in batch:
-                new = one.id not in known
-                fresh.append(new)
-                if new:
-                    known.add(one.id)
-                    rows.append(_row(one))
-            if rows:
-                connection.execute(insert(events), rows)
-        return fresh
+            yield connection
 
     def append_many(self, source: Iterable[Event], batch: int = 20_000) -> Iterator[int]:
         """Store a long stream in batches; yields how many of each batch were new."""
@@ -143,12 +145,12 @@ class EventLog:
 
     def last_sequence(self) -> int:
         """Number of the newest event; 0 where there is none."""
-        with self._database.transaction(read_only=True) as connection:
+        with self.database.transaction(read_only=True) as connection:
             return int(connection.execute(select(func.max(events.c.sequence))).scalar() or 0)
 
     def count(self) -> int:
         """Events in the log."""
-        with self._database.transaction(read_only=True) as connection:
+        with self.database.transaction(read_only=True) as connection:
             return int(connection.execute(select(func.count()).select_from(events)).scalar() or 0)
 
     def since(self, sequence: int, limit: int = 50_000) -> Columns:
@@ -162,18 +164,21 @@ class EventLog:
         rows = self._rows(chosen.order_by(events.c.sequence).limit(limit))
         return Lines(_as_columns([row[:5] for row in rows]), [row[5] for row in rows], [row[6] for row in rows])
 
-    def of_shopper(self, shopper: str, after: int = 0, limit: int = 5_000) -> Columns:
-        """A shopper's latest ``limit`` events that arrived after number ``after``, in order of arrival."""
-        chosen = _columns().where(events.c.shopper == shopper, events.c.sequence > after)
-        found = self._read(chosen.order_by(events.c.sequence.desc()).limit(limit))
-        flipped = slice(None, None, -1)
-        return Columns(
-            found.sequence[flipped],
-            found.keys[flipped],
-            found.times[flipped],
-            found.actions[flipped],
-            found.shoppers[::-1],
-        )
+    def of_shopper(self, shopper: str, after: int = 0, limit: int = 5_000, also: Sequence[str] = ()) -> Columns:
+        """The latest ``limit`` events, of those that arrived after number ``after``, in order of arrival.
+
+        Args:
+            also: further ids whose events count for the shopper.
+        """
+        with self.database.transaction(read_only=True) as connection:
+            rows: list[Any] = []
+            # One id at a time: only so does the index give the latest ones without sorting a million.
+            for one in (shopper, *also):
+                chosen = _columns().where(events.c.shopper == one, events.c.sequence > after)
+                rows += connection.execute(chosen.order_by(events.c.sequence.desc()).limit(limit)).all()
+        if also:
+            rows.sort(key=lambda row: -row[0])
+        return _as_columns(rows[:limit][::-1])
 
     def every(self, shopper: str, until: int, batch: int = 50_000) -> Iterator[Columns]:
         """All of a shopper's events up to number ``until``, in order of arrival."""
@@ -188,21 +193,22 @@ class EventLog:
             yield found
             after = int(found.sequence[-1])
 
-    def history(self, shopper: str, limit: int = 50) -> list[Event]:
-        """A shopper's latest events, newest first."""
-        chosen = select(events).where(events.c.shopper == shopper).order_by(events.c.sequence.desc()).limit(limit)
-        with self._database.transaction(read_only=True) as connection:
+    def history(self, shopper: str, limit: int = 50, also: Sequence[str] = ()) -> list[Event]:
+        """A shopper's latest events, those of the further ids ``also`` among them, newest first."""
+        chosen = select(events).where(events.c.shopper.in_([shopper, *also]))
+        chosen = chosen.order_by(events.c.sequence.desc()).limit(limit)
+        with self.database.transaction(read_only=True) as connection:
             return [_event(row._mapping) for row in connection.execute(chosen)]
 
     def close(self) -> None:
         """Close the database."""
-        self._database.close()
+        self.database.close()
 
     def _read(self, chosen: Any) -> Columns:
         return _as_columns(self._rows(chosen))
 
     def _rows(self, chosen: Any) -> Sequence[Any]:
-        with self._database.transaction(read_only=True) as connection:
+        with self.database.transaction(read_only=True) as connection:
             return connection.execute(chosen).all()
 
 
@@ -233,21 +239,50 @@ def _keys(products: list[str]) -> np.ndarray:
     return keys[np.fromiter((unique[name] for name in products), dtype=np.int64, count=len(products))]
 
 
-def _row(one: Event) -> dict[str, Any]:
-    return {
-        "id": one.id,
-        "time": one.time,
-        "shopper": one.shopper,
-        "action": int(one.action),
-        "product": one.product,
-        "session": one.session,
-        "query_id": one.query_id,
-        "query": one.query,
-        "position": one.position,
-        "quantity": one.quantity,
-        "value": one.value,
-        "attributes": orjson.dumps(dict(one.attributes)) if one.attributes else None,
-    }
+def store(connection: Connection, batch: Sequence[Event]) -> list[bool]:
+    """See :meth:`EventLog.append`; inside :meth:`EventLog.writing`.
+
+    The driver is spoken to directly: SQLAlchemy's handling of each row costs as much as the database's.
+    """
+    postgresql = connection.dialect.name == "postgresql"
+    ids = [one.id for one in batch]
+    known: set[str] = set()
+    if ids:
+        sent = (ids,) if postgresql else (orjson.dumps(ids).decode(),)
+        known.update(row[0] for row in connection.exec_driver_sql(_KNOWN[postgresql], sent))
+    fresh: list[bool] = []
+    rows: list[tuple[Any, ...]] = []
+    for one in batch:
+        new = one.id not in known
+        fresh.append(new)
+        if new:
+            known.add(one.id)
+            rows.append(_row(one))
+    if rows:
+        connection.exec_driver_sql(_INSERT[postgresql], rows)
+    return fresh
+
+
+_STORED = (
+    "id", "time", "shopper", "action", "product", "session", "query_id", "query", "position", "quantity", "value",
+    "attributes",
+)  # fmt: skip
+#: By whether it is PostgreSQL.
+_KNOWN = {
+    False: "SELECT id FROM events WHERE id IN (SELECT value FROM json_each(?))",
+    True: "SELECT id FROM events WHERE id = ANY(%s)",
+}
+_INSERT = {
+    postgresql: f"INSERT INTO events ({', '.join(_STORED)}) VALUES ({', '.join(mark for _ in _STORED)})"  # noqa: S608
+    for postgresql, mark in ((False, "?"), (True, "%s"))
+}
+
+
+def _row(one: Event) -> tuple[Any, ...]:
+    return (
+        one.id, one.time, one.shopper, int(one.action), one.product, one.session, one.query_id, one.query, one.position,
+        one.quantity, one.value, orjson.dumps(dict(one.attributes)) if one.attributes else None,
+    )  # fmt: skip
 
 
 def _event(row: Any) -> Event:

@@ -27,8 +27,9 @@ from endcap.indexing import index_products
 from endcap.results import Results
 from endcap.runtime import open_database, open_engine
 from endcap.settings import Settings, load_settings
+from endcap.stores.aliases import Aliases
 from endcap.stores.events import EventLog
-from endcap.stores.profiles import LogProfiles
+from endcap.stores.profiles import LogProfiles, Restorer
 from endcap_reranker.bench.load import Kind, measure
 from endcap_reranker.commands import SERVE
 from endcap_reranker.demo.dataset import Journey, load_journey
@@ -216,7 +217,9 @@ def _memory(data: Path, journey: Journey) -> dict[str, float]:
     settings = load_settings(data_dir=data)
     shoppers = journey.purchases["household"].unique().tolist()[:1_000]
     with _log(data) as log:
-        profiles = LogProfiles(log, settings.profile_products, settings.profile_recent, settings.half_life_days, 64.0)
+        aliases = Aliases(log.database, log)
+        shape = (settings.profile_products, settings.profile_recent, settings.half_life_days)
+        profiles = LogProfiles(Restorer(log, aliases, *shape), 64.0)
         tracemalloc.start()
         largest = max(profiles.get(shopper).nbytes for shopper in shoppers)
         held, _ = tracemalloc.get_traced_memory()
