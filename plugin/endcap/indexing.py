@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from endcap.catalog.keys import KeySet
-from endcap.catalog.product import Product, product_key, text_digest
+from endcap.catalog.product import Product, is_generated, product_key, text_digest
 from endcap.encoders.base import TextEncoder
 from endcap.engines.base import Engine, IndexReport, Rebuild
 from endcap.errors import InvalidInput
@@ -57,6 +57,7 @@ class _Batch:
     unchanged: int = 0
     new: list[tuple[Product, str]] = field(default_factory=list)
     changes: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    generated: list[str] = field(default_factory=list)
     vectors: np.ndarray | None = None
 
 
@@ -204,7 +205,8 @@ def _planned(
     for group in _batches(products, size):
         batch = _Batch(read=len(group))
         position += len(group)
-        latest = {product.id: product for product in group}
+        latest = {product.id: product for product in group if not is_generated(product.id)}
+        batch.generated = [product.id for product in group if is_generated(product.id)]
         fresh: dict[str, bool] = {}
         for product_id in latest:
             # What the engine has says nothing about an id that this run may be about to write.
@@ -253,6 +255,9 @@ def _write(
         _refuse(report, summary, on_refused)
     summary.unchanged += batch.unchanged
     summary.read += batch.read
+    for product_id in batch.generated:
+        summary.refused += 1
+        on_refused(product_id, "made up by a generator: it is for training only and never a product")
 
 
 def _refuse(report: IndexReport, summary: IndexSummary, on_refused: Callable[[str, str], None]) -> None:

@@ -17,6 +17,9 @@ TEXT_DIGEST = "endcap_text_digest"
 VECTOR = "endcap_vector"
 INTERNAL_FIELDS = (TEXT_DIGEST, VECTOR)
 
+#: What the id of a row begins with that a generator made up for training; no product's may.
+GENERATED_PREFIX = "endcap-generated:"
+
 #: Between the levels in a stored category path: "Grocery > Honey".
 PATH_SEPARATOR = " > "
 
@@ -82,6 +85,11 @@ class Product:
             url=str(document.get("url") or ""),
             attributes=document.get("attributes") or {},
         )
+
+
+def is_generated(product_id: str) -> bool:
+    """Whether an id is of a row that a generator made up: never indexed, shown or counted."""
+    return product_id.startswith(GENERATED_PREFIX)
 
 
 def text_digest(encoder_id: str, text: str) -> str:
