@@ -6,6 +6,8 @@
         bundle.json      what it is: specification, metrics, data window, seed, library versions, checksums
         model.onnx       the graph
         vocabulary.json  product ids and code values
+        affinity.npz     who goes with what (:mod:`endcap.features.affinity`); not every model has one
+        weights.safetensors  what training can go on from; servers do not read it
 
 Nothing in it is executable, and nothing is ever unpickled. ``live.json`` beside the bundles names the one in force.
 """
@@ -21,7 +23,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -33,10 +35,13 @@ import orjson
 
 from endcap.errors import BundleRefused
 from endcap.events import Action
+from endcap.features.affinity import Affinity
+from endcap.interest import Calibration
 from endcap.sequences import INPUTS, OUTPUT, InputSpec, Vocabulary
 
 FORMAT = 1
 DESCRIPTION, MODEL, VOCABULARY, LIVE = "bundle.json", "model.onnx", "vocabulary.json", "live.json"
+AFFINITY, WEIGHTS = "affinity.npz", "weights.safetensors"
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _LIBRARIES = ("endcap", "numpy", "onnx", "onnxruntime", "torch")
@@ -47,8 +52,11 @@ _PROBE_CANDIDATES = 20
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A checked bundle, ready to score. ``probe`` are inputs of B = 1 and ``probe_scores`` what the model says to them
-    (float32 (1, N)): another place that serves the same model must say the same."""
+    """A checked bundle, ready to score.
+
+    ``probe`` are inputs of B = 1 and ``probe_scores`` what the model says to them (float32 (1, N)): another place that
+    serves the same model must say the same. ``affinity`` and ``calibration`` are None where the model has none.
+    """
 
     folder: Path
     name: str
@@ -60,6 +68,13 @@ class Bundle:
     probe: dict[str, np.ndarray] = field(repr=False)
     probe_scores: np.ndarray = field(repr=False)
     description: dict[str, Any] = field(repr=False)
+    affinity: Affinity | None = field(default=None, repr=False)
+    calibration: Calibration | None = None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of all its files, the description last."""
+        return (*self.description["files"], DESCRIPTION)
 
     @property
     def label(self) -> str:
@@ -85,6 +100,9 @@ def write_bundle(
     data_window: Mapping[str, Any] | None = None,
     seed: int | None = None,
     extra: Mapping[str, Any] | None = None,
+    affinity: Affinity | None = None,
+    calibration: Calibration | None = None,
+    weights: bytes | None = None,
 ) -> Path:
     """Write ``parent/name-version`` in one step and return it.
 
@@ -93,6 +111,7 @@ def write_bundle(
     Args:
         version: a positive number, greater than that of older ones; None: the UTC time as YYYYMMDDhhmmss.
         metrics: of the validation. data_window: what it was trained on, plain JSON. extra: any other provenance.
+        weights: a safetensors file, for training to go on from.
 
     Raises:
         BundleRefused: a server would refuse it, it is there already, or the disk did; nothing is left behind.
@@ -111,6 +130,10 @@ def write_bundle(
         raise BundleRefused(f"{target} could not be written: {error}") from error
     try:
         files = {MODEL: model, VOCABULARY: orjson.dumps(vocabulary.to_json())}
+        if affinity is not None:
+            files[AFFINITY] = affinity.to_bytes()
+        if weights is not None:
+            files[WEIGHTS] = weights
         description = {
             "format": FORMAT,
             "name": name,
@@ -123,6 +146,7 @@ def write_bundle(
             "data_window": dict(data_window or {}),
             "seed": seed,
             "libraries": _libraries(),
+            "calibration": asdict(calibration) if calibration else None,
             **(extra or {}),
             "files": {file: hashlib.sha256(content).hexdigest() for file, content in files.items()},
         }
@@ -174,9 +198,11 @@ def _load(folder: Path, encoder_id: str | None) -> Bundle:
         raise BundleRefused(f"{DESCRIPTION} has no usable name and version")
     contents = {}
     checksums = description.get("files")
-    for file in (MODEL, VOCABULARY):
+    if not isinstance(checksums, dict):
+        raise BundleRefused(f"{DESCRIPTION} names no files")
+    for file in (MODEL, VOCABULARY, *(one for one in (AFFINITY, WEIGHTS) if one in checksums)):
         contents[file] = _read(folder, file)
-        wanted = checksums.get(file) if isinstance(checksums, dict) else None
+        wanted = checksums.get(file)
         if hashlib.sha256(contents[file]).hexdigest() != wanted:
             raise BundleRefused(f"{file} does not match its checksum: half written or changed since")
     try:
@@ -191,12 +217,25 @@ def _load(folder: Path, encoder_id: str | None) -> Bundle:
         vocabulary = Vocabulary.from_json(_object(contents[VOCABULARY], VOCABULARY))
     except (ValueError, KeyError, TypeError) as error:
         raise BundleRefused(f"{VOCABULARY}: {error}") from error
+    affinity = Affinity.from_bytes(contents[AFFINITY]) if AFFINITY in contents else None
     session = _session(contents[MODEL], spec)
     probe = probe_inputs(spec, vocabulary)
     return Bundle(
         folder, name, number, str(description.get("created", "")), spec, vocabulary, session, probe,
-        _probe(session, probe), description,
+        _probe(session, probe), description, affinity, _calibration(description.get("calibration")),
     )  # fmt: skip
+
+
+def _calibration(values: object) -> Calibration | None:
+    if values is None:
+        return None
+    try:
+        slope, outside = float(values["slope"]), float(values["outside"])  # type: ignore[index]
+    except (TypeError, KeyError, ValueError) as error:
+        raise BundleRefused(f"its calibration cannot be read: {error!r}") from error
+    if not (math.isfinite(slope) and math.isfinite(outside) and slope >= 0):
+        raise BundleRefused(f"its calibration is not sane: slope {slope}, outside {outside}")
+    return Calibration(slope, outside)
 
 
 def probe_inputs(spec: InputSpec, vocabulary: Vocabulary) -> dict[str, np.ndarray]:

@@ -7,6 +7,7 @@ on Complete Journey, remembering 160 products of 20 bytes instead of 505 of 7 co
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,6 +20,8 @@ DAY_S = 86_400.0
 #: latest (11 bits) with purchases less returns (5 bits); and the decayed weight as of that last action, on a log scale.
 COUNTER = np.dtype([("key", "<u4"), ("seen", "<u2"), ("decayed", "u1")])
 RECENT = np.dtype([("key", "<u4"), ("time", "<u4"), ("action", "u1")])
+#: Before the arrays' bytes: sequence, day that ages count from, counters, recent actions.
+_HEADER = struct.Struct("<qiHH")
 
 _BUYS_BITS = 5
 _MOST_BUYS = (1 << _BUYS_BITS) - 1
@@ -70,6 +73,26 @@ class Profile:
         twin._latest, twin.sequence = self._latest, self.sequence
         twin.counters, twin.recent = self.counters, self.recent  # arrays are replaced, never changed in place
         return twin
+
+    def to_bytes(self) -> bytes:
+        """All that it holds; :meth:`from_bytes` gives the profile back."""
+        header = _HEADER.pack(self.sequence, self._latest, len(self.counters), len(self.recent))
+        return header + self.counters.tobytes() + self.recent.tobytes()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, places: int = 505, recent: int = 50, half_life_days: float = 30.0) -> Profile:
+        """Raises ValueError for what is not a profile of these places."""
+        if len(data) < _HEADER.size:
+            raise ValueError(f"{len(data)} bytes are no profile")
+        sequence, latest, counters, actions = _HEADER.unpack_from(data)
+        begin = _HEADER.size + counters * COUNTER.itemsize
+        if counters > places or actions > recent or len(data) != begin + actions * RECENT.itemsize:
+            raise ValueError(f"{len(data)} bytes are no profile of {counters} products and {actions} actions")
+        profile = cls(places, recent, half_life_days)
+        profile.sequence, profile._latest = sequence, latest
+        profile.counters = np.frombuffer(data, COUNTER, counters, _HEADER.size)
+        profile.recent = np.frombuffer(data, RECENT, actions, begin)
+        return profile
 
     def add(self, keys: np.ndarray, times: np.ndarray, actions: np.ndarray) -> None:
         """Take in a batch of actions, in any order of time.

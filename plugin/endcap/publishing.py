@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from endcap.bundles import DESCRIPTION, MODEL, VOCABULARY, Bundle, live_bundle, load_bundle, sync_folder, write_through
+from endcap.bundles import DESCRIPTION, MODEL, Bundle, live_bundle, load_bundle, sync_folder, write_through
 from endcap.errors import BundleRefused, ConfigurationError, EndcapError, PublishingFailed
 from endcap.scoring.triton import SPECIFICATION, TritonScorer
 from endcap.sequences import INPUTS, OUTPUT
@@ -168,7 +168,7 @@ def adopt(folder: Path, models: Path) -> Path:
         models.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=models))
         try:
-            for file in (MODEL, VOCABULARY, DESCRIPTION):
+            for file in bundle.files:
                 write_through(scratch / file, (folder / file).read_bytes())
             load_bundle(scratch)
             scratch.chmod(0o755)

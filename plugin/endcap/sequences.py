@@ -31,6 +31,7 @@ from endcap.catalog.table import ProductTable, lookup
 from endcap.errors import ScorerUnavailable
 from endcap.events import Action
 from endcap.features import FEATURES, RankingInputs
+from endcap.features.affinity import Affinity, AlignedAffinity
 from endcap.profiles import DAY_S, Profile, short_keys
 
 PADDING = 0
@@ -214,15 +215,18 @@ class Alignment:
     ``numbers`` int32 (n + 1,), ``codes`` int32 (n + 1, K): the last row is a product of which nothing is known.
     """
 
-    __slots__ = ("_gone_keys", "_gone_order", "codes", "numbers", "spec", "table")
+    __slots__ = ("_gone_keys", "_gone_order", "affinity", "codes", "numbers", "spec", "table")
 
-    def __init__(self, table: ProductTable, vocabulary: Vocabulary, spec: InputSpec) -> None:
+    def __init__(
+        self, table: ProductTable, vocabulary: Vocabulary, spec: InputSpec, affinity: Affinity | None = None
+    ) -> None:
         """Raises ScorerUnavailable where the table's content vectors are not as wide as the model's."""
         if spec.content and table.vectors is not None and table.vectors.shape[1] != spec.content:
             raise ScorerUnavailable(
                 f"the model reads content vectors of {spec.content} numbers, the index holds {table.vectors.shape[1]}"
             )
         self.table, self.spec = table, spec
+        self.affinity = AlignedAffinity(affinity, table) if affinity is not None else None
         number_of = {product: number for number, product in enumerate(vocabulary.products, start=_RESERVED)}
         self.numbers = np.full(len(table) + 1, UNKNOWN, dtype=np.int32)
         self.numbers[:-1] = [number_of.get(one, UNKNOWN) for one in table.ids]
@@ -307,6 +311,8 @@ def model_inputs(inputs: RankingInputs, aligned: Alignment, history_places: int 
     if "candidate_content" in wanted:
         made["candidate_content"] = aligned.content(inputs.rows)
     if "candidate_features" in wanted:
+        if aligned.affinity is not None:
+            aligned.affinity.fill(inputs)
         made["candidate_features"] = inputs.features[:, : len(spec.features)]
     return {name: made[name][None] for name in wanted}
 

@@ -200,7 +200,7 @@ def test_specification_and_vocabulary_survive_json() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"features": FEATURES[:-1]}, "stranger_recent missing there"),
+        ({"features": FEATURES[:-1]}, f"{FEATURES[-1]} missing there"),
         ({"features": (*FEATURES, "mood")}, "mood unknown here"),
         ({"features": FEATURES[::-1]}, "another order"),
         ({"codes": ("brand", "colour")}, "codes: colour"),

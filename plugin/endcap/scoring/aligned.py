@@ -30,6 +30,6 @@ class Aligned:
             for one in self._made:
                 if one.table is table:
                     return one
-            made = Alignment(table, self._bundle.vocabulary, self._bundle.spec)
+            made = Alignment(table, self._bundle.vocabulary, self._bundle.spec, self._bundle.affinity)
             self._made = (made, *self._made[:1])
             return made
