@@ -34,6 +34,7 @@ REQUESTS = Counter("endcap_hook_requests", "HTTP requests to the hook.", ["endpo
 SEARCHES = Counter("endcap_searches", "Searches by what became of them.", ["outcome", "reason"])
 DEGRADED = Counter("endcap_degraded", "Answers that are less than they should be because of a fault.", ["reason"])
 FALLBACKS = Counter("endcap_fallbacks", "Rankings by another scorer than the first in line.", ["reason"])
+RANKINGS = Counter("endcap_rankings", "Rankings that were shown, by what the rankings log did.", ["outcome"])
 TWO_PHASE = Counter("endcap_hook_two_phase", "Searches fetched in two phases, by what became of them.", ["outcome"])
 ENGINE_SECONDS = Histogram("endcap_hook_engine_seconds", "Time spent waiting for the engine.", buckets=_SLOW_S)
 OWN_SECONDS = Histogram("endcap_hook_own_seconds", "Endcap's own time in a search.", buckets=_FAST_S)
