@@ -1,0 +1,169 @@
+"""Who is to be suspected, and why: the rules that turn features of behaviour into flags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from endcap_workers.fraud.base import Features, Reason
+from endcap_workers.fraud.behaviour import Behaviour
+from endcap_workers.fraud.label_free import LabelFreeDetector
+from endcap_workers.fraud.strain import QUANTITIES, quantities, strain
+from endcap_workers.fraud.supervised import FEWEST, SupervisedDetector
+
+#: Which way a value is suspicious: much, or little. What is not here tells nothing by itself.
+SIDES: Mapping[str, int] = {
+    "busiest hour": 1, "per day": 1, "irregularity": -1, "breadth": -1, "top share": 1, "top count": 1, "night": 1,
+    "conversion": 1, "cart abuse": 1, "unbought": 1, "coupons": 1, "returns": 1, "quantity": 1, "searches": 1,
+    "shared device": 1, "pushed": 1, "pushed share": 1,
+}  # fmt: skip
+#: Fewer actions than this do no harm and tell little.
+FEWEST_ACTIONS = 3
+#: Label-free scores above this are worth a word.
+_TOLD = 0.995
+#: Unlabelled shoppers that stand for genuine ones beside each label: most are.
+_UNLABELLED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """When a shopper is suspected. Chosen by ``endcap evaluate attack`` on farms other than those it reports.
+
+    ``in_step``: digits of surprise of a product that the shopper chose while new; ``strain``: digits of the tail of a
+    single quantity; ``strange``: label-free score, the share of shoppers that are less strange. ``probability``: of
+    the detector with labels; below ``cleared`` it overrules the others.
+    """
+
+    in_step: float = 5.0
+    strain: float = 8.0
+    strange: float = 0.9999
+    probability: float = 0.5
+    cleared: float = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Over the n rows of a :class:`Behaviour`. ``score``: float64 (n,) within 0..1; ``suspected``: bool (n,).
+
+    ``strain``: float64 (n, k) digits of :data:`~endcap_workers.fraud.strain.QUANTITIES`; ``strange``: label-free
+    score (n,). ``detector``: what judged, ``label-free`` or ``supervised``.
+    """
+
+    behaviour: Behaviour
+    score: np.ndarray
+    suspected: np.ndarray
+    strain: np.ndarray
+    strange: np.ndarray
+    detector: str
+    _quantities: np.ndarray
+    _judged: Features
+    _label_free: LabelFreeDetector | None
+    _supervised: SupervisedDetector | None
+
+    def reasons(self, row: int) -> list[str]:
+        """Why this shopper is suspected, in words, the weightiest first."""
+        found = [*self._in_step(row), *self._strained(row)]
+        one = self.behaviour.features.rows([row])
+        reasons: list[Reason] = []
+        if self._supervised is not None:
+            reasons = self._supervised.reasons(one)[0]
+        elif self._label_free is not None and (self.strange[row] > _TOLD or not found):
+            reasons = self._label_free.reasons(self._judged.rows([row]))[0]
+        return found + [self._told(reason) for reason in reasons if not reason.feature.startswith("pushed")]
+
+    def _in_step(self, row: int) -> list[str]:
+        push = self.behaviour.push
+        if push.shoppers[row] <= 3:
+            return []
+        at = int(push.culprit[row])
+        name = self.behaviour.products.get(int(push.products[at]), "?")
+        return [
+            f"chose product {name} while new to the shop, as {push.new[at]} of its {push.choosers[at]} shoppers did: "
+            f"by chance that happens once in 10^{push.surprise[at]:.0f}"
+        ]
+
+    def _strained(self, row: int) -> list[str]:
+        order = np.argsort(-self.strain[row], kind="stable")
+        words = list(QUANTITIES.values())
+        middle = np.median(self._quantities, axis=0)
+        return [
+            f"{words[place]}: {self._quantities[row, place]:,.0f}, usually {middle[place]:.1f}; "
+            f"once in 10^{self.strain[row, place]:.0f} by what is usual"
+            for place in order.tolist()
+            if self.strain[row, place] > 4
+        ]
+
+    def _told(self, reason: Reason) -> str:
+        """The reason with its number as people count: not as a logarithm."""
+        word = self.behaviour.features.word(reason.feature)
+        if not word.endswith("(log)") or not np.isfinite(reason.value):
+            return reason.text
+        column = self.behaviour.features.values[:, self.behaviour.features.names.index(reason.feature)]
+        middle = np.expm1(np.nanmedian(column))
+        return f"{word.removesuffix(' (log)')}: {np.expm1(reason.value):,.3g}, usually {middle:,.3g}"
+
+
+def judge(
+    behaviour: Behaviour,
+    labels: Mapping[str, bool] | None = None,
+    thresholds: Thresholds | None = None,
+    seed: int = 0,
+    trees: int = 100,
+) -> Judgement:
+    """Judge everybody of a window.
+
+    ``labels``: shopper -> True for fraud, False for genuine, as people decided. From ten of each on, a detector with
+    labels judges too; shoppers whom nobody suspects stand for genuine ones there, since most are.
+    """
+    thresholds = thresholds or Thresholds()
+    features, digits = behaviour.features, behaviour.push.shoppers
+    judged, amounts = suspicious_side(features), quantities(features)
+    acts = behaviour.seen >= FEWEST_ACTIONS
+    usual = digits < thresholds.in_step
+    tails = strain(amounts, usual)
+    strained = tails.max(axis=1, initial=0.0)
+    # What is usual is told by those whom nothing else speaks against: a large farm must not be the rule.
+    usual &= acts & (strained < thresholds.strain)
+    label_free, strange = None, np.zeros(len(features))
+    if usual.sum() >= 2:
+        label_free = LabelFreeDetector(seed, trees).fit(judged.rows(usual))
+        strange[acts] = label_free.score(judged.rows(acts))
+    evidence = np.maximum(digits / thresholds.in_step, strained / thresholds.strain)
+    suspected = (evidence >= 1) | (strange > thresholds.strange)
+    # In the place of a probability: ranks below, what is beyond all ranks above.
+    score = np.where(evidence >= 1, 1 - 0.1 / np.maximum(evidence, 1), 0.9 * strange)
+    supervised = _learn(behaviour, labels or {}, suspected, seed)
+    if supervised is not None:
+        score = supervised.score(features)
+        suspected = (score >= thresholds.probability) | (suspected & (score >= thresholds.cleared))
+    name = "label-free" if supervised is None else "supervised"
+    return Judgement(behaviour, score, suspected, tails, strange, name, amounts, judged, label_free, supervised)
+
+
+def suspicious_side(features: Features) -> Features:
+    """The features of ``SIDES``, with what lies on their harmless side moved to the middle: a shopper who buys less
+    evenly than others is no suspect for it."""
+    columns = []
+    for name, side in SIDES.items():
+        column = features.values[:, features.names.index(name)]
+        known = column[~np.isnan(column)]
+        middle = float(np.median(known)) if len(known) else 0.0
+        columns.append(np.fmax(column, middle) if side > 0 else np.fmin(column, middle))
+    values = np.stack(columns, axis=1) if len(features) else np.empty((0, len(SIDES)))
+    return Features(values, tuple(SIDES), features.words)
+
+
+def _learn(
+    behaviour: Behaviour, labels: Mapping[str, bool], suspected: np.ndarray, seed: int
+) -> SupervisedDetector | None:
+    known = np.array([int(labels[name]) if name in labels else -1 for name in behaviour.names], dtype=np.int64)
+    fraud, genuine = int((known == 1).sum()), int((known == 0).sum())
+    if min(fraud, genuine) < FEWEST:
+        return None
+    random = np.random.default_rng(seed)
+    others = np.flatnonzero((known < 0) & ~suspected)
+    chosen = random.permutation(others)[: _UNLABELLED * (fraud + genuine)]
+    known[chosen] = 0
+    return SupervisedDetector(seed=seed).fit(behaviour.features, known)

@@ -1,0 +1,68 @@
+"""How far beyond all that is usual one shopper goes: tails of single quantities, carried on beyond what was seen.
+
+Ranks cannot tell the strangest of honest shoppers from a machine: somebody is always first. What tells them apart is
+the distance. Above the 95th percentile each quantity's tail is taken as exponential (peaks over threshold, Pickands,
+1975; for anomalies: Siffer et al., 2017), its scale from the 95th and 99th percentiles alone, so that a farm of less
+than one shopper in a hundred cannot stretch it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from endcap_workers.fraud.base import Features
+
+#: Quantity -> how it reads with its number.
+QUANTITIES: Mapping[str, str] = {
+    "one product": "actions on one product, times its share of all actions",
+    "busiest hour": "actions in the busiest hour",
+    "per day": "actions per active day",
+    "returns": "returns, times the share of purchases returned",
+    "unbought": "products put in the cart and never bought",
+    "put back": "products put in the cart and taken out, times their share",
+    "coupons": "purchases with a coupon, times their share",
+    "shared device": "other shoppers on the same device",
+}
+#: The least scale of a tail: where hardly anybody returns anything, three returns are no fraud.
+_LEAST_SCALE: Mapping[str, float] = {
+    "one product": 1.0, "busiest hour": 5.0, "per day": 5.0, "returns": 2.0, "unbought": 5.0, "put back": 3.0,
+    "coupons": 3.0, "shared device": 1.5,
+}  # fmt: skip
+_MOST_DIGITS = 300.0
+
+
+def quantities(features: Features) -> np.ndarray:
+    """float64 (n, len(QUANTITIES)), 0 where nothing is known."""
+    column = {name: np.nan_to_num(features.values[:, place]) for place, name in enumerate(features.names)}
+    bought = column["purchases"]
+    return np.stack(
+        [
+            np.expm1(column["top count"]) * column["top share"],
+            np.expm1(column["busiest hour"]),
+            np.expm1(column["per day"]),
+            column["returns"] ** 2 * bought,
+            np.expm1(column["unbought"]),
+            column["cart abuse"] ** 2 * column["carts"],
+            column["coupons"] ** 2 * bought,
+            np.expm1(column["shared device"]),
+        ],
+        axis=1,
+    )
+
+
+def strain(values: np.ndarray, usual: np.ndarray) -> np.ndarray:
+    """Digits of each quantity's tail probability, float64 (n, k): 0 for what is usual, 6 for one in a million.
+
+    ``usual``: bool (n,), the rows that tell what is usual.
+    """
+    found = np.zeros(values.shape)
+    if not usual.any():
+        return found
+    for place, name in enumerate(QUANTITIES):
+        middle, high = np.quantile(values[usual, place], [0.95, 0.99])
+        scale = max((high - middle) / np.log(5.0), _LEAST_SCALE[name])
+        digits = np.log10(20.0) + (values[:, place] - middle) / (scale * np.log(10.0))
+        found[:, place] = np.where(values[:, place] > middle, np.clip(digits, 0.0, _MOST_DIGITS), 0.0)
+    return found
