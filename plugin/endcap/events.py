@@ -19,6 +19,8 @@ from typing import Any
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
+from endcap.catalog.product import is_generated
+
 
 class Action(IntEnum):
     """What a shopper can do, mostly with a product. The numbers are stored: never renumber."""
