@@ -8,11 +8,13 @@ never printed.
 from __future__ import annotations
 
 import difflib
+import json
 import logging
 import os
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
@@ -114,7 +116,7 @@ class Settings(BaseSettings):
     log_features: float = Field(
         0.1, ge=0, le=1, description="Share of the logged rankings that is logged with the features as served."
     )
-    profile_products: int = Field(440, ge=1, description="Products remembered per shopper (8 bytes each).")
+    profile_products: int = Field(505, ge=1, description="Products remembered per shopper (7 bytes each).")
     profile_recent: int = Field(50, ge=1, description="Latest actions remembered per shopper (9 bytes each).")
     profile_cache_mb: float = Field(64.0, gt=0, description="Memory for profiles in process; older ones are reloaded.")
     half_life_days: float = Field(30.0, gt=0, description="After so many days an action counts half in a profile.")
@@ -252,6 +254,42 @@ class Settings(BaseSettings):
                 raise ValueError(f"{job}: {error}") from None
         return value
 
+    # Fraud, demand and reports
+    time_zone: str = Field("UTC", description="The shop's time zone (`Europe/Berlin`): whose days are counted.")
+    fraud_window_days: float = Field(90.0, gt=0, description="Behaviour that fraud is looked for in.")
+    fraud_in_step: float = Field(
+        3.5,
+        gt=0,
+        description="Suspect new shoppers of a product that so many of them choose by chance once in 10^this.",
+    )
+    fraud_strain: float = Field(
+        6.0, gt=0, description="Suspect who goes beyond the usual in one quantity as happens once in 10^this."
+    )
+    fraud_rate_per_minute: int = Field(
+        600, ge=0, description="Suspect a shopper that sends more events a minute to one server process; 0: none."
+    )
+    fraud_device_attribute: str = Field(
+        "fingerprint", description="The event attribute that tells devices apart, where a storefront sends one."
+    )
+    fraud_seller_attribute: str = Field("", description="The product attribute that names its seller; empty: none.")
+    lead_time_days: float = Field(7.0, gt=0, description="Days between order and delivery, where a product has none.")
+    lead_time_deviation_days: float = Field(2.0, ge=0, description="Their standard deviation.")
+    lead_time_attribute: str = Field("", description="The product attribute with its lead time in days.")
+    review_days: float = Field(7.0, ge=0, description="Days between two orders to a supplier.")
+    service_level: float = Field(0.95, gt=0, lt=1, description="Probability of not running out until delivery.")
+    currency: str = Field("", max_length=8, description="How reports write money: `€`, `USD`.")
+    keep_reports: int = Field(60, ge=1, description="Reports kept of each kind; the oldest are removed.")
+    report_webhook: str = Field("", description="URL that is told of every new report; empty: none.")
+    report_webhook_secret: SecretStr = Field(
+        SecretStr(""), description="Key of the HMAC-SHA256 in the webhook's `X-Endcap-Signature`."
+    )
+    report_recipients: list[str] = Field(default_factory=list, description="E-mail addresses that get every report.")
+    smtp_url: SecretStr = Field(
+        SecretStr(""),
+        description="Where e-mail goes: `smtp://user:password@host:587` (STARTTLS where offered) or `smtps://…`.",
+    )
+    smtp_from: str = Field("endcap@localhost", description="The sender of e-mail.")
+
     @field_validator("engine_url")
     @classmethod
     def _plain_url(cls, value: str) -> str:
@@ -269,6 +307,15 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=config_file())
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError(f"there is no time zone {value!r}; Europe/Berlin is one") from None
+        return value
 
     @property
     def models_folder(self) -> Path:
@@ -309,6 +356,19 @@ def load_settings(**overrides: object) -> Settings:
     except ValueError as error:
         problems = f"{config_file()} is not TOML: {error}"
     raise ConfigurationError(f"settings: {problems}. `endcap settings --markdown` lists them all.")
+
+
+def settings_environment(settings: Settings) -> dict[str, str]:
+    """Variables that give another process of ours the same settings, secrets included."""
+    made = {}
+    for name in Settings.model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, SecretStr):
+            value = value.get_secret_value()
+        if not isinstance(value, str):
+            value = json.dumps(value, default=str) if isinstance(value, list | dict | bool) else str(value)
+        made[f"ENDCAP_{name.upper()}"] = value
+    return made
 
 
 def setting_sources() -> dict[str, str]:
