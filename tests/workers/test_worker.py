@@ -1,0 +1,168 @@
+"""The worker without a broker: real processes, killed, stopped, restarted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from endcap.settings import Settings, load_settings
+from endcap.stores.database import Database
+from endcap.stores.runs import ENDED, Run, Runs
+from endcap.stores.workers import Workers
+from tests.serving import eventually
+from tests.workers.job_support import FAILS, QUICK, STEPS, install_jobs, start
+
+LEASE_S = 2.0
+
+
+class Shop:
+    """A data folder, its runs, and the workers started on it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.jobs = install_jobs(folder)
+        self.settings = load_settings(
+            data_dir=folder / "data", worker_lease_s=LEASE_S, run_attempts=2, schedule={"test-timed": "off"}
+        )
+        self.database = Database.in_folder(self.settings.data_dir)
+        self.runs = Runs(self.database, LEASE_S, 2)
+        self.started: list[subprocess.Popen[bytes]] = []
+
+    def worker(self, *arguments: str) -> subprocess.Popen[bytes]:
+        self.started.append(start(self.settings, self.jobs, "worker", *arguments))
+        return self.started[-1]
+
+    def ended(self, run_id: str, within_s: float = 30.0) -> Run:
+        assert eventually(lambda: self.runs.get(run_id).state in ENDED, within_s), self.runs.get(run_id)
+        return self.runs.get(run_id)
+
+    def printed(self, run_id: str) -> str:
+        return (self.settings.data_dir / "runs" / run_id / "log.txt").read_text()
+
+    def has_begun(self, run_id: str) -> Callable[[], bool]:
+        return lambda: (self.settings.data_dir / "runs" / run_id / "count").exists()
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Shop]:
+    made = Shop(tmp_path)
+    yield made
+    for one in made.started:
+        if one.poll() is None:
+            one.kill()
+        one.wait()
+    made.database.close()
+
+
+def test_runs_are_done_and_end_as_they_should(shop: Shop) -> None:
+    shop.worker()
+    done = shop.runs.submit(QUICK, {"steps": 4})
+    wrong = shop.runs.submit(FAILS, {"kind": "input"})
+    bug = shop.runs.submit(FAILS, {"kind": "bug"})
+    passing = shop.runs.submit(FAILS, {"kind": "passing"})
+
+    run = shop.ended(done)
+    assert (run.state, run.attempt, run.done) == ("done", 1, 3.0)
+    assert run.result is not None
+    assert run.result["count"] == 4
+    assert "step 4" in run.log
+    assert eventually(lambda: not (shop.settings.data_dir / "runs" / done).exists())
+
+    assert (shop.ended(wrong).state, shop.ended(wrong).error) == ("failed", "there is nothing to train on")
+    failed = shop.ended(bug)
+    assert failed.attempt == 1, "a bug does not heal: it is not tried again"
+    assert "two and two are five" in failed.error
+    assert "Traceback" in failed.log
+
+    assert eventually(lambda: shop.runs.get(passing).attempt == 1 and shop.runs.get(passing).state == "queued")
+    waiting = shop.runs.get(passing)
+    assert waiting.error == "the engine is away"
+    assert waiting.due > waiting.started
+
+    alive = Workers(shop.database).alive()
+    assert [one.kind for one in alive] == ["embedded"]
+
+
+def test_a_worker_killed_in_the_middle_is_replaced_and_the_run_goes_on(shop: Shop) -> None:
+    first = shop.worker()
+    run_id = shop.runs.submit(STEPS, {"steps": 12, "pause": 0.1})
+    assert eventually(shop.has_begun(run_id))
+    first.kill()
+    first.wait()
+    shop.worker()
+    run = shop.ended(run_id)
+    assert run.state == "done"
+    assert run.result is not None
+    assert run.result["began"] >= 1, "it began anew instead of where it was"
+
+
+def test_a_run_whose_process_is_killed_is_tried_again_and_then_given_up(shop: Shop) -> None:
+    shop.worker()
+    run_id = shop.runs.submit(FAILS, {"kind": "killed"})
+    assert eventually(lambda: shop.runs.get(run_id).attempt == 1 and shop.runs.get(run_id).state == "queued")
+    assert "killed by signal 9" in shop.runs.get(run_id).error
+
+
+def test_everything_killed_at_once_is_taken_up_when_the_lease_is_over(shop: Shop) -> None:
+    first = shop.worker()
+    run_id = shop.runs.submit(STEPS, {"steps": 12, "pause": 0.1})
+    assert eventually(shop.has_begun(run_id))
+    child = int(shop.printed(run_id).split()[-1])
+    os.kill(child, signal.SIGSTOP)  # or it would give the run back when its worker goes
+    first.kill()
+    os.kill(child, signal.SIGKILL)
+    first.wait()
+    assert shop.runs.get(run_id).state == "running"
+    shop.worker()
+    run = shop.ended(run_id)
+    assert (run.state, run.attempt) == ("done", 2)
+    assert run.result is not None
+    assert run.result["began"] >= 1
+
+
+def test_a_worker_told_to_stop_gives_the_run_back(shop: Shop) -> None:
+    first = shop.worker()
+    run_id = shop.runs.submit(STEPS, {"steps": 12, "pause": 0.1})
+    assert eventually(shop.has_begun(run_id))
+    first.terminate()
+    assert first.wait(20) == 0
+    run = shop.runs.get(run_id)
+    assert (run.state, run.attempt) == ("queued", 0), "a stop is not the run's fault"
+    assert Workers(shop.database).alive() == []
+    shop.worker()
+    assert (shop.ended(run_id).result or {})["began"] >= 1
+
+
+def test_cancel_and_time_limit(shop: Shop) -> None:
+    shop.worker()
+    cancelled = shop.runs.submit(STEPS, {"steps": 1_000, "pause": 0.1})
+    waiting = shop.runs.submit(STEPS, {"steps": 1})
+    deaf = shop.runs.submit(FAILS, {"kind": "deaf"})
+    assert eventually(shop.has_begun(cancelled))
+    assert shop.runs.get(waiting).state == "queued", "two of a job that runs alone run at once"
+    shop.runs.cancel(cancelled)
+    assert shop.ended(cancelled).state == "cancelled"
+    assert shop.ended(waiting).state == "done"
+    late = shop.ended(deaf)
+    assert late.state == "failed"
+    assert "longer than 3 s" in late.error
+
+
+def test_two_workers_fire_a_scheduled_job_once(shop: Shop, tmp_path: Path) -> None:
+    settings: Settings = shop.settings.model_copy(update={"schedule": {"test-timed": "* * * * *"}})
+    long_ago = 1_000_000.0
+    with shop.database.transaction() as connection:  # as if fired before: the present minute is due
+        from endcap.stores.runs import firings
+
+        connection.execute(firings.insert().values(job="test-timed", last=long_ago))
+    for _ in range(2):
+        shop.started.append(start(settings, shop.jobs, "worker"))
+    assert eventually(lambda: len(Workers(shop.database).alive()) == 2)
+    assert eventually(lambda: bool(shop.runs.list(job="test-timed")))
+    fired = shop.runs.fired()["test-timed"]
+    begun = [run for run in shop.runs.list(job="test-timed") if run.submitted < fired + 60]
+    assert [run.by for run in begun] == ["schedule"]

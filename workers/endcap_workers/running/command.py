@@ -1,0 +1,62 @@
+"""``endcap worker``: do what the queue holds."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+
+import click
+
+from endcap.errors import ConfigurationError
+from endcap.settings import Settings, load_settings
+from endcap_workers.running.worker import QUEUES
+
+
+@click.command()
+@click.option(
+    "--queue", "queues", multiple=True, type=click.Choice(QUEUES), help="Serve only this queue; may be repeated."
+)
+@click.option("--celery", is_flag=True, help="As a Celery worker: runs come over the broker (setting `redis_url`).")
+@click.option("--watched", is_flag=True, hidden=True, help="Stop when standard input ends.")
+def worker(queues: tuple[str, ...], celery: bool, watched: bool) -> None:
+    """Run background jobs: those asked for, and those the schedule says.
+
+    `endcap serve` runs one beside itself (setting `embedded_worker`); more may run anywhere with the same database,
+    data folder and models.
+    """
+    settings = load_settings()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if celery:
+        _celery(settings, queues or QUEUES)
+        return
+    from endcap.runtime import open_database
+    from endcap_workers.running.worker import Worker
+
+    stop = threading.Event()
+
+    def told(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():  # a second time: at once
+            os._exit(1)
+        stop.set()
+
+    signal.signal(signal.SIGTERM, told)
+    signal.signal(signal.SIGINT, told)
+    if watched:
+        threading.Thread(target=lambda: (sys.stdin.buffer.read(), stop.set()), daemon=True).start()
+    database = open_database(settings)
+    try:
+        Worker(settings, database, queues or QUEUES).work(stop)
+    finally:
+        database.close()
+
+
+def _celery(settings: Settings, queues: tuple[str, ...]) -> None:
+    if not settings.redis_url:
+        raise ConfigurationError("--celery needs the setting redis_url: the broker's address (ENDCAP_REDIS_URL)")
+    from endcap_workers.celery_app import app
+
+    app.worker_main(["worker", "-Q", ",".join(queues), "-c", str(settings.worker_light + 1), "--loglevel", "INFO"])
