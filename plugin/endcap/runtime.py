@@ -18,6 +18,8 @@ from endcap.events import Action, Event
 from endcap.live import LiveModel
 from endcap.personalizer import Personalizer
 from endcap.popularity import Popularity
+from endcap.rates import INTERVAL_S as RATES_S
+from endcap.rates import RateWatch
 from endcap.recommend.discovery import INTERVAL_S, Discovery
 from endcap.serving_log import WRITE_EVERY_S, ServingLog
 from endcap.settings import Settings
@@ -62,6 +64,7 @@ class Runtime:
     serving_log: ServingLog = field(repr=False)
     aliases: Aliases = field(repr=False)
     traffic: Traffic = field(repr=False)
+    rates: RateWatch = field(repr=False)
 
     @property
     def hidden_fields(self) -> tuple[str, ...]:
@@ -76,6 +79,7 @@ class Runtime:
         """
         fresh, last = self.log.append_numbered(events)
         self.profiles.touched({event.shopper: last for event, new in zip(events, fresh) if new})
+        self.rates.seen([event for event, new in zip(events, fresh) if new])
         return fresh
 
     def identify(self, anonymous: str, shopper: str, event: Event | None = None) -> bool:
@@ -329,9 +333,11 @@ def open_runtime(settings: Settings, start: bool = True) -> Runtime:
     upkeep.add("rankings", serving_log.queue.turn, WRITE_EVERY_S)
     traffic = Traffic(database)
     upkeep.add("traffic", traffic.turn, TRAFFIC_EVERY_S)
+    rates = RateWatch(flags, settings.fraud_rate_per_minute)
+    upkeep.add("rates", rates.turn, RATES_S)
     runtime = Runtime(
         settings, engine, open_wire(settings, engine), encoder, database, events, flags, profiles,
-        popularity, personalizer, upkeep, discovery, rankings, serving_log, aliases, traffic,
+        popularity, personalizer, upkeep, discovery, rankings, serving_log, aliases, traffic, rates,
     )  # fmt: skip
     if start:
         upkeep.start()

@@ -88,3 +88,26 @@ def test_who_is_left_out_survives_a_restart(runtime: Runtime, settings: Settings
         assert eventually(lambda: seen(again)[:2] == (17.0, 13.0), 20)
     finally:
         again.close()
+
+
+def test_a_shopper_who_sends_too_much_is_flagged_at_the_door_and_refused_nothing(runtime: Runtime) -> None:
+    now, most = time.time(), runtime.settings.fraud_rate_per_minute
+    burst = [Event(f"r{number}", now, "robot", Action.CLICK, "tea") for number in range(most + 1)]
+    old = [Event(f"o{number}", now - 86_400, "archive", Action.CLICK, "tea") for number in range(most + 1)]
+    assert all(runtime.record(burst))
+    assert all(runtime.record(old)), "a history that is sent later"
+    assert eventually(lambda: runtime.flags.find("shopper", "robot") is not None, 10)
+    flag = runtime.flags.find("shopper", "robot")
+    assert flag is not None
+    assert flag.source == "ingest"
+    assert "within a minute" in flag.reasons[0]
+    assert runtime.flags.count() == 1
+
+
+def test_the_rates_take_the_same_memory_whatever_ids_are_made_up(runtime: Runtime) -> None:
+    now = time.time()
+    runtime.rates.seen([Event("x", now, "first", Action.CLICK, "tea")])
+    size = len(runtime.rates._cells)
+    runtime.rates.seen([Event("x", now, f"made-up-{number}", Action.CLICK, "tea") for number in range(50_000)])
+    assert len(runtime.rates._cells) == size
+    assert not runtime.rates._waiting
