@@ -8,16 +8,29 @@ import socket
 from tests.services.process import Server, ServiceMissing, free_port
 
 
-def start() -> tuple[Server, str]:
-    """Start one; gives the server and its URL."""
+def start(port: int = 0, *options: str) -> tuple[Server, str]:
+    """Start one, with further options of ``redis-server``; gives the server and its URL."""
     program = shutil.which("redis-server") or shutil.which("valkey-server")
     if not program:
         raise ServiceMissing("redis-server is not installed (`make services` does it)")
     server = Server("redis")
-    port = free_port()
+    port = port or free_port()
     try:
         server.start(
-            [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", "."],
+            [
+                program,
+                "--port",
+                str(port),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+                "--dir",
+                ".",
+                *options,
+            ],
             lambda: _pong(port),
             timeout_s=30,
         )

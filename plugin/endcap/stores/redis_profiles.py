@@ -245,7 +245,8 @@ class RedisProfiles:
             while waiting:
                 pipeline = self._redis().pipeline(transaction=False)
                 for shopper, number in waiting[:_CHUNK]:
-                    pipeline.eval(_RAISE, 1, _key(shopper), number, int(KEPT_DAYS * DAY_S))
+                    # Not eval(): a cluster's pipeline refuses that, though this has one key.
+                    pipeline.execute_command("EVAL", _RAISE, 1, _key(shopper), number, int(KEPT_DAYS * DAY_S))
                 pipeline.execute()
                 del waiting[:_CHUNK]
         except self._errors as error:
