@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from endcap.catalog.table import ProductTable
+from endcap.dispatch import SWEEP_S, Dispatcher, over_celery
 from endcap.encoders import TextEncoder, text_encoder_at_hand
 from endcap.engines import Engine, WireEngine
 from endcap.errors import ConfigurationError, EndcapError, EngineUnavailable, UnknownIndex
@@ -24,11 +25,12 @@ from endcap.recommend.discovery import INTERVAL_S, Discovery
 from endcap.serving_log import WRITE_EVERY_S, ServingLog
 from endcap.settings import Settings
 from endcap.stores.aliases import Aliases
-from endcap.stores.database import Database
+from endcap.stores.database import Database, open_database
 from endcap.stores.events import EventLog, kept
 from endcap.stores.flags import Flags
 from endcap.stores.profiles import LogProfiles, ProfileStore, Restorer
 from endcap.stores.rankings import Rankings
+from endcap.stores.runs import Runs
 from endcap.stores.traffic import WRITE_EVERY_S as TRAFFIC_EVERY_S
 from endcap.stores.traffic import Traffic
 
@@ -281,11 +283,6 @@ def open_wire(settings: Settings, engine: Engine) -> WireEngine:
     return EmbeddedWireEngine(engine, settings.index)
 
 
-def open_database(settings: Settings) -> Database:
-    """The database that the settings ask for."""
-    return Database(settings.database_url) if settings.database_url else Database.in_folder(settings.data_dir)
-
-
 def open_profiles(settings: Settings, log_: EventLog, aliases: Aliases) -> ProfileStore:
     """Profiles in Redis where there is one, else in process.
 
@@ -335,6 +332,9 @@ def open_runtime(settings: Settings, start: bool = True) -> Runtime:
     upkeep.add("traffic", traffic.turn, TRAFFIC_EVERY_S)
     rates = RateWatch(flags, settings.fraud_rate_per_minute)
     upkeep.add("rates", rates.turn, RATES_S)
+    if over_celery(settings):
+        runs = Runs(database, settings.worker_lease_s, settings.run_attempts)
+        upkeep.add("dispatch", Dispatcher(settings, runs).turn, SWEEP_S)
     runtime = Runtime(
         settings, engine, open_wire(settings, engine), encoder, database, events, flags, profiles,
         popularity, personalizer, upkeep, discovery, rankings, serving_log, aliases, traffic, rates,

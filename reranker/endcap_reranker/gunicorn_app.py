@@ -22,6 +22,8 @@ from endcap.logs import set_up_logs
 from endcap.settings import Settings
 from endcap.tracing import end_traces, set_up_traces
 from endcap_reranker.draining import drain, draining
+from endcap_reranker.exposure import check_doors
+from endcap_reranker.worker_beside import WorkerBeside
 
 #: prometheus_client reads it when imported, so this module imports nothing that imports it.
 MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -161,6 +163,7 @@ def serve(settings: Settings) -> None:
         ConfigurationError: an address cannot be listened on, or the admin API would be open to the world.
     """
     set_up_logs(settings)
+    check_doors(settings)
     check_address(settings.host, settings.port)
     if settings.admin_port:
         check_address(settings.admin_host, settings.admin_port)
@@ -168,15 +171,18 @@ def serve(settings: Settings) -> None:
     if settings.server_workers > 1 and not os.environ.get(MULTIPROCESS_VARIABLE):
         scratch = os.environ[MULTIPROCESS_VARIABLE] = tempfile.mkdtemp(prefix="endcap-metrics-")
     owner = os.getpid()
-    from endcap_reranker.doors import check_doors  # imports prometheus_client
-
-    check_doors(settings)
+    beside = WorkerBeside(settings) if settings.embedded_worker else None
+    if beside is not None:
+        beside.start()
     try:
         Server(settings).run()
     finally:
         # run() ends by SystemExit, in the workers too: only the first process tidies up.
-        if scratch and os.getpid() == owner:
-            shutil.rmtree(scratch, ignore_errors=True)
+        if os.getpid() == owner:
+            if beside is not None:
+                beside.close()
+            if scratch:
+                shutil.rmtree(scratch, ignore_errors=True)
 
 
 def check_address(host: str, port: int) -> None:

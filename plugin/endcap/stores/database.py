@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from endcap import stores
 from endcap.errors import ConfigurationError, EndcapError
+from endcap.settings import Settings
 
 #: All tables of all stores; each store declares its own beside its code.
 metadata = MetaData()
@@ -67,6 +68,11 @@ class Database:
     def close(self) -> None:
         """Give back the connections."""
         self._engine.dispose()
+
+
+def open_database(settings: Settings) -> Database:
+    """The database that the settings ask for."""
+    return Database(settings.database_url) if settings.database_url else Database.in_folder(settings.data_dir)
 
 
 def declare_tables() -> None:
