@@ -146,7 +146,7 @@ def tail(file: Path) -> str:
 
 
 def _end_with_parent(release: Any) -> None:
-    sys.stdin.buffer.read()
+    os.read(0, 1)  # not through sys.stdin, whose lock would be held when the interpreter ends
     try:
         release()
     finally:

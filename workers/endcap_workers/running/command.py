@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 import threading
 from types import FrameType
 
@@ -46,7 +45,7 @@ def worker(queues: tuple[str, ...], celery: bool, watched: bool) -> None:
     signal.signal(signal.SIGTERM, told)
     signal.signal(signal.SIGINT, told)
     if watched:
-        threading.Thread(target=lambda: (sys.stdin.buffer.read(), stop.set()), daemon=True).start()
+        threading.Thread(target=lambda: (os.read(0, 1), stop.set()), daemon=True).start()
     database = open_database(settings)
     try:
         Worker(settings, database, queues or QUEUES).work(stop)
