@@ -25,11 +25,14 @@ from endcap.recommend.discovery import INTERVAL_S, Discovery
 from endcap.serving_log import WRITE_EVERY_S, ServingLog
 from endcap.settings import Settings
 from endcap.stores.aliases import Aliases
+from endcap.stores.background import Background
 from endcap.stores.database import Database, open_database
+from endcap.stores.erasure import Erasure
 from endcap.stores.events import EventLog, kept
 from endcap.stores.flags import Flags
 from endcap.stores.profiles import LogProfiles, ProfileStore, Restorer
 from endcap.stores.rankings import Rankings
+from endcap.stores.rejects import Reject, Rejects
 from endcap.stores.runs import Runs
 from endcap.stores.traffic import WRITE_EVERY_S as TRAFFIC_EVERY_S
 from endcap.stores.traffic import Traffic
@@ -40,6 +43,8 @@ log = logging.getLogger(__name__)
 _MOST_LOADING = 0.05
 #: Seconds between looks for another live model.
 _MODEL_S = 1.0
+#: Seconds for which a rejected event may wait to be kept.
+_REJECTS_S = 1.0
 #: Seconds between looks at how the profiles' store is.
 _PROFILES_S = 1.0
 #: Seconds between two snapshots of the popularity.
@@ -65,6 +70,8 @@ class Runtime:
     rankings: Rankings = field(repr=False)
     serving_log: ServingLog = field(repr=False)
     aliases: Aliases = field(repr=False)
+    rejected: Background[Reject] = field(repr=False)
+    erasure: Erasure = field(repr=False)
     traffic: Traffic = field(repr=False)
     rates: RateWatch = field(repr=False)
 
@@ -100,6 +107,7 @@ class Runtime:
         self.upkeep.close()
         self.personalizer.close()
         self.serving_log.queue.close()
+        self.rejected.close()
         self.profiles.close()
         try:
             self.traffic.turn()
@@ -316,10 +324,11 @@ def open_runtime(settings: Settings, start: bool = True) -> Runtime:
     aliases = Aliases(database, events)
     profiles = open_profiles(settings, events, aliases)
     encoder = text_encoder_at_hand(settings)
-    model = LiveModel(settings.models_folder, encoder.id if encoder else "", settings.triton_url)
+    model = LiveModel(settings.models_folder, encoder.id if encoder else "", settings.triton_url, settings.augmentation)
     personalizer = Personalizer(
         model.scorer, profiles, popularity, None, settings.deadline_ms, settings.scoring_threads
     )
+    personalizer.newcomers = model.newcomers
     flags = Flags(database)
     upkeep = Upkeep(settings, engine, events, popularity, profiles, personalizer, model, flags)
     discovery = Discovery(events, popularity, personalizer, settings.data_dir, excluded=flags.excluded_shoppers)
@@ -327,6 +336,8 @@ def open_runtime(settings: Settings, start: bool = True) -> Runtime:
     rankings = Rankings(database)
     serving_log = ServingLog(rankings, settings.log_rankings, settings.log_features)
     upkeep.add("profiles", profiles.turn, _PROFILES_S)
+    rejected = Background(Rejects(database).append)
+    upkeep.add("rejects", rejected.turn, _REJECTS_S)
     upkeep.add("rankings", serving_log.queue.turn, WRITE_EVERY_S)
     traffic = Traffic(database)
     upkeep.add("traffic", traffic.turn, TRAFFIC_EVERY_S)
@@ -337,7 +348,8 @@ def open_runtime(settings: Settings, start: bool = True) -> Runtime:
         upkeep.add("dispatch", Dispatcher(settings, runs).turn, SWEEP_S)
     runtime = Runtime(
         settings, engine, open_wire(settings, engine), encoder, database, events, flags, profiles,
-        popularity, personalizer, upkeep, discovery, rankings, serving_log, aliases, traffic, rates,
+        popularity, personalizer, upkeep, discovery, rankings, serving_log, aliases, rejected,
+        Erasure(database, events, aliases, profiles), traffic, rates,
     )  # fmt: skip
     if start:
         upkeep.start()

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 _COMMAND = (sys.executable, "-c", "from endcap.cli import main; main()", "worker", "--watched")
 #: Told to stop, it gives back what it is at.
 _STOP_S = 15.0
-#: Seconds before it is started anew: doubled each time, from the first to the last; forgotten once it has lived so long.
+#: Seconds before it is started anew, doubled each time up to the most; from the first again once it has lived so long.
 _FIRST_PAUSE_S, _MOST_PAUSE_S, _WELL_S = 1.0, 60.0, 60.0
 _LOOK_S = 0.25
 

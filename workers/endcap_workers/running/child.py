@@ -19,6 +19,7 @@ from typing import Any
 
 from endcap.errors import ConfigurationError, EndcapError
 from endcap.jobs import Job, JobCancelled, load_jobs
+from endcap.logs import set_up_logs
 from endcap.runtime import open_database
 from endcap.settings import Settings, load_settings
 from endcap.stores.database import LogUnavailable
@@ -155,8 +156,8 @@ def _end_with_parent(release: Any) -> None:
 
 def main(run_id: str, owner: str, folder: str) -> None:
     """See the module."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = load_settings()
+    set_up_logs(settings)
     runs = Runs(open_database(settings), settings.worker_lease_s, settings.run_attempts)
     run = runs.get(run_id)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
@@ -10,7 +9,7 @@ from types import FrameType
 
 import click
 
-from endcap.errors import ConfigurationError
+from endcap.logs import set_up_logs
 from endcap.settings import Settings, load_settings
 from endcap_workers.running.worker import QUEUES
 
@@ -28,7 +27,7 @@ def worker(queues: tuple[str, ...], celery: bool, watched: bool) -> None:
     data folder and models.
     """
     settings = load_settings()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    set_up_logs(settings)
     if celery:
         _celery(settings, queues or QUEUES)
         return
@@ -54,8 +53,6 @@ def worker(queues: tuple[str, ...], celery: bool, watched: bool) -> None:
 
 
 def _celery(settings: Settings, queues: tuple[str, ...]) -> None:
-    if not settings.redis_url:
-        raise ConfigurationError("--celery needs the setting redis_url: the broker's address (ENDCAP_REDIS_URL)")
     from endcap_workers.celery_app import app
 
     app.worker_main(["worker", "-Q", ",".join(queues), "-c", str(settings.worker_light + 1), "--loglevel", "INFO"])

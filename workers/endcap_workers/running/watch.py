@@ -8,10 +8,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from endcap.errors import EndcapError
 from endcap.jobs import Job
@@ -27,6 +27,16 @@ STOP_GRACE_S = 8.0
 _LOOK_S = 0.2
 
 
+class Stop(Protocol):
+    """An event of :mod:`threading` or :mod:`multiprocessing`."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Until it is set, or the time is over."""
+
+    def is_set(self) -> bool:
+        """Whether it is."""
+
+
 def run_folder(settings: Settings, run_id: str) -> Path:
     """The folder that belongs to a run."""
     return settings.data_dir / "runs" / run_id
@@ -37,7 +47,7 @@ def watch_over(
     job: Job | None,
     settings: Settings,
     runs: Runs,
-    stop: threading.Event,
+    stop: Stop,
     look: Callable[[], None] = lambda: None,
 ) -> None:
     """Have a claimed run done in a process of its own; returns when it has ended, whichever way.
