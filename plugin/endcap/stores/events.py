@@ -216,7 +216,7 @@ class EventLog:
         chosen = select(events).where(events.c.shopper.in_([shopper, *also]))
         chosen = chosen.order_by(events.c.sequence.desc()).limit(limit)
         with self.database.transaction(read_only=True) as connection:
-            return [_event(row._mapping) for row in connection.execute(chosen)]
+            return [event_of(row._mapping) for row in connection.execute(chosen)]
 
     def close(self) -> None:
         """Close the database."""
@@ -303,7 +303,9 @@ def _row(one: Event) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def _event(row: Any) -> Event:
+def event_of(row: Any) -> Event:
+    """The event of a row's mapping."""
+    """The event of a row of the table, by column."""
     fields = {name: row[name] for name in Event.__slots__ if name in row and name not in ("action", "attributes")}
     attributes = orjson.loads(row["attributes"]) if row["attributes"] else {}
     return Event(action=Action(row["action"]), attributes=attributes, **fields)
