@@ -37,7 +37,7 @@ from endcap.errors import BundleRefused
 from endcap.events import Action
 from endcap.features.affinity import Affinity
 from endcap.interest import Calibration
-from endcap.sequences import INPUTS, OUTPUT, InputSpec, Vocabulary
+from endcap.sequences import INPUTS, OUTPUT, UNKNOWN, InputSpec, Vocabulary
 
 FORMAT = 1
 DESCRIPTION, MODEL, VOCABULARY, LIVE = "bundle.json", "model.onnx", "vocabulary.json", "live.json"
@@ -80,6 +80,17 @@ class Bundle:
     def label(self) -> str:
         """Name and version, as it stands in answers and logs."""
         return f"{self.name}-{self.version}"
+
+    @property
+    def augmentation(self) -> Mapping[str, Any]:
+        """The generator in the graph that speaks for products without history (name, version, seed, what it was chosen
+        by); empty where it has none."""
+        return self.description.get("augmentation") or {}
+
+    @property
+    def newcomer(self) -> int:
+        """The number of a product that training never saw: the generator's, where the graph has one."""
+        return self.vocabulary.numbers if self.augmentation else UNKNOWN
 
     @property
     def served_name(self) -> str:
@@ -220,6 +231,8 @@ def _load(folder: Path, encoder_id: str | None) -> Bundle:
     affinity = Affinity.from_bytes(contents[AFFINITY]) if AFFINITY in contents else None
     session = _session(contents[MODEL], spec)
     probe = probe_inputs(spec, vocabulary)
+    if description.get("augmentation") and "candidate_products" in probe:
+        probe["candidate_products"][0, 1] = vocabulary.numbers
     return Bundle(
         folder, name, number, str(description.get("created", "")), spec, vocabulary, session, probe,
         _probe(session, probe), description, affinity, _calibration(description.get("calibration")),

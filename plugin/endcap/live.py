@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import numpy as np
+
+from endcap.augmentation import is_switched_on
 from endcap.bundles import DESCRIPTION, Bundle, live_bundle, load_bundle
 from endcap.catalog.table import ProductTable
 from endcap.errors import EndcapError, ScorerUnavailable
@@ -24,11 +27,14 @@ class LiveModel:
     Everything slow (reading, checking, lining up with the products) happens in :meth:`look`, before the switch.
     """
 
-    def __init__(self, models: Path, encoder_id: str, triton_url: str = "") -> None:
-        """``models``: the folder of the bundles. ``encoder_id``: of the content vectors; empty without."""
+    def __init__(self, models: Path, encoder_id: str, triton_url: str = "", augmentation: bool = True) -> None:
+        """``models``: the folder of the bundles. ``encoder_id``: of the content vectors; empty without.
+        ``augmentation``: products without history are scored by the bundle's generator, unless switched off."""
         self.scorer = FallbackScorer(BaselineScorer())
         self.bundle: Bundle | None = None
         self._models, self._encoder_id, self._triton_url = models, encoder_id, triton_url
+        self._augmentation = augmentation
+        self._aligned: Aligned | None = None
         self._seen: object = None
         self._refusal: EndcapError | None = None
         self._table: ProductTable | None = None
@@ -41,6 +47,14 @@ class LiveModel:
         for step in self.scorer.steps:
             _prepare(step, table)
 
+    def newcomers(self, table: ProductTable) -> np.ndarray | None:
+        """bool (n + 1,): the table's products that the generator speaks for; None where it speaks for none."""
+        aligned = self._aligned
+        try:
+            return aligned.of(table).newcomers if aligned is not None else None
+        except ScorerUnavailable:
+            return None
+
     def look(self) -> None:
         """Look at the pointer, and switch where it names another bundle. To be called about once a second.
 
@@ -50,7 +64,7 @@ class LiveModel:
             ScorerUnavailable: Triton cannot answer now; searches are scored in process.
         """
         folder = live_bundle(self._models)
-        seen = _fingerprint(folder)
+        seen = _fingerprint(folder), is_switched_on(self._models)
         if seen != self._seen:
             self._refusal = None
             try:
@@ -72,10 +86,10 @@ class LiveModel:
 
     def _switch(self, folder: Path | None) -> None:
         steps: list[Scorer] = [BaselineScorer()]
-        bundle = triton = None
+        bundle = triton = aligned = None
         if folder is not None:
             bundle = load_bundle(folder, self._encoder_id)
-            aligned = Aligned(bundle)
+            aligned = Aligned(bundle, self._augmentation and is_switched_on(self._models))
             steps.insert(0, OnnxScorer(bundle, aligned))
             if self._triton_url:
                 triton = TritonScorer(self._triton_url, bundle, aligned)
@@ -88,6 +102,7 @@ class LiveModel:
             except EndcapError as error:
                 log.warning("the model goes live in process only: %s", error)
         self.scorer.replace(steps)
+        self._aligned = aligned
         # Calls in flight still use the one before: it is closed a switch later.
         if self._retired is not None:
             self._retired.close()

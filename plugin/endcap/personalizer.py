@@ -80,6 +80,8 @@ class Personalizer:
         self.arranger = arranger or Arranger()
         self.table = table
         self.popularity = popularity
+        #: Table -> its products that a generator speaks for, see :meth:`endcap.live.LiveModel.newcomers`.
+        self.newcomers: Callable[[ProductTable], np.ndarray | None] = lambda table: None
         self._profiles = profiles
         self._deadline_s = deadline_ms / 1000.0
         self._clock = clock
@@ -142,7 +144,9 @@ class Personalizer:
         if not shopper or not len(ids) or self.table is None:
             return [[] for _ in ids]
         try:
-            return reasons(self._inputs(shopper, query, ids, np.zeros(len(ids), dtype=np.float32), self.table))
+            inputs = self._inputs(shopper, query, ids, np.zeros(len(ids), dtype=np.float32), self.table)
+            new = self.newcomers(inputs.table)
+            return reasons(inputs, None if new is None else new[inputs.rows])
         except EndcapError:
             return [[] for _ in ids]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,8 +12,14 @@ from endcap.features import INDEX, RankingInputs
 MOST_REASONS = 2
 
 
-def reasons(inputs: RankingInputs) -> list[list[str]]:
+#: Up to this weight of events (log(1 + weight)) a product is called new.
+_FEW = math.log1p(10.0)
+
+
+def reasons(inputs: RankingInputs, new: np.ndarray | None = None) -> list[list[str]]:
     """At most two reasons for each candidate, strongest first; an empty list where nothing sets it apart.
+
+    ``new``: bool (n,), candidates whose embedding a generator made.
 
     A reason states a fact about the shopper's own behaviour or the product's sales, never a guess about him.
     """
@@ -24,6 +31,8 @@ def reasons(inputs: RankingInputs) -> list[list[str]]:
     for number, row in enumerate(inputs.rows.tolist()):
         column = features[number]
         said: list[str] = []
+        if new is not None and new[number] and column[INDEX["total"]] <= _FEW:
+            said.append(_newcomer(inputs, number))
         buys = round(float(np.expm1(column[INDEX["own_buys"]])))
         if buys >= 2:
             said.append(f"You bought this {'more than 30' if buys > 30 else buys} times")
@@ -44,6 +53,18 @@ def reasons(inputs: RankingInputs) -> list[list[str]]:
             said.append("Selling faster than usual")
         found.append(said[:MOST_REASONS])
     return found
+
+
+def _newcomer(inputs: RankingInputs, number: int) -> str:
+    table, row = inputs.table, int(inputs.rows[number])
+    known = ["brand"] * (table.brand[row] >= 0) + ["category"] * (table.category[row] >= 0)
+    if table.vectors is not None and table.vectors[row].any():
+        known.append("description")
+    if not known:
+        return "New here; nothing is known of it yet"
+    judged = known[0] if len(known) == 1 else f"{', '.join(known[:-1])} and {known[-1]}"
+    first = ", and by its first buyers" if inputs.features[number, INDEX["total"]] > 0 else ""
+    return f"New here; judged by {judged}{first}"
 
 
 def _standing_out(similarity: np.ndarray) -> Sequence[bool]:

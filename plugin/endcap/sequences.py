@@ -213,23 +213,32 @@ class Alignment:
     """A product table in a model's terms: what each row is called. Made once per table, off the request's path.
 
     ``numbers`` int32 (n + 1,), ``codes`` int32 (n + 1, K): the last row is a product of which nothing is known.
+    ``unknown`` is the number of a product that training never saw.
     """
 
-    __slots__ = ("_gone_keys", "_gone_order", "affinity", "codes", "numbers", "spec", "table")
+    __slots__ = ("_gone_keys", "_gone_order", "affinity", "codes", "numbers", "spec", "table", "unknown")
 
     def __init__(
-        self, table: ProductTable, vocabulary: Vocabulary, spec: InputSpec, affinity: Affinity | None = None
+        self,
+        table: ProductTable,
+        vocabulary: Vocabulary,
+        spec: InputSpec,
+        affinity: Affinity | None = None,
+        unknown: int = UNKNOWN,
     ) -> None:
-        """Raises ScorerUnavailable where the table's content vectors are not as wide as the model's."""
+        """``unknown``: see the class; a bundle with a generator has a number of its own for it.
+
+        Raises ScorerUnavailable where the table's content vectors are not as wide as the model's.
+        """
         if spec.content and table.vectors is not None and table.vectors.shape[1] != spec.content:
             raise ScorerUnavailable(
                 f"the model reads content vectors of {spec.content} numbers, the index holds {table.vectors.shape[1]}"
             )
-        self.table, self.spec = table, spec
+        self.table, self.spec, self.unknown = table, spec, unknown
         self.affinity = AlignedAffinity(affinity, table) if affinity is not None else None
         number_of = {product: number for number, product in enumerate(vocabulary.products, start=_RESERVED)}
-        self.numbers = np.full(len(table) + 1, UNKNOWN, dtype=np.int32)
-        self.numbers[:-1] = [number_of.get(one, UNKNOWN) for one in table.ids]
+        self.numbers = np.full(len(table) + 1, unknown, dtype=np.int32)
+        self.numbers[:-1] = [number_of.get(one, unknown) for one in table.ids]
         self.codes = np.zeros((len(table) + 1, len(spec.codes)), dtype=np.int32)
         for place, column in enumerate(spec.codes):
             self.codes[:, place] = _code_column(table, vocabulary, column)
@@ -237,6 +246,11 @@ class Alignment:
         keys = short_keys(product_keys(vocabulary.products))
         self._gone_order = np.argsort(keys, kind="stable")
         self._gone_keys = keys[self._gone_order]
+
+    @property
+    def newcomers(self) -> np.ndarray | None:
+        """bool (n + 1,): rows that a generator speaks for; None where there is none."""
+        return self.numbers == self.unknown if self.unknown != UNKNOWN else None
 
     def history(self, profile: Profile, now: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """The latest L' <= L actions, oldest first: rows in the table (int64, -1 where gone), product numbers (int64),
@@ -266,7 +280,7 @@ class Alignment:
         gone = np.flatnonzero(rows < 0)
         if len(gone):
             place = lookup(self._gone_keys, self._gone_order, keys[gone])
-            numbers[gone] = np.where(place >= 0, place + _RESERVED, UNKNOWN)
+            numbers[gone] = np.where(place >= 0, place + _RESERVED, self.unknown)
         answer = (rows, numbers, actions, times)
         profile.cache["history"] = (self, answer)
         return answer

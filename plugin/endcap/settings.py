@@ -82,6 +82,11 @@ class Settings(BaseSettings):
         description="Hub id or folder of a sentence-transformers model, or `package:NAME` for one inside an installed "
         "package; `use-multilingual` for the packaged ONNX model; `none` for keyword search only.",
     )
+    augmentation: bool = Field(
+        True,
+        description="Score products that nobody has bought by the embedding that the live model's generator makes of "
+        "their content; also whether the job `augment` trains one.",
+    )
     product_refresh_s: float = Field(5.0, gt=0, description="Seconds between looks for changed products.")
 
     # The hook

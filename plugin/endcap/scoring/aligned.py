@@ -6,14 +6,16 @@ import threading
 
 from endcap.bundles import Bundle
 from endcap.catalog.table import ProductTable
-from endcap.sequences import Alignment
+from endcap.sequences import UNKNOWN, Alignment
 
 
 class Aligned:
     """Alignments by table. Thread-safe; one is made once however many threads ask for it."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, augmentation: bool = True) -> None:
+        """``augmentation``: products that training never saw are scored by the bundle's generator, where it has one."""
         self._bundle = bundle
+        self._unknown = bundle.newcomer if augmentation else UNKNOWN
         self._lock = threading.Lock()
         self._made: tuple[Alignment, ...] = ()
 
@@ -30,6 +32,7 @@ class Aligned:
             for one in self._made:
                 if one.table is table:
                     return one
-            made = Alignment(table, self._bundle.vocabulary, self._bundle.spec, self._bundle.affinity)
+            bundle = self._bundle
+            made = Alignment(table, bundle.vocabulary, bundle.spec, bundle.affinity, self._unknown)
             self._made = (made, *self._made[:1])
             return made

@@ -1,9 +1,9 @@
 """Virtual products: rows that a generator made up to enrich training, apart from everything that is real.
 
 They have a table of their own, and ids that begin with ``GENERATED_PREFIX``. Indexing and the event log refuse such
-ids, so that no generated row is searched, shown, sold, counted in popularity or a report, or judged by; training asks for them
-by name (:meth:`GeneratedProducts.rows`). Each row knows which generator made it, from which seed and which real
-products; all of it can be deleted at once.
+ids, so that no generated row is searched, shown, sold, counted in popularity or a report, or judged by; training asks
+for them by name (:meth:`GeneratedProducts.rows`). Each row knows which generator made it, from which seed and which
+real products; all of it can be deleted at once.
 """
 
 from __future__ import annotations

@@ -61,6 +61,7 @@ class ModelSpec:
         scale: 0 for plain dot products; else states and products are unit vectors and this is the inverse
             temperature (12–20), which keeps rare products from being drowned by long popular vectors.
         places: longest history; what is older is cut by whoever makes the tensors.
+        relative: a transformer counts how far back an action lies, not its place from the beginning of the history.
         knots: places at which the response to a feature may bend before the head, see
             :class:`~endcap_workers.models.features.FeatureScale`.
         parts: what an :class:`~endcap_workers.models.interest.Interest` consists of (for ablation).
@@ -78,6 +79,7 @@ class ModelSpec:
     id_dropout: float = 0.0
     scale: float = 0.0
     places: int = 50
+    relative: bool = False
     knots: int = 0
     parts: tuple[str, ...] = ("features", "sequence", "attention")
 
@@ -96,7 +98,11 @@ class ModelSpec:
 
 class ProductEncoder(nn.Module):
     """A product as a vector: the sum of what its number, its codes and its content say. Shared by history and
-    candidates (tied embeddings)."""
+    candidates (tied embeddings).
+
+    ``newcomers``: (n, K) codes and (n, D) content -> (n, width), see :mod:`endcap_workers.augmentation`. Where it is
+    given, the number ``spec.products`` (one past the last) stands for a product that this speaks for.
+    """
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
@@ -109,9 +115,13 @@ class ProductEncoder(nn.Module):
             nn.init.normal_(table.weight, std=0.1 if self.unit else 0.02)
             with torch.no_grad():
                 table.weight[PADDING] = 0.0
+        self.newcomers: nn.Module | None = None
 
     def forward(self, products: Tensor, codes: Tensor, content: Tensor) -> Tensor:
         """(…) numbers, (…, K) codes, (…, D) content -> (…, width); zero where everything is padding."""
+        new = products >= self.product.num_embeddings
+        if self.newcomers is not None:
+            products = products.masked_fill(new, UNKNOWN)
         if self.training and self.id_dropout:
             hidden = (torch.rand(products.shape, device=products.device) < self.id_dropout) & (products != PADDING)
             products = products.masked_fill(hidden, UNKNOWN)
@@ -120,6 +130,9 @@ class ProductEncoder(nn.Module):
             vector = vector + table(codes[..., column])
         if self.content is not None:
             vector = vector + self.content(content)
+        if self.newcomers is not None:
+            place = new.nonzero(as_tuple=True)  # of few candidates: the others cost nothing
+            vector = vector.index_put(place, self.newcomers(codes[place], content[place]))
         return normalize(vector, dim=-1) if self.unit else vector
 
 
