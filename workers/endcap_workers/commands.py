@@ -19,6 +19,7 @@ EVALUATIONS = {
     "interest-journey": "endcap_workers.evaluation.interest_journey",
     "next-basket": "endcap_workers.evaluation.next_basket",
     "open-bandit": "endcap_workers.evaluation.open_bandit",
+    "policy": "endcap_workers.evaluation.policy",
 }
 
 
