@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from flask.testing import FlaskClient
 from itsdangerous import Signer
 
 from endcap.runtime import Runtime, open_runtime
+from endcap.stores import rejects
+from endcap.stores.rejects import Rejects
 from endcap_reranker.app import create_app
 from tests.reranker.demo_support import shop_settings
 
@@ -145,3 +149,75 @@ def test_only_named_origins_may_call(client: FlaskClient) -> None:
     assert "Content-Type" in answer.headers["Access-Control-Allow-Headers"]
     answer = client.post("/v1/events", json=event(), headers={"Origin": "https://evil.example"})
     assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+def test_what_was_rejected_is_kept_with_its_reason(client: FlaskClient, runtime: Runtime) -> None:
+    client.post("/v1/events", json=[event("dance", event_id="e2"), event(product=""), event("dance")])
+    body = "\n".join([json.dumps(event()), '{"action_name": '])
+    client.post("/v1/events", data=body, content_type="application/x-ndjson")
+    runtime.rejected.turn()
+    kept = Rejects(runtime.database)
+    assert kept.counts() == {"action": 2, "not_json": 1, "product": 1}
+    (one,) = kept.latest(code="product")
+    assert "which product" in one.reason
+    assert json.loads(one.event)["client_id"] == "ann"
+    assert [one.code for one in kept.latest(2)] == ["not_json", "action"]
+
+
+def test_the_ring_of_rejects_is_bounded(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rejects, "KEPT", 5)
+    kept = Rejects(runtime.database)
+    for number in range(4):
+        kept.append([rejects.reject(number, "action", f"r{number}{n}", {"x": "y" * 9_000}) for n in range(3)])
+    assert [one.reason for one in kept.latest()] == ["r32", "r31", "r30", "r22", "r21"]
+    assert max(len(one.event) for one in kept.latest()) <= rejects.LONGEST
+
+
+def test_a_clock_that_is_ahead_does_not_reach_into_the_future(client: FlaskClient, runtime: Runtime) -> None:
+    ahead = (datetime.now(timezone.utc) + timedelta(hours=3)).isoformat()
+    far = (datetime.now(timezone.utc) + timedelta(days=3)).isoformat()
+    answer = client.post("/v1/events", json=[event(timestamp=ahead), event(timestamp=far)]).get_json()
+    assert [item["status"] for item in answer["items"]] == ["accepted", "rejected"]
+    assert "clock" in answer["items"][1]["reason"]
+    assert runtime.log.history("ann")[0].time <= time.time()
+
+
+def test_a_login_joins_what_the_visitor_did(client: FlaskClient, runtime: Runtime) -> None:
+    client.post("/v1/events", json=event(client_id="visitor"))
+    assert not runtime.profiles.get("ann")
+    said = {"from": "visitor", "to": "ann"}
+    assert client.post("/v1/identify", json=said).get_json() == {"shopper": "ann", "joined": True}
+    assert client.post("/v1/identify", json=said).get_json()["joined"] is False
+    assert len(runtime.profiles.get("ann").counters) == 1
+    client.post("/v1/events", json=event("click", "p2", client_id="visitor"))
+    assert len(runtime.profiles.get("ann").counters) == 2
+    refused = client.post("/v1/identify", json={"from": "visitor", "to": "thief"})
+    assert (refused.status_code, refused.content_type) == (409, "application/problem+json")
+
+
+def test_a_login_may_come_as_an_event(client: FlaskClient, runtime: Runtime) -> None:
+    client.post("/v1/events", json=event(client_id="visitor"))
+    login = {"action_name": "login", "client_id": "ann", "event_attributes": {"anonymous_id": "visitor"}}
+    thief = {**login, "client_id": "thief"}
+    nobody = {"action_name": "login", "client_id": "ann"}
+    answer = client.post("/v1/events", json=[login, login, thief, nobody]).get_json()
+    assert [item["status"] for item in answer["items"]] == ["accepted", "duplicate", "rejected", "rejected"]
+    assert len(runtime.profiles.get("ann").counters) == 1
+
+
+@pytest.mark.parametrize("body", [{"from": "a"}, {"from": "a", "to": ""}, {"from": ["a"], "to": "b"}, ["a"], None])
+def test_an_identify_that_says_nothing(client: FlaskClient, body: Any) -> None:
+    assert client.post("/v1/identify", json=body).status_code == 400
+
+
+@pytest.mark.parametrize("runtime", [{"shopper_secret": "s3cret"}], indirect=True)
+def test_where_ids_are_signed_both_ids_of_a_login_must_be(client: FlaskClient, runtime: Runtime) -> None:
+    sign = lambda one: Signer("s3cret").sign(one).decode()  # noqa: E731
+    for said in ({"from": "visitor", "to": sign("ann")}, {"from": sign("visitor"), "to": "ann"}):
+        assert client.post("/v1/identify", json=said).status_code == 400
+        login = {"action_name": "login", "client_id": said["to"], "event_attributes": {"anonymous_id": said["from"]}}
+        assert client.post("/v1/events", json=login).get_json()["rejected"] == 1
+    assert runtime.aliases.mapping() == {}
+    said = {"from": sign("visitor"), "to": sign("ann")}
+    assert client.post("/v1/identify", json=said).get_json() == {"shopper": "ann", "joined": True}
+    assert runtime.aliases.mapping() == {"visitor": "ann"}

@@ -92,7 +92,7 @@ class Aliases:
     def mapping(self) -> Mapping[str, str]:
         """Every alias and its shopper: for those who read the whole log."""
         with self._database.transaction(read_only=True) as connection:
-            return dict(connection.execute(select(aliases.c.alias, aliases.c.shopper)).tuples())
+            return {row.alias: row.shopper for row in connection.execute(select(aliases.c.alias, aliases.c.shopper))}
 
 
 def login_event(anonymous: str, shopper: str, time: float) -> Event:

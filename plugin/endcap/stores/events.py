@@ -304,7 +304,6 @@ def _row(one: Event) -> tuple[Any, ...]:
 
 
 def event_of(row: Any) -> Event:
-    """The event of a row's mapping."""
     """The event of a row of the table, by column."""
     fields = {name: row[name] for name in Event.__slots__ if name in row and name not in ("action", "attributes")}
     attributes = orjson.loads(row["attributes"]) if row["attributes"] else {}

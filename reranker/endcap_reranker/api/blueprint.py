@@ -10,7 +10,7 @@ from endcap.errors import InvalidInput
 from endcap.recall import Recaller
 from endcap.recommend import Recommender
 from endcap.runtime import Runtime
-from endcap_reranker.api.events import accept_events
+from endcap_reranker.api.events import accept_events, identify
 from endcap_reranker.api.parameters import checked, from_json, from_query, read_body
 from endcap_reranker.api.problems import answer_problems
 from endcap_reranker.api.recommend import known_product, recommend, recommend_parameters
@@ -24,6 +24,7 @@ from endcap_reranker.identity import ANONYMOUS, Identifier, Identity, personaliz
 ROUTES = {
     "search": ["GET", "POST"],
     "events": ["POST"],
+    "identify": ["POST"],
     "rerank": ["POST"],
     "suggest": ["GET"],
     "recommend": ["GET"],
@@ -60,6 +61,10 @@ def create_api(runtime: Runtime) -> Blueprint:
     def events_post() -> Response:
         body = read_body(request, settings.max_body_bytes)
         return _json(accept_events(runtime, identifier, body, request.mimetype, identifier.of_request(request)))
+
+    @api.post("/identify")
+    def identify_post() -> Response:
+        return _json(identify(runtime, identifier, read_body(request, settings.max_body_bytes)))
 
     @api.post("/rerank")
     def rerank_post() -> Response:

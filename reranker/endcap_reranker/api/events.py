@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import orjson
 from werkzeug.exceptions import UnsupportedMediaType
 
 from endcap.errors import InvalidInput, TooLarge
-from endcap.events import Event, RejectedEvent, parse_event, split_body
+from endcap.events import Action, Event, RejectedEvent, parse_event, split_body
 from endcap.runtime import Runtime
+from endcap.stores.aliases import AliasRefused
+from endcap.stores.rejects import reject
 from endcap_reranker import telemetry
 from endcap_reranker.identity import Identifier, Identity
 
@@ -39,17 +42,25 @@ def accept_events(
     now = time.time()
     items: list[dict[str, Any]] = []
     good: list[tuple[int, Event]] = []
-    for raw in raws:
+    for place, raw in enumerate(raws):
         try:
             event = parse_event(_signed(raw, identifier, sender), now, settings.max_event_attributes_bytes)
         except RejectedEvent as reason:
-            items.append({"status": "rejected", "id": _id_of(raw), "reason": str(reason)})
+            items.append(_rejected(runtime, raw, reason, now))
         else:
-            good.append((len(items), event))
+            good.append((place, event))
             items.append({"status": "", "id": event.id})
-    if good:
-        for (place, _), new in zip(good, runtime.record([event for _, event in good]), strict=True):
+    plain = [(place, event) for place, event in good if event.action is not Action.LOGIN]
+    if plain:
+        for (place, _), new in zip(plain, runtime.record([event for _, event in plain]), strict=True):
             items[place]["status"] = "accepted" if new else "duplicate"
+    for place, event in good:
+        if event.action is Action.LOGIN:
+            try:
+                new = runtime.identify(str(event.attributes["anonymous_id"]), event.shopper, event)
+                items[place]["status"] = "accepted" if new else "duplicate"
+            except AliasRefused as error:
+                items[place] = _rejected(runtime, raws[place], RejectedEvent(str(error), error.kind), now)
     counts = {name: sum(item["status"] == name for item in items) for name in ("accepted", "duplicate", "rejected")}
     for name, count in counts.items():
         telemetry.events(name, count)
@@ -70,13 +81,57 @@ def _signed(raw: Any, identifier: Identifier, sender: Identity) -> Any:
     given = raw.get("client_id")
     if given in (None, ""):
         if sender.problem:
-            raise RejectedEvent(f"client_id is missing and that of the request does not count ({sender.problem})")
-        return {**raw, "client_id": sender.shopper}
+            reason = f"client_id is missing and that of the request does not count ({sender.problem})"
+            raise RejectedEvent(reason, "client_id")
+        return _checked_login({**raw, "client_id": sender.shopper}, identifier)
+    return _checked_login({**raw, "client_id": _checked(given, "client_id", identifier)}, identifier)
+
+
+def _checked(given: Any, name: str, identifier: Identifier) -> Any:
     who = identifier.check(given)
     if who.problem == "shopper_signature":
-        raise RejectedEvent("client_id is not signed with the shop's secret")
+        raise RejectedEvent(f"{name} is not signed with the shop's secret", "signature")
     # Anything else that is wrong with it, parse_event says better.
-    return {**raw, "client_id": who.shopper or given}
+    return who.shopper or given
+
+
+def _checked_login(raw: dict[str, Any], identifier: Identifier) -> dict[str, Any]:
+    """A login names two ids, and both have to be the sender's."""
+    attributes = raw.get("event_attributes")
+    if isinstance(attributes, dict) and attributes.get("anonymous_id") not in (None, ""):
+        before = _checked(attributes["anonymous_id"], "event_attributes.anonymous_id", identifier)
+        raw["event_attributes"] = {**attributes, "anonymous_id": before}
+    return raw
+
+
+def identify(runtime: Runtime, identifier: Identifier, body: bytes) -> dict[str, Any]:
+    """``/v1/identify``: ``{"from": the anonymous id, "to": the shopper's}``; signed where ids have to be.
+
+    Raises:
+        InvalidInput: it does not say so, or an id is none or not signed.
+        AliasRefused: the two cannot be joined.
+        LogUnavailable: nothing was stored.
+    """
+    try:
+        raw = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput(f"not JSON: {error}") from None
+    if not isinstance(raw, dict) or not {"from", "to"} >= raw.keys() >= {"from", "to"}:
+        raise InvalidInput('the body must be {"from": "the anonymous id", "to": "the shopper\'s id"}')
+    ids = {}
+    for name in ("from", "to"):
+        who = identifier.check(raw[name])
+        if not who.shopper:
+            what = "not signed with the shop's secret" if who.problem == "shopper_signature" else "no shopper's id"
+            raise InvalidInput(f"{name} is {what}")
+        ids[name] = who.shopper
+    return {"shopper": ids["to"], "joined": runtime.identify(ids["from"], ids["to"])}
+
+
+def _rejected(runtime: Runtime, raw: Any, reason: RejectedEvent, now: float) -> dict[str, Any]:
+    sent = "" if isinstance(raw, RejectedEvent) else raw
+    runtime.rejected.offer(reject(now, reason.code, str(reason), sent))
+    return {"status": "rejected", "id": _id_of(raw), "reason": str(reason)}
 
 
 def _id_of(raw: Any) -> str | None:

@@ -1,0 +1,124 @@
+"""All that is kept about one shopper: given out, and erased (GDPR articles 15, 17 and 20).
+
+Every table that has a column ``shopper`` takes part by itself, so that no store can be forgotten. A table whose rows
+have to outlive the shopper says so: ``info={"erase": False}``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from sqlalchemy import Table, delete, select
+
+from endcap.events import to_ubi
+from endcap.stores.aliases import Aliases, aliases
+from endcap.stores.database import Database, metadata
+from endcap.stores.events import EventLog, event_of, events
+from endcap.stores.profiles import ProfileStore
+from endcap.stores.rankings import Rankings, rankings
+
+#: Rows deleted in one transaction: others may write in between.
+_BATCH = 2_000
+
+
+class Erasure:
+    """Thread-safe."""
+
+    def __init__(self, database: Database, log: EventLog, aliases: Aliases, profiles: ProfileStore) -> None:
+        self._database = database
+        self._log = log
+        self._aliases = aliases
+        self._profiles = profiles
+
+    def export(self, shopper: str) -> Iterator[dict[str, Any]]:
+        """Everything about the shopper as plain JSON objects, each with its ``kind``: ``shopper``, ``profile``,
+        ``event`` (as UBI), ``ranking``, or a table's name. Streamed in bounded memory; oldest first.
+
+        Raises:
+            LogUnavailable: the database cannot be read.
+        """
+        ids = [shopper, *self._aliases.of(shopper)]
+        yield {"kind": "shopper", "shopper": shopper, "also_known_as": ids[1:], "exported": time.time()}
+        profile = self._profiles.get(shopper)
+        yield {
+            "kind": "profile",
+            "products": len(profile.counters),
+            "latest_actions": len(profile.recent),
+            "bytes": profile.nbytes,
+        }
+        for row in self._pages(events, ids):
+            yield {"kind": "event", **to_ubi(event_of(row))}
+        log = Rankings(self._database)
+        for row in self._pages(rankings, ids):
+            one = log.by_id(row["id"])
+            if one is not None:
+                yield {"kind": "ranking", **_plain_ranking(one)}
+        for table in _tables():
+            if table not in (events, rankings, aliases):
+                with self._database.transaction(read_only=True) as connection:
+                    rows = connection.execute(select(table).where(table.c.shopper.in_(ids))).all()
+                for row in rows:
+                    yield {"kind": table.name, **{name: _plain(value) for name, value in row._mapping.items()}}
+
+    def erase(self, shopper: str) -> dict[str, int]:
+        """Delete all of it, the ids that were joined to the shopper included. Gives rows deleted by table.
+
+        Counts without names (what sells, what is bought together) keep what they learned. Doing it again is no harm;
+        what the shopper's browser sends afterwards is a new shopper's.
+
+        Raises:
+            LogUnavailable: the database failed; what is left can be erased by calling again.
+        """
+        ids = [shopper, *self._aliases.of(shopper)]
+        gone = {table.name: self._delete(table, ids) for table in _tables() if table is not aliases}
+        # Last, since a run that was cut short must find the ids again.
+        with self._database.transaction() as connection:
+            own = aliases.c.shopper.in_(ids) | aliases.c.alias.in_(ids)
+            gone[aliases.name] = connection.execute(delete(aliases).where(own)).rowcount
+        self._profiles.forgotten(ids)
+        return gone
+
+    def _delete(self, table: Table, ids: Sequence[str]) -> int:
+        key = next(iter(table.primary_key.columns))
+        total = 0
+        while True:
+            with self._database.transaction() as connection:
+                some = select(key).where(table.c.shopper.in_(ids)).limit(_BATCH)
+                gone = connection.execute(delete(table).where(key.in_(some))).rowcount
+            total += gone
+            if gone < 1:
+                return total
+
+    def _pages(self, table: Table, ids: Sequence[str]) -> Iterator[Any]:
+        last = 0
+        while True:
+            chosen = select(table).where(table.c.shopper.in_(ids), table.c.sequence > last)
+            with self._database.transaction(read_only=True) as connection:
+                rows = connection.execute(chosen.order_by(table.c.sequence).limit(_BATCH)).all()
+            if not rows:
+                return
+            for row in rows:
+                yield row._mapping
+            last = rows[-1]._mapping["sequence"]
+
+
+def _tables() -> list[Table]:
+    return [table for table in metadata.sorted_tables if "shopper" in table.c and table.info.get("erase", True)]
+
+
+def _plain_ranking(one: Any) -> dict[str, Any]:
+    features = None
+    if one.features is not None:
+        features = [dict(zip(one.feature_names, row.tolist())) for row in one.features]
+    return {
+        "id": one.id, "time": one.time, "shopper": one.shopper, "session": one.session, "query": one.query,
+        "endpoint": one.endpoint, "products": list(one.products), "positions": list(one.positions),
+        "scorer": one.scorer, "arm": one.arm, "propensity": one.propensity, "degraded": one.degraded,
+        "context": dict(one.context), "features": features,
+    }  # fmt: skip
+
+
+def _plain(value: Any) -> Any:
+    return value.hex() if isinstance(value, (bytes, memoryview)) else value

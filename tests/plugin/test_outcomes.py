@@ -1,0 +1,125 @@
+"""Rankings joined with what came of them: by the id that an event names, else by shopper, product and time."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from endcap.events import Action, Event
+from endcap.stores.aliases import Aliases
+from endcap.stores.database import Database
+from endcap.stores.erasure import Erasure
+from endcap.stores.events import EventLog
+from endcap.stores.outcomes import Outcomes, Reaction
+from endcap.stores.profiles import LogProfiles, Restorer
+from endcap.stores.rankings import Rankings, Served
+
+NOW = 1_750_000_000.0
+HOUR = 3_600.0
+
+
+class World:
+    def __init__(self, folder: Path) -> None:
+        self.database = Database.in_folder(folder)
+        self.log = EventLog(self.database)
+        self.aliases = Aliases(self.database, self.log)
+        self.rankings = Rankings(self.database)
+        self.number = 0
+
+    def shows(self, id: str, at: float = 0.0, shopper: str = "ann", products: tuple[str, ...] = ("a", "b")) -> None:
+        self.rankings.append([Served(id, NOW + at, shopper, products, start=10)])
+
+    def does(
+        self, action: Action, product: str, at: float, shopper: str = "ann", ranking: str = "", value: float = 0.0
+    ) -> None:
+        self.number += 1
+        sent = Event(f"e{self.number}", NOW + at, shopper, action, product, query_id=ranking, value=value)
+        self.log.append([sent])
+
+    def outcomes(self, hours: float = 24.0) -> dict[str, list[tuple[str, str, bool]]]:
+        found = Outcomes(self.database, hours).since(0)
+        return {one.ranking.id: [(r.action.name, r.product, r.named) for r in one.reactions] for one in found}
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path)
+    yield made
+    made.database.close()
+
+
+def test_an_event_belongs_to_the_ranking_that_it_names(world: World) -> None:
+    world.shows("r1")
+    world.shows("r2", at=10)
+    world.does(Action.CLICK, "b", at=20, ranking="r1", value=2.5)
+    (first, second) = Outcomes(world.database).since(0)
+    assert first.reactions == (Reaction("b", 12, Action.CLICK, NOW + 20, 1.0, 2.5, True),)
+    assert second.reactions == ()
+
+
+def test_one_that_names_none_belongs_to_the_last_that_showed_the_product(world: World) -> None:
+    world.shows("r1")
+    world.shows("r2", at=10)
+    world.shows("r3", at=15, products=("z",))
+    world.shows("of another", at=16, shopper="bob")
+    world.does(Action.PURCHASE, "a", at=HOUR)
+    assert world.outcomes() == {"r1": [], "r2": [("PURCHASE", "a", False)], "r3": [], "of another": []}
+
+
+def test_a_ranking_of_the_next_batch_takes_what_is_its_own(world: World) -> None:
+    world.shows("r1")
+    world.shows("r2", at=10)
+    world.does(Action.PURCHASE, "a", at=HOUR)
+    (first,) = Outcomes(world.database).since(0, limit=1)
+    assert first.reactions == ()
+
+
+@pytest.mark.parametrize(("at", "counts"), [(-60.0, 0), (HOUR, 1), (25 * HOUR, 0)])
+def test_only_for_some_hours_and_never_backwards(world: World, at: float, counts: int) -> None:
+    world.shows("r1")
+    world.does(Action.CART, "a", at=at)
+    assert len(world.outcomes()["r1"]) == counts
+
+
+def test_what_was_not_shown_is_no_reaction(world: World) -> None:
+    world.shows("r1")
+    world.does(Action.CLICK, "never shown", at=5, ranking="r1")
+    world.does(Action.CLICK, "a", at=5, ranking="a ranking that was not logged")
+    assert world.outcomes() == {"r1": []}
+
+
+def test_impressions_that_are_sent_as_well_count_once(world: World) -> None:
+    world.shows("r1")
+    world.does(Action.IMPRESSION, "a", at=1, ranking="r1")
+    assert world.outcomes() == {"r1": []}
+    assert Rankings(world.database).since(0)[0].products == ("a", "b")
+
+
+def test_a_purchase_after_the_login_belongs_to_what_the_visitor_was_shown(world: World) -> None:
+    world.shows("r1", shopper="visitor")
+    world.aliases.attach("visitor", "ann", NOW + 5)
+    world.does(Action.PURCHASE, "a", at=10, shopper="ann")
+    world.does(Action.CLICK, "b", at=8, shopper="visitor", ranking="r1")
+    assert world.outcomes() == {"r1": [("CLICK", "b", True), ("PURCHASE", "a", False)]}
+
+
+def test_everything_about_a_shopper_is_given_out_and_erased(world: World) -> None:
+    profiles = LogProfiles(Restorer(world.log, world.aliases, 505, 50, 30.0), 8.0)
+    erasure = Erasure(world.database, world.log, world.aliases, profiles)
+    world.shows("r1", shopper="visitor")
+    world.shows("r2", shopper="bob")
+    world.does(Action.CLICK, "a", at=1, shopper="visitor")
+    world.does(Action.CLICK, "a", at=1, shopper="bob")
+    world.aliases.attach("visitor", "ann", NOW + 5)
+    world.does(Action.PURCHASE, "b", at=10)
+    assert len(profiles.get("ann").counters) == 2
+    out = list(erasure.export("ann"))
+    assert [one["kind"] for one in out] == ["shopper", "profile", "event", "event", "event", "ranking"]
+    assert out[0]["also_known_as"] == ["visitor"]
+    assert out[-1]["products"] == ["a", "b"]
+    gone = erasure.erase("ann")
+    assert (gone["events"], gone["rankings"], gone["aliases"]) == (3, 1, 1)
+    assert not profiles.get("ann")
+    assert [one["kind"] for one in erasure.export("ann")] == ["shopper", "profile"]
+    assert sum(erasure.erase("ann").values()) == 0
+    assert world.log.count() == world.rankings.count() == 1, "others keep what is theirs"
