@@ -19,13 +19,14 @@ from endcap.stores.events import events
 class LogLines:
     """n events in order of arrival; arrays are (n,).
 
-    ``shopper``, ``product``, ``session``, ``device``: uint64 keys, 0 where there is none; ``shoppers``, ``products``:
-    the names. ``time``: seconds since 1970; ``action``: uint8; ``quantity``, ``value``: float64; ``coupon``: bool.
-    ``sequence``: the number of the last.
+    ``shopper``, ``product``, ``session``, ``device``: uint64 keys, 0 where there is none; ``shoppers``, ``products``,
+    ``devices``: the names. ``time``: seconds since 1970; ``action``: uint8; ``quantity``, ``value``: float64;
+    ``coupon``: bool. ``sequence``: the number of the last.
     """
 
     shoppers: list[str]
     products: list[str]
+    devices: list[str]
     shopper: np.ndarray
     product: np.ndarray
     session: np.ndarray
@@ -78,6 +79,7 @@ def read_log(
         yield LogLines(
             list(shoppers),
             list(products),
+            devices,
             keys_of(shoppers),
             keys_of(products),
             keys_of(sessions),

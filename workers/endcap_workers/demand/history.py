@@ -46,9 +46,9 @@ def histories(
     usable = np.isfinite(times) & np.isfinite(units) & np.array([one is not None for one in products], dtype=bool)
     if not usable.all():
         notes.append(f"{int((~usable).sum())} rows without product, time or quantity left out")
-    today = int(_local_days(np.array([now]), zone)[0])
+    today = int(local_days(np.array([now]), zone)[0])
     ago = np.full(len(times), -1, dtype=np.int64)
-    ago[usable] = today - 1 - _local_days(times[usable], zone)
+    ago[usable] = today - 1 - local_days(times[usable], zone)
     future = usable & (ago < 0)
     late = int((times[future] > now).sum())
     if late:
@@ -60,7 +60,7 @@ def histories(
     table, sold = np.zeros((len(names), most)), np.zeros((len(names), most), dtype=bool)
     np.add.at(table, (rows, columns), units[kept])
     sold[rows, columns] = True
-    returned = _take_back(table)
+    returned = take_back(table)
     if returned:
         notes.append(f"{returned} products with returns of sales before the history: those returns are left out")
     started = np.maximum.accumulate(sold, axis=1)
@@ -68,7 +68,7 @@ def histories(
     return Histories(list(names), np.where(started, table, np.nan)[:, first:], tuple(notes))
 
 
-def _take_back(table: np.ndarray) -> int:
+def take_back(table: np.ndarray) -> int:
     """Carry what is below 0 to earlier periods, in place; the number of products with something left over."""
     for column in range(table.shape[1] - 1, 0, -1):
         owed = np.minimum(table[:, column], 0.0)
@@ -79,7 +79,7 @@ def _take_back(table: np.ndarray) -> int:
     return int(left.sum())
 
 
-def _local_days(times: np.ndarray, zone: str) -> np.ndarray:
+def local_days(times: np.ndarray, zone: str) -> np.ndarray:
     """Days since 1970-01-01 on the local calendar, int64. The zone's offset is looked up once an hour."""
     place = ZoneInfo(zone)
     hours, position = np.unique(np.floor(times / 3600), return_inverse=True)

@@ -16,6 +16,8 @@ from endcap_workers.log_lines import LogLines
 MOST_SHOPPERS, MOST_PAIRS = 500_000, 4_000_000
 #: Gaps shorter than this lie within one page view, longer ones between visits: only visits tell how regular one is.
 _SAME_VISIT_S = 60.0
+#: Products and devices whose names are kept.
+_MOST_NAMES = 1_000_000
 
 WORDS = {
     "events": "actions (log)",
@@ -55,7 +57,8 @@ _AT = {name: column for column, name in enumerate(_SUMS)}
 class Behaviour:
     """``names``: the shoppers, in the order of the rows of ``features``; ``seen``: int64 (n,) events in the window.
 
-    ``push``: what is remarkable about products. ``pairs``: shopper (row) and product. ``products``: short key -> id.
+    ``push``: what is remarkable about products. ``pairs``: shopper (row) and product; ``devices``: shopper (row) and
+    device. ``products``, ``device_names``: short key -> id.
     """
 
     names: list[str]
@@ -64,6 +67,8 @@ class Behaviour:
     push: Push
     pairs: Pairs
     products: dict[int, str]
+    devices: Pairs
+    device_names: dict[int, str]
 
 
 class BehaviourStream:
@@ -87,6 +92,7 @@ class BehaviourStream:
         self._sums = np.zeros((1024, len(_SUMS)))
         self._pairs, self._bought, self._devices = Pairs(most_pairs), Pairs(most_pairs), Pairs(most_shoppers * 2)
         self._products: dict[int, str] = {}
+        self._device_names: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self._names)
@@ -101,7 +107,7 @@ class BehaviourStream:
             new.keys, new.counts = old.keys.copy(), old.counts.copy()
             new.first, new.last = old.first.copy(), old.last.copy()
             setattr(other, name, new)
-        other._products = dict(self._products)
+        other._products, other._device_names = dict(self._products), dict(self._device_names)
         return other
 
     def add(self, lines: LogLines) -> None:
@@ -127,9 +133,8 @@ class BehaviourStream:
         self._bought.add(slots[chosen], product[chosen].astype(np.uint32), times[chosen])
         with_device = device != 0
         self._devices.add(slots[with_device], device[with_device].astype(np.uint32), times[with_device])
-        short = product.astype(np.uint32)
-        for row in np.unique(short, return_index=True)[1].tolist():
-            self._products.setdefault(int(short[row]), lines.products[order[row]])
+        _remember(self._products, product, lines.products, order)
+        _remember(self._device_names, device, lines.devices, order)
 
     def features(self, now: float) -> Behaviour:
         """One row a shopper who was active in the window."""
@@ -141,12 +146,14 @@ class BehaviourStream:
         push = pushes(bought, sums["first"], len(active))
         found = _described(sums, now)
         found |= _breadth(pairs, len(active))
-        found["shared device"] = np.log1p(_sharing(_renumbered(self._devices, row_of), len(active)))
+        devices = _renumbered(self._devices, row_of)
+        found["shared device"] = np.log1p(_sharing(devices, len(active)))
         found["pushed"], found["pushed share"] = push.shoppers, push.shares
         values = np.stack([found[name] for name in WORDS], axis=1) if len(active) else np.empty((0, len(WORDS)))
         features = Features(values, tuple(WORDS), WORDS)
         names = [self._names[row] for row in active.tolist()]
-        return Behaviour(names, features, sums["events"].astype(np.int64), push, bought, self._products)
+        seen = sums["events"].astype(np.int64)
+        return Behaviour(names, features, seen, push, bought, self._products, devices, self._device_names)
 
     def _slots(self, lines: LogLines) -> np.ndarray:
         unique, index, inverse = np.unique(lines.shopper, return_index=True, return_inverse=True)
@@ -223,6 +230,15 @@ class BehaviourStream:
         np.maximum.at(sums, (who, _AT["most_in_hour"]), counts)
         last = np.r_[who[1:] != who[:-1], True]
         sums[who[last], _AT["hour"]], sums[who[last], _AT["in_hour"]] = hour[last], counts[last]
+
+
+def _remember(known: dict[int, str], keys: np.ndarray, names: list[str], order: np.ndarray) -> None:
+    short = keys.astype(np.uint32)
+    for row in np.unique(short, return_index=True)[1].tolist():
+        if len(known) >= _MOST_NAMES:
+            return
+        if keys[row]:
+            known.setdefault(int(short[row]), names[order[row]])
 
 
 def _renumbered(pairs: Pairs, row_of: np.ndarray) -> Pairs:

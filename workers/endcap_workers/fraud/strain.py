@@ -3,7 +3,7 @@
 Ranks cannot tell the strangest of honest shoppers from a machine: somebody is always first. What tells them apart is
 the distance. Above the 95th percentile each quantity's tail is taken as exponential (peaks over threshold, Pickands,
 1975; for anomalies: Siffer et al., 2017), its scale from the 95th and 99th percentiles alone, so that a farm of less
-than one shopper in a hundred cannot stretch it.
+than one shopper in a hundred cannot stretch it (of fewer than 500 shoppers, from lower ones: not five of them can).
 """
 
 from __future__ import annotations
@@ -60,9 +60,12 @@ def strain(values: np.ndarray, usual: np.ndarray) -> np.ndarray:
     found = np.zeros(values.shape)
     if not usual.any():
         return found
+    # Of few shoppers, a handful may be a farm: the quantiles lie below them.
+    upper = float(np.clip(1 - 5 / usual.sum(), 0.6, 0.99))
+    lower = max(1 - 5 * (1 - upper), 0.25)
     for place, name in enumerate(QUANTITIES):
-        middle, high = np.quantile(values[usual, place], [0.95, 0.99])
-        scale = max((high - middle) / np.log(5.0), _LEAST_SCALE[name])
-        digits = np.log10(20.0) + (values[:, place] - middle) / (scale * np.log(10.0))
+        middle, high = np.quantile(values[usual, place], [lower, upper])
+        scale = max((high - middle) / np.log((1 - lower) / (1 - upper)), _LEAST_SCALE[name])
+        digits = -np.log10(1 - lower) + (values[:, place] - middle) / (scale * np.log(10.0))
         found[:, place] = np.where(values[:, place] > middle, np.clip(digits, 0.0, _MOST_DIGITS), 0.0)
     return found

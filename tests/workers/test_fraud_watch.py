@@ -1,0 +1,197 @@
+"""Fraud in the event log: found, told in words, let go when it ends; in bounded memory."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from endcap.events import Action, Event
+from endcap.settings import Settings, load_settings
+from endcap.stores.database import Database
+from endcap.stores.events import EventLog
+from endcap.stores.flags import Flags, Suspicion
+from endcap_workers.fraud.behaviour import BehaviourStream
+from endcap_workers.fraud.lockstep import pushes
+from endcap_workers.fraud.pairs import Pairs
+from endcap_workers.fraud.watch import Watched, watch
+from endcap_workers.log_lines import read_log
+
+DAY = 86_400.0
+NOW = time.time()
+
+
+def genuine(shoppers: int = 300, seed: int = 0) -> list[Event]:
+    """Regulars, there for months, and some that come for the first time."""
+    random = np.random.default_rng(seed)
+    found = []
+    for shopper in range(shoppers):
+        start = NOW - (200 if shopper % 4 else 20 * random.random()) * DAY
+        for visit in range(int(random.integers(3, 12))):
+            when = start + (NOW - DAY - start) * random.random()
+            for line in range(int(random.integers(1, 8))):
+                product = f"p{int(random.zipf(1.6)) % 60}"
+                action = Action.PURCHASE if random.random() < 0.3 else Action.CLICK
+                key = f"{shopper}-{visit}-{line}"
+                found.append(
+                    Event(key, when + 40 * line, f"ann{shopper}", action, product, session=f"{shopper}-{visit}")
+                )
+    return sorted(found, key=lambda event: event.time)
+
+
+def farm(accounts: int = 40, device: str = "") -> list[Event]:
+    random = np.random.default_rng(1)
+    attributes = {"fingerprint": device} if device else {}
+    return [
+        Event(f"farm-{account}-{line}", NOW - 3 * DAY * random.random() - 60, f"new{account}", Action.PURCHASE, product,
+              session=f"farm-{account}", attributes=attributes)
+        for account in range(accounts)
+        for line, product in enumerate(["p1", "p2", "junk"])
+    ]  # fmt: skip
+
+
+def bot(count: int = 600) -> list[Event]:
+    return [Event(f"bot-{n}", NOW - 7_000 + 5 * n, "bot", Action.CLICK, "p55", session="b") for n in range(count)]
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    opened = Database.in_folder(tmp_path)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return load_settings(data_dir=tmp_path)
+
+
+def look(database: Database, settings: Settings, **more: object) -> Watched:
+    return watch(database, settings, lambda done, total, phase: None, now=NOW, **more)  # type: ignore[arg-type]
+
+
+def test_a_quiet_shop_is_left_alone(database: Database, settings: Settings) -> None:
+    EventLog(database).append(genuine())
+    found = look(database, settings)
+    assert [one.subject for one in found.suspicions if one.kind == "product"] == []
+    assert found.summary["actions of suspects"] < 0.01 * found.summary["actions"]
+
+
+def test_a_farm_is_found_with_its_product_device_and_seller(database: Database, settings: Settings) -> None:
+    EventLog(database).append(genuine() + farm(device="phone-1"))
+    sellers = {"junk": "Honest Joe", **{f"p{number}": f"shop {number % 7}" for number in range(60)}}
+    found = look(database, settings, sellers=sellers)
+    flags = Flags(database)
+    excluded = flags.excluded_shoppers()
+    assert {f"new{account}" for account in range(40)} <= excluded
+    assert len([name for name in excluded if name.startswith("ann")]) <= 6
+    flag = flags.find("shopper", "new7")
+    assert flag is not None
+    assert "product junk" in flag.reasons[0]
+    assert flag.evidence["product"] == "junk"
+    assert flags.find("product", "junk") is not None
+    assert flags.find("product", "p1") is None, "what the farm hides behind is not blamed"
+    assert flags.find("device", "phone-1") is not None
+    seller = flags.find("seller", "Honest Joe")
+    assert seller is not None
+    assert seller.evidence["products"] == ["junk"]
+    assert found.summary["suspected"]["shopper"] == len(excluded)
+
+
+def test_a_machine_is_found_by_the_hourly_look_too(database: Database, settings: Settings) -> None:
+    EventLog(database).append(genuine() + bot())
+    found = look(database, settings, light=True)
+    assert [one.subject for one in found.suspicions] == ["bot"]
+    assert any(
+        "in the busiest hour: " in reason or "on one product" in reason for reason in found.suspicions[0].reasons
+    )
+
+
+def test_suspicions_lapse_when_the_window_has_passed_but_decisions_stay(database: Database, settings: Settings) -> None:
+    EventLog(database).append(genuine() + farm())
+    look(database, settings)
+    flags = Flags(database)
+    kept = flags.find("shopper", "new0")
+    assert kept is not None
+    flags.decide(kept.id, "confirmed", "eve")
+    later = watch(database, settings, lambda *_: None, now=NOW + 120 * DAY)
+    assert later.lapsed > 0
+    assert flags.excluded_shoppers() == {"new0"}
+
+
+def test_labels_teach_the_detector(database: Database, settings: Settings) -> None:
+    EventLog(database).append(genuine() + farm() + bot())
+    assert look(database, settings).judgement.detector == "label-free"
+    flags = Flags(database)
+    for account in range(20):
+        flag = flags.find("shopper", f"new{account}")
+        assert flag is not None
+        flags.decide(flag.id, "confirmed", "eve")
+    flags.suspect([Suspicion("shopper", f"ann{n}", 0.5, ["looked at"]) for n in range(20)], "person")
+    for flag in flags.queue(contains="ann"):
+        flags.decide(flag.id, "dismissed", "eve")
+    learned = look(database, settings)
+    assert learned.judgement.detector == "supervised"
+    scores = dict(zip(learned.judgement.behaviour.names, learned.judgement.score))
+    others = [scores[f"new{account}"] for account in range(20, 40)]
+    assert np.median(others) > 0.5 > np.median([score for name, score in scores.items() if name.startswith("ann")])
+
+
+def test_batches_make_no_difference(database: Database) -> None:
+    EventLog(database).append(genuine(60) + bot(50))
+    whole, pieces = BehaviourStream(NOW - 90 * DAY), BehaviourStream(NOW - 90 * DAY)
+    for lines in read_log(database):
+        whole.add(lines)
+    for lines in read_log(database, batch=37):
+        pieces.add(lines)
+    one, other = whole.features(NOW), pieces.features(NOW)
+    order, place = np.argsort(one.names), np.argsort(other.names)
+    assert sorted(one.names) == sorted(other.names)
+    np.testing.assert_allclose(one.features.values[order], other.features.values[place], rtol=1e-5)
+
+
+def test_made_up_shoppers_do_not_fill_the_memory(database: Database) -> None:
+    log = EventLog(database)
+    log.append([Event(f"x{n}", NOW - DAY + n, f"made-up-{n}", Action.CLICK, f"q{n}") for n in range(3_000)])
+    stream = BehaviourStream(most_shoppers=500, most_pairs=1_000)
+    for lines in read_log(database, batch=200):
+        stream.add(lines)
+    assert len(stream) <= 500
+    found = stream.features(NOW)
+    assert "made-up-2999" in found.names
+    assert len(found.pairs) <= 1_000
+
+
+def test_what_a_farm_copies_is_not_taken_for_pushed() -> None:
+    """Every new account chose the target and one of two bestsellers; old shoppers choose bestsellers all the time."""
+    pairs = Pairs(100_000)
+    old, new = np.arange(400), np.arange(400, 500)
+    first_seen = np.r_[np.full(400, NOW - 300 * DAY), np.full(100, NOW - DAY)]
+    for product in range(30):
+        pairs.add(old, np.full(400, product, np.uint32), np.full(400, NOW - DAY / 2))
+    pairs.add(new, (new % 2).astype(np.uint32), np.full(100, NOW - DAY / 2))
+    pairs.add(new, np.full(100, 77, np.uint32), np.full(100, NOW - DAY / 2))
+    found = pushes(pairs, first_seen, 500)
+    assert int(found.products[np.argmax(found.surprise)]) == 77
+    assert found.surprise[:2].max() < 3
+    assert (found.shoppers[400:] > 20).all()
+    assert (found.shoppers[:400] == 0).all()
+
+
+def test_an_empty_log_is_no_error(database: Database, settings: Settings) -> None:
+    assert look(database, settings).summary["shoppers"] == 0
+
+
+def test_returns_of_one_observation_and_strange_values_are_taken(database: Database, settings: Settings) -> None:
+    log = EventLog(database)
+    log.append(
+        [
+            Event("a", NOW - DAY, "one", Action.RETURN, "p", quantity=3.0, value=-5.0),
+            Event("b", NOW - DAY, "two", Action.PURCHASE, "p", quantity=0.0, value=0.0),
+            Event("c", NOW + DAY / 2, "future", Action.PURCHASE, "p"),
+            Event("d", NOW - DAY, "three", Action.SEARCH, query="q"),
+        ]
+    )
+    found = look(database, settings)
+    assert np.isfinite(found.judgement.score).all()
