@@ -11,6 +11,7 @@ from endcap.results import Results
 
 #: Name on the command line -> module with ``run(seed) -> Results``.
 EVALUATIONS = {
+    "cold-products": "endcap_workers.evaluation.cold_products",
     "attack": "endcap_workers.evaluation.attack",
     "complete-journey": "endcap_workers.evaluation.complete_journey",
     "demand": "endcap_workers.evaluation.demand",

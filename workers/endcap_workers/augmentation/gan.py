@@ -10,7 +10,9 @@ has taught. Three forces act on it:
   both sides (R3GAN, Huang et al. 2024), under which training is known to converge;
 - *alignment*: the generated embedding of a warm product points where the learned one does.
 
-What is served is the mean over a few draws of noise. Early stopping on validation.
+It begins as the linear map that least squares finds (:mod:`endcap_workers.augmentation.ridge`) and learns what to
+change. What is kept is the running mean of its weights, at its best moment on validation; what is served is the mean
+over a few draws of noise.
 """
 
 from __future__ import annotations
@@ -37,25 +39,36 @@ from endcap_workers.augmentation.base import (
     run,
 )
 from endcap_workers.augmentation.mlp import Trunk
+from endcap_workers.augmentation.ridge import LinearNetwork, RidgeGenerator
 
 
 @dataclass(frozen=True, slots=True)
 class GanSettings:
-    """How it trains. ``real``: share of real embeddings among the products that a purchase is ranked against.
-    ``adversary`` 0 leaves the critic out (for ablation)."""
+    """How it trains.
 
-    epochs: int = 30
-    patience: int = 5
-    rate: float = 2e-3
+    Attributes:
+        ranking, adversary, alignment: weights of the three forces; ``adversary`` 0 leaves the critic out (ablation).
+        penalty: of the critic's slopes.
+        real: share of real embeddings among the products that a purchase is ranked against.
+        hide: share of codes taken for unknown in training, so that an unseen brand is nothing new.
+        average: share of the old value in the running mean of the weights, which is what is judged and kept.
+        noise, draws: numbers of noise, and how many draws are averaged in the end.
+    """
+
+    epochs: int = 12
+    patience: int = 4
+    rate: float = 1e-3
     batch: int = 512
     negatives: int = 1_024
     ranking: float = 1.0
     adversary: float = 0.2
-    alignment: float = 1.0
+    alignment: float = 0.3
     penalty: float = 1.0
     real: float = 0.5
     hidden: int = 192
-    dropout: float = 0.3
+    dropout: float = 0.5
+    hide: float = 0.3
+    average: float = 0.99
     noise: int = 16
     draws: int = 8
 
@@ -73,17 +86,26 @@ class GanNetwork(ContentNetwork):
         self.head = nn.Sequential(
             nn.Linear(hidden, hidden), nn.GELU(), nn.Dropout(settings.dropout), nn.Linear(hidden, width)
         )
+        self.hide = settings.hide
+        self.linear = LinearNetwork(sizes, content, width, 0.0)
+        final = self.head[-1]
+        assert isinstance(final, nn.Linear)
+        nn.init.zeros_(final.weight)
+        nn.init.zeros_(final.bias)
         self.register_buffer("draws", torch.randn(settings.draws, settings.noise))
 
     def generate(self, codes: Tensor, vectors: Tensor) -> Tensor:
         hidden = self.trunk(codes, vectors)
-        return self.head(hidden.unsqueeze(-2) + self.noise(self.draws)).mean(dim=-2)
+        made = self.head(hidden.unsqueeze(-2) + self.noise(self.draws)).mean(dim=-2)
+        return self.linear.generate(codes, vectors) + made
 
     def draw(self, codes: Tensor, vectors: Tensor) -> Tensor:
         """One embedding a product, with fresh noise: what training sees."""
-        hidden = self.trunk(codes, vectors, 0.1)
+        if self.hide:
+            codes = codes.masked_fill(torch.rand(codes.shape) < self.hide, 0)
+        hidden = self.trunk(codes, vectors)
         noise = torch.randn(len(hidden), self.draws.shape[1])
-        return self.fitted(self.head(hidden + self.noise(noise)))
+        return self.fitted(self.linear.generate(codes, vectors) + self.head(hidden + self.noise(noise)))
 
 
 class Critic(nn.Module):
@@ -120,6 +142,9 @@ class GanGenerator(Generator):
         torch.manual_seed(seed)
         self.shape |= {"gan": asdict(self.gan)}
         network = self.blank(self.shape)
+        start = RidgeGenerator().fit(warm, seed, validation)
+        assert isinstance(start.network, LinearNetwork)
+        network.linear.load_state_dict(start.network.state_dict())
         trainer = _Trainer(network, warm, self.gan, seed)
         training, best = Training(), deepcopy(network)
         for epoch in range(self.gan.epochs):
@@ -127,13 +152,13 @@ class GanGenerator(Generator):
             if not all(map(math.isfinite, losses.values())):
                 raise GeneratorDiverged(f"losses of the GAN are {losses} in epoch {epoch + 1}")
             if validation is None:
-                best = network
+                best = trainer.mean
                 continue
-            value = validation.judge(run(network.eval(), validation.content))
+            value = validation.judge(run(trainer.mean, validation.content))
             training.values.append(value)
             report(f"gan, epoch {epoch + 1}: validation {value:.4f}, " + _listed(losses))
             if not training.setting or value > training.best:
-                training.best, training.setting, best = value, f"epoch {epoch + 1}", deepcopy(network)
+                training.best, training.setting, best = value, f"epoch {epoch + 1}", deepcopy(trainer.mean)
             elif epoch + 1 - int(training.setting.split()[-1]) >= self.gan.patience:
                 break
         self.network, self.training = best.eval(), training
@@ -162,6 +187,8 @@ class _Trainer:
         sizes, width = content.sizes, warm.vectors.shape[1]
         self.critic = Critic(width, sizes, content.vectors.shape[1]) if gan.adversary else None
         self.optimizer = torch.optim.AdamW(network.parameters(), lr=gan.rate, weight_decay=1e-4)
+        self.mean = deepcopy(network).eval()
+        self.steps = 0
         if self.critic:
             self.critic_optimizer = torch.optim.AdamW(self.critic.parameters(), lr=gan.rate, betas=(0.5, 0.99))
 
@@ -201,7 +228,15 @@ class _Trainer:
         total.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
         self.optimizer.step()
+        self._follow()
         return {name: float(value.detach()) for name, value in losses.items()}
+
+    def _follow(self) -> None:
+        self.steps += 1
+        keep = min(self.gan.average, self.steps / (self.steps + 10.0))
+        with torch.no_grad():
+            for mine, theirs in zip(self.mean.parameters(), self.network.parameters(), strict=True):
+                mine.lerp_(theirs, 1.0 - keep)
 
     def _teach(self, states: Tensor, bought: Tensor, made: Tensor) -> Tensor:
         """A step of the critic: real above generated, flat around both."""

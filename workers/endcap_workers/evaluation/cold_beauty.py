@@ -54,7 +54,7 @@ def load() -> tuple[list[np.ndarray], Content]:
     return sequences, Content(codes, vectors, (max(brands.values()) + 1, len(leaves), len(parents)), encoder.id)
 
 
-def world(seed: int, report: Callable[[str], None]) -> World:
+def world(seed: int, report: Callable[[str], None], reads_content: bool = False) -> World:
     """One seed's split and recommender."""
     sequences, content = load()
-    return build(sequences, content, seed, "beauty", SCHEDULE, SPEC, NEGATIVES, report)
+    return build(sequences, content, seed, "beauty", SCHEDULE, SPEC, NEGATIVES, report, reads_content)

@@ -21,10 +21,11 @@ import torch
 
 from endcap_workers.augmentation.base import Content, Interactions, Validation, Warm
 from endcap_workers.augmentation.ranking import Cases, figures, ranks
+from endcap_workers.augmentation.virtual import VirtualProducts, sequences_of
 from endcap_workers.evaluation.embedding_cache import cache_dir
-from endcap_workers.models import LstmModel, ModelSpec, SequenceModel
+from endcap_workers.models import UNKNOWN, LstmModel, ModelSpec, SequenceModel
 from endcap_workers.training.loop import Schedule
-from endcap_workers.training.next_item import Catalogue, Prefixes, all_vectors, padded, states_of, train_next
+from endcap_workers.training.next_item import Catalogue, Prefixes, evaluate, padded, states_of, train_next
 
 HIDDEN, CHOSEN_BY = 0.2, 0.1
 K = 20
@@ -50,15 +51,22 @@ class Split:
 
 @dataclass(slots=True)
 class World:
-    """One seed's world. ``content`` has a row for each product number; ``sequences`` whole ones, hidden products
-    included; ``vectors`` (V, d) learned embeddings of all numbers (meaningless for hidden ones)."""
+    """One seed's world. ``content`` has a row for each product number.
+
+    ``sequences``: whole ones, hidden products included; ``train`` what was trained on; ``origins``: sequence and place
+    of each interaction in it. ``vectors`` (V, d): what the recommender says of each number; hidden ones are ``UNKNOWN``
+    to it. ``counts`` (V,): how often each was chosen in training.
+    """
 
     split: Split
     content: Content
     sequences: Sequence[np.ndarray]
     model: SequenceModel
+    catalogue: Catalogue
     vectors: np.ndarray
     interactions: Interactions
+    origins: list[tuple[int, int]]
+    train: list[np.ndarray]
     valid: Cases
     cold: Cases
     warm: Cases
@@ -105,61 +113,151 @@ def build(
     spec: ModelSpec,
     negatives: int,
     report: Callable[[str], None],
+    reads_content: bool = False,
 ) -> World:
     """Hide products, train the recommender (or read it from the cache), and collect the cases.
 
     Args:
         sequences: int64 product numbers of each shopper, oldest first.
-        cache: names the trained weights in the cache folder; with everything that they depend on in it.
+        cache: names the trained weights in the cache folder.
+        reads_content: the recommender sees codes and text beside the number, as Endcap's own models do.
     """
     split = Split.draw(len(content), seed)
-    part = np.zeros(len(content), dtype=np.int64)
-    part[split.valid], part[split.test] = 1, 2
+    part = _parts(split, len(content))
     warm_of = [sequence[part[sequence] == 0] for sequence in sequences]
     # The last warm product is for the test, the one before it for early stopping.
     train = [one[:-2] for one in warm_of]
+    catalogue = Catalogue.bare(len(content))
     spec = replace(spec, products=len(content))
+    if reads_content:
+        catalogue = Catalogue(torch.from_numpy(content.codes), torch.from_numpy(content.vectors))
+        spec = replace(spec, codes=content.sizes, content=content.vectors.shape[1], id_dropout=0.3)
+        cache += "-content"
     torch.manual_seed(seed)
     model = LstmModel(spec)
-    told = [number for number, one in enumerate(warm_of) if len(one) > 2]
-    stop = Prefixes([train[n] for n in told], np.array([warm_of[n][-2] for n in told]), hide_seen=True)
+    stop = _stop(warm_of, train)
     file = cache_dir() / "cold" / f"{cache}-{seed}.safetensors"
-    _trained(model, file, [one for one in train if len(one) > 1], stop, replace(schedule, seed=seed), negatives, report)
+    _trained(
+        model,
+        catalogue,
+        file,
+        [one for one in train if len(one) > 1],
+        stop,
+        replace(schedule, seed=seed),
+        negatives,
+        report,
+    )
+    return _world(split, content, sequences, model, catalogue, warm_of, seed)
+
+
+def retrained(
+    world: World, virtual: VirtualProducts, schedule: Schedule, negatives: int, report: Callable[[str], None]
+) -> World:
+    """The world after the recommender has gone on training with virtual products among the real ones. Their rows of its
+    embedding are dropped afterwards. Where its own validation got worse, what it learned is dropped, too."""
+    content = world.content
+    part = _parts(world.split, len(content))
+    warm_of = [sequence[part[sequence] == 0] for sequence in world.sequences]
+    stop = _stop(warm_of, world.train)
+    reads_content = bool(world.model.spec.codes)
+    more = Catalogue.bare(len(content) + len(virtual))
+    if reads_content:
+        more = Catalogue(
+            torch.from_numpy(np.concatenate([content.codes, virtual.content.codes])),
+            torch.from_numpy(np.concatenate([content.vectors, virtual.content.vectors])),
+        )
+    torch.manual_seed(schedule.seed)
+    larger = LstmModel(replace(world.model.spec, products=len(more)))
+    state = {name: tensor.clone() for name, tensor in world.model.state_dict().items()}
+    rows = torch.zeros(len(virtual), larger.spec.width) if reads_content else torch.from_numpy(virtual.vectors)
+    state["encode.product.weight"] = torch.cat([state["encode.product.weight"], rows])
+    larger.load_state_dict(state)
+    made = sequences_of(virtual, world.origins, world.train, len(content))
+    places = larger.spec.places + 1
+    before = evaluate(world.model, world.catalogue, stop, 10)["ndcg"]
+    real = [one[-places:] for one in world.train if len(one) > 1]
+    after = train_next(larger, more, real + made, stop, schedule, negatives=negatives, report=report).best
+    report(f"validation of the recommender: {before:.4f} before, {after:.4f} with {len(virtual):,} virtual products")
+    if after <= before:
+        return world
+    model = LstmModel(world.model.spec)
+    state = dict(larger.state_dict())
+    state["encode.product.weight"] = state["encode.product.weight"][: len(content)]
+    model.load_state_dict(state)
+    return _world(world.split, content, world.sequences, model.eval(), world.catalogue, warm_of, schedule.seed)
+
+
+def _world(
+    split: Split,
+    content: Content,
+    sequences: Sequence[np.ndarray],
+    model: SequenceModel,
+    catalogue: Catalogue,
+    warm_of: list[np.ndarray],
+    seed: int,
+) -> World:
+    train = [one[:-2] for one in warm_of]
     # At the test the shopper has had the product that stopped the training, too.
-    states = _states(model, [one[:-1] for one in warm_of])
+    states = _states(model, catalogue, [one[:-1] for one in warm_of])
+    part = _parts(split, len(content))
+    interactions, origins = _interactions(train, states, split)
     return World(
-        split, content, sequences, model, _vectors(model), _interactions(train, states, split),
-        _cases(sequences, part, 1, states, seed), _cases(sequences, part, 2, states, seed),
-        _last(warm_of, sequences, states, part, seed),
-        np.bincount(np.concatenate(train), minlength=len(content)),
-    )  # fmt: skip
+        split=split,
+        content=content,
+        sequences=sequences,
+        model=model,
+        catalogue=catalogue,
+        vectors=_vectors(model, catalogue, split),
+        interactions=interactions,
+        origins=origins,
+        train=train,
+        valid=_cases(sequences, part, 1, states, seed),
+        cold=_cases(sequences, part, 2, states, seed),
+        warm=_last(warm_of, sequences, states, part, seed),
+        counts=np.bincount(np.concatenate(train), minlength=len(content)),
+    )
+
+
+def _parts(split: Split, products: int) -> np.ndarray:
+    part = np.zeros(products, dtype=np.int64)
+    part[split.valid], part[split.test] = 1, 2
+    return part
+
+
+def _stop(warm_of: Sequence[np.ndarray], train: Sequence[np.ndarray]) -> Prefixes:
+    told = [number for number, one in enumerate(warm_of) if len(one) > 2]
+    return Prefixes([train[n] for n in told], np.array([warm_of[n][-2] for n in told]), hide_seen=True)
 
 
 def _trained(
-    model: SequenceModel, file: Path, train: list[np.ndarray], stop: Prefixes, schedule: Schedule, negatives: int,
+    model: SequenceModel,
+    catalogue: Catalogue,
+    file: Path,
+    train: list[np.ndarray],
+    stop: Prefixes,
+    schedule: Schedule,
+    negatives: int,
     report: Callable[[str], None],
-) -> None:  # fmt: skip
+) -> None:
     from safetensors.torch import load_file, save_file
 
     if file.exists():
         model.load_state_dict(load_file(file))
     else:
-        train_next(model, _bare(model), train, stop, schedule, negatives=negatives, report=report)
+        train_next(model, catalogue, train, stop, schedule, negatives=negatives, report=report)
         file.parent.mkdir(parents=True, exist_ok=True)
         save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, file)
     model.eval()
 
 
-def _bare(model: SequenceModel) -> Catalogue:
-    return Catalogue.bare(model.spec.products)
-
-
-def _vectors(model: SequenceModel) -> np.ndarray:
+def _vectors(model: SequenceModel, catalogue: Catalogue, split: Split) -> np.ndarray:
+    numbers = torch.arange(len(catalogue))
+    numbers[torch.from_numpy(np.concatenate([split.valid, split.test]))] = UNKNOWN
     with torch.no_grad():
-        return all_vectors(model, _bare(model)).numpy()
+        return model.encode(numbers, catalogue.codes, catalogue.content).numpy()
 
 
-def _states(model: SequenceModel, train: Sequence[np.ndarray]) -> list[np.ndarray]:
+def _states(model: SequenceModel, catalogue: Catalogue, train: Sequence[np.ndarray]) -> list[np.ndarray]:
     """The state after each product of each sequence, float32 (length, d); of the latest ``places`` only, earlier
     places hold zeros."""
     found: list[np.ndarray] = [np.zeros((0, model.spec.width), dtype=np.float32)] * len(train)
@@ -169,7 +267,7 @@ def _states(model: SequenceModel, train: Sequence[np.ndarray]) -> list[np.ndarra
     with torch.no_grad():
         for start in range(0, len(order), 512):
             rows = order[start : start + 512].tolist()
-            made = states_of(model, _bare(model), padded([train[row][-places:] for row in rows])).numpy()
+            made = states_of(model, catalogue, padded([train[row][-places:] for row in rows])).numpy()
             for row, states in zip(rows, made, strict=True):
                 length = len(train[row])
                 found[row] = np.zeros((length, model.spec.width), dtype=np.float32)
@@ -177,14 +275,17 @@ def _states(model: SequenceModel, train: Sequence[np.ndarray]) -> list[np.ndarra
     return found
 
 
-def _interactions(train: Sequence[np.ndarray], states: Sequence[np.ndarray], split: Split) -> Interactions:
+def _interactions(
+    train: Sequence[np.ndarray], states: Sequence[np.ndarray], split: Split
+) -> tuple[Interactions, list[tuple[int, int]]]:
     number = np.full(int(max(split.warm.max(), split.test.max(), split.valid.max())) + 1, -1, dtype=np.int64)
     number[split.warm] = np.arange(len(split.warm))
-    before = [state[: len(one) - 1] for state, one in zip(states, train, strict=True) if len(one) > 1]
-    chosen = [one[1:] for one in train if len(one) > 1]
-    all_states, all_chosen = np.concatenate(before), number[np.concatenate(chosen)]
-    there = np.abs(all_states).sum(axis=1) > 0
-    return Interactions(all_states[there], all_chosen[there])
+    told = [row for row, one in enumerate(train) if len(one) > 1]
+    before = np.concatenate([states[row][: len(train[row]) - 1] for row in told])
+    chosen = number[np.concatenate([train[row][1:] for row in told])]
+    origins = [(row, place) for row in told for place in range(1, len(train[row]))]
+    there = np.flatnonzero(np.abs(before).sum(axis=1) > 0)
+    return Interactions(before[there], chosen[there]), [origins[place] for place in there.tolist()]
 
 
 def _cases(
