@@ -13,6 +13,13 @@ def number(value: float | None, digits: int = 0) -> str:
     return "–" if value is None else f"{value:,.{digits}f}"
 
 
+def figure(value: object) -> str:
+    """A figure of unknown size with four digits that say something; texts as they are."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return "–" if value is None else str(value)
+    return f"{value:,d}" if isinstance(value, int) else f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+
+
 def share(part: float, whole: float) -> str:
     """A part of a whole as a percentage; a dash where there is no whole."""
     if not whole:

@@ -33,7 +33,10 @@ from endcap.stores.tokens import Role
 View = TypeVar("View", bound=Callable[..., str | Response])
 
 #: Modules, in the order of the navigation.
-PAGES = ("endcap_reranker.console.pages.overview",)
+PAGES = tuple(
+    f"endcap_reranker.console.pages.{name}"
+    for name in ("overview", "events", "models", "jobs", "shopper", "catalogue", "audit", "tokens", "settings")
+)
 
 
 @dataclass(frozen=True, slots=True)

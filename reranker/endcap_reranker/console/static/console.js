@@ -31,8 +31,10 @@ document.querySelectorAll("[data-poll]").forEach(poll);
 document.addEventListener("submit", (event) => {
   const form = event.target;
   if (form.dataset.confirm && !confirm(form.dataset.confirm)) return event.preventDefault();
-  // A form is sent once, however often its button is hit.
-  setTimeout(() => form.querySelectorAll("button").forEach((button) => (button.disabled = true)));
+  // A form is sent once, however often its button is hit; after a download it can be sent again.
+  const able = (yes) => form.querySelectorAll("button").forEach((button) => (button.disabled = !yes));
+  setTimeout(() => able(false));
+  setTimeout(() => able(true), 3000);
 });
 addEventListener("pageshow", () => document.querySelectorAll("form button").forEach((button) => (button.disabled = false)));
 
