@@ -117,6 +117,9 @@ class Settings(BaseSettings):
     # Events and profiles
     max_events: int = Field(1_000, ge=1, description="Events in one request.")
     max_event_attributes_bytes: int = Field(8_000, ge=0, description="Largest `event_attributes` of one event.")
+    retention_days: float = Field(
+        0.0, ge=0, description="Days for which events and rankings are kept; 0: for ever. A job deletes older ones."
+    )
     log_rankings: float = Field(1.0, ge=0, le=1, description="Share of the rankings served that is logged.")
     log_features: float = Field(
         0.1, ge=0, le=1, description="Share of the logged rankings that is logged with the features as served."
@@ -263,12 +266,12 @@ class Settings(BaseSettings):
     time_zone: str = Field("UTC", description="The shop's time zone (`Europe/Berlin`): whose days are counted.")
     fraud_window_days: float = Field(90.0, gt=0, description="Behaviour that fraud is looked for in.")
     fraud_in_step: float = Field(
-        3.5,
+        3.2,
         gt=0,
         description="Suspect new shoppers of a product that so many of them choose by chance once in 10^this.",
     )
     fraud_strain: float = Field(
-        6.0, gt=0, description="Suspect who goes beyond the usual in one quantity as happens once in 10^this."
+        8.0, gt=0, description="Suspect who goes beyond the usual in one quantity as happens once in 10^this."
     )
     fraud_rate_per_minute: int = Field(
         600, ge=0, description="Suspect a shopper that sends more events a minute to one server process; 0: none."

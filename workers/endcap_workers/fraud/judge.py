@@ -36,7 +36,7 @@ class Thresholds:
     the detector with labels; below ``cleared`` it overrules the others.
     """
 
-    in_step: float = 5.0
+    in_step: float = 3.2
     strain: float = 8.0
     strange: float = 0.9999
     probability: float = 0.5
