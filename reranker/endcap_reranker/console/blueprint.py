@@ -9,12 +9,12 @@ from typing import Any
 from flask import Blueprint, Response, current_app, g, make_response, redirect, render_template, request, url_for
 from werkzeug.exceptions import HTTPException
 
-from endcap import __version__
+from endcap import __version__, charts
 from endcap.errors import EndcapError
 from endcap.runtime import Runtime
 from endcap.stores.tokens import TokenRefused, allows
 from endcap_reranker.admin.access import access, caller, guarded
-from endcap_reranker.console import charts, words
+from endcap_reranker.console import words
 from endcap_reranker.console.frame import back, render
 from endcap_reranker.console.pages import PAGES, Page, Routes, role_of
 from endcap_reranker.console.sessions import PATH, Sessions

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
@@ -17,19 +18,20 @@ def lines(
     title: str,
     unit: str = "",
     least_top: float = 1.0,
+    from_zero: bool = True,
 ) -> Markup:
     """A line per series over shared places; None leaves a gap. ``labels`` (one a place) name the first, middle, last.
 
-    The first series is filled. Every place has its values as a tooltip, and the whole is described for screen readers.
+    The first series is filled, unless the axis begins near the smallest value (not ``from_zero``). Every place has its values as a tooltip, and the whole is described for screen readers.
     """
     count = len(labels)
     values = [value for _, row in series for value in row if value is not None and math.isfinite(value)]
-    top = _nice(max([*values, least_top]))
-    parts = [_grid(top, unit)]
+    scale = _Scale.of(values, least_top, from_zero)
+    parts = [_grid(scale, unit)]
     for number, (_, row) in enumerate(series):
         for run in _runs(row):
-            points = " ".join(f"{_x(place, count):.1f},{_y(value, top):.1f}" for place, value in run)
-            if number == 0 and len(run) > 1:
+            points = " ".join(f"{_x(place, count):.1f},{scale.y(value):.1f}" for place, value in run)
+            if number == 0 and from_zero and len(run) > 1:
                 first, last = _x(run[0][0], count), _x(run[-1][0], count)
                 base = _HEIGHT - _BOTTOM
                 parts.append(f'<polygon class="area" points="{first:.1f},{base} {points} {last:.1f},{base}"/>')
@@ -38,7 +40,7 @@ def lines(
             else:
                 place, value = run[0]
                 parts.append(
-                    f'<circle class="dot s{number}" cx="{_x(place, count):.1f}" cy="{_y(value, top):.1f}" r="3"/>'
+                    f'<circle class="dot s{number}" cx="{_x(place, count):.1f}" cy="{scale.y(value):.1f}" r="3"/>'
                 )
     parts.append(_places(series, labels, unit))
     parts.append(_axis(labels))
@@ -91,8 +93,25 @@ def _x(place: int, count: int) -> float:
     return _LEFT + (_WIDTH - _LEFT - _RIGHT) * (place / (count - 1) if count > 1 else 0.5)
 
 
-def _y(value: float, top: float) -> float:
-    return _TOP + (_HEIGHT - _TOP - _BOTTOM) * (1.0 - min(max(value, 0.0), top) / top)
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    """From values to heights."""
+
+    low: float
+    top: float
+
+    @classmethod
+    def of(cls, values: Sequence[float], least_top: float, from_zero: bool) -> _Scale:
+        if from_zero or not values:
+            return cls(0.0, _nice(max([*values, least_top])))
+        low, top = min(values), max(values)
+        step = _nice(max((top - low) / 2.0, 1e-3 * abs(top), 1e-9))
+        low = math.floor(low / step) * step
+        return cls(low, low + 2.0 * step if low + 2.0 * step >= top else low + 4.0 * step)
+
+    def y(self, value: float) -> float:
+        part = (min(max(value, self.low), self.top) - self.low) / (self.top - self.low)
+        return _TOP + (_HEIGHT - _TOP - _BOTTOM) * (1.0 - part)
 
 
 def _nice(top: float) -> float:
@@ -104,16 +123,17 @@ def _nice(top: float) -> float:
 def _short(value: float) -> str:
     if value >= 1_000_000:
         return f"{value / 1e6:g}M"
-    return f"{value / 1e3:g}k" if value >= 1_000 else f"{value:g}"
+    return f"{value / 1e3:g}k" if value >= 1_000 else f"{value:.4g}"
 
 
-def _grid(top: float, unit: str) -> str:
-    lines_ = []
+def _grid(scale: _Scale, unit: str) -> str:
+    drawn = []
     for part in (0.0, 0.5, 1.0):
-        y = _y(top * part, top)
-        lines_.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        lines_.append(f'<text class="tick" x="{_LEFT - 6}" y="{y + 4:.1f}">{_short(top * part)}{escape(unit)}</text>')
-    return "".join(lines_)
+        value = scale.low + (scale.top - scale.low) * part
+        y = scale.y(value)
+        drawn.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        drawn.append(f'<text class="tick" x="{_LEFT - 6}" y="{y + 4:.1f}">{_short(value)}{escape(unit)}</text>')
+    return "".join(drawn)
 
 
 def _places(series: Sequence[tuple[str, Sequence[float | None]]], labels: Sequence[str], unit: str) -> str:
