@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, MetaData, create_engine, event
+from sqlalchemy import Connection, MetaData, create_engine, event, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from endcap import stores
 from endcap.errors import ConfigurationError, EndcapError
 from endcap.settings import Settings
+from endcap.stores.schema import SchemaStatus, status
+from endcap.stores.schema import upgrade as upgrade_schema
 
+#: Name of the lock under which PostgreSQL's schema changes.
+_SCHEMA = 0x656E6473
 #: All tables of all stores; each store declares its own beside its code.
 metadata = MetaData()
 
@@ -28,8 +35,15 @@ class LogUnavailable(EndcapError):
 class Database:
     """A pool of connections. Thread-safe. SQLite's writers wait for one another, between processes too."""
 
-    def __init__(self, url: str) -> None:
-        """Raises ConfigurationError for a URL that names no usable database, LogUnavailable where it does not open."""
+    def __init__(self, url: str, upgrade: bool = True) -> None:
+        """
+        Args:
+            upgrade: bring the schema up to date.
+
+        Raises:
+            ConfigurationError: the URL names no usable database, or a newer Endcap has written it.
+            LogUnavailable: it does not open.
+        """
         try:
             self._engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
         except (SQLAlchemyError, ImportError) as error:  # no URL, a database that is unknown, its driver missing
@@ -40,17 +54,55 @@ class Database:
         if self.dialect == "sqlite":
             event.listen(self._engine, "connect", _prepare_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)
-        try:
-            declare_tables()
-            metadata.create_all(self._engine)
-        except SQLAlchemyError as error:
-            raise LogUnavailable(f"cannot open the event log: {error}") from error
+        if upgrade:
+            try:
+                self._upgrade()
+                declare_tables()
+                metadata.create_all(self._engine)
+            except LogUnavailable as error:
+                raise LogUnavailable(f"cannot open the event log: {error}") from error
 
     @classmethod
-    def in_folder(cls, data_dir: Path) -> Database:
+    def in_folder(cls, data_dir: Path, upgrade: bool = True) -> Database:
         """The default: SQLite in the data folder."""
         data_dir.mkdir(parents=True, exist_ok=True)
-        return cls(f"sqlite:///{data_dir / 'endcap.sqlite'}")
+        return cls(f"sqlite:///{data_dir / 'endcap.sqlite'}", upgrade)
+
+    def schema(self) -> SchemaStatus:
+        """Which schema it has.
+
+        Raises:
+            ConfigurationError: a newer Endcap has written it.
+        """
+        with self.transaction(read_only=True) as connection:
+            return status(connection)
+
+    def back_up(self, file: Path) -> None:
+        """Copy an SQLite database while it is in use; ``file`` is whole or not there.
+
+        Raises:
+            ConfigurationError: it is no SQLite, or the file cannot be written.
+        """
+        if self.dialect != "sqlite":
+            raise ConfigurationError(f"this is {self.dialect}: back it up with its own tools (pg_dump)")
+        part = file.with_name(f"{file.name}.part")
+        try:
+            with closing(sqlite3.connect(part)) as copy:
+                with self._engine.connect() as connection:
+                    # A page at a time would begin anew with every write of another process.
+                    connection.connection.driver_connection.backup(copy)  # type: ignore[union-attr]
+            os.replace(part, file)
+        except (OSError, sqlite3.Error, SQLAlchemyError) as error:
+            part.unlink(missing_ok=True)
+            raise ConfigurationError(f"{file} cannot be written: {error}") from None
+
+    def _upgrade(self) -> None:
+        if self.schema().up_to_date:
+            return
+        with self.transaction() as connection:
+            if self.dialect == "postgresql":
+                connection.execute(select(func.pg_advisory_xact_lock(_SCHEMA)))
+            upgrade_schema(connection)
 
     @property
     def dialect(self) -> str:
@@ -70,9 +122,11 @@ class Database:
         self._engine.dispose()
 
 
-def open_database(settings: Settings) -> Database:
-    """The database that the settings ask for."""
-    return Database(settings.database_url) if settings.database_url else Database.in_folder(settings.data_dir)
+def open_database(settings: Settings, upgrade: bool = True) -> Database:
+    """The database that the settings ask for; see :class:`Database`."""
+    if settings.database_url:
+        return Database(settings.database_url, upgrade)
+    return Database.in_folder(settings.data_dir, upgrade)
 
 
 def declare_tables() -> None:
@@ -92,9 +146,13 @@ class Transaction:
     def __enter__(self) -> Connection:
         try:
             self._connection: Connection = self._engine.connect()
+        except SQLAlchemyError as error:
+            raise LogUnavailable(f"the event log cannot be reached: {error}") from error
+        try:
             self._connection.info["read_only"] = self._read_only
             self._connection.begin()
         except SQLAlchemyError as error:
+            self._connection.close()
             raise LogUnavailable(f"the event log cannot be reached: {error}") from error
         return self._connection
 

@@ -168,19 +168,20 @@ class Rankings:
 
     def since(self, sequence: int, limit: int = 1_000) -> list[Served]:
         """The next rankings after number ``sequence``, oldest first, at most ``limit``."""
-        return self._read(select(rankings).where(rankings.c.sequence > sequence).order_by(rankings.c.sequence), limit)
+        return self.read(select(rankings).where(rankings.c.sequence > sequence).order_by(rankings.c.sequence), limit)
 
     def by_id(self, id: str) -> Served | None:
         """The ranking of this id."""
-        found = self._read(select(rankings).where(rankings.c.id == id), 1)
+        found = self.read(select(rankings).where(rankings.c.id == id), 1)
         return found[0] if found else None
 
     def of_shopper(self, shopper: str, limit: int = 50) -> list[Served]:
         """A shopper's latest rankings, newest first."""
         chosen = select(rankings).where(rankings.c.shopper == shopper)
-        return self._read(chosen.order_by(rankings.c.time.desc(), rankings.c.sequence.desc()), limit)
+        return self.read(chosen.order_by(rankings.c.time.desc(), rankings.c.sequence.desc()), limit)
 
-    def _read(self, chosen: Any, limit: int) -> list[Served]:
+    def read(self, chosen: Any, limit: int) -> list[Served]:
+        """The first ``limit`` rows of a selection of :data:`rankings`."""
         with self._database.transaction(read_only=True) as connection:
             rows = connection.execute(chosen.limit(limit)).all()
             digests = {row.feature_list for row in rows if row.feature_list}

@@ -10,6 +10,7 @@ from werkzeug.exceptions import UnsupportedMediaType
 
 from endcap.errors import InvalidInput, TooLarge
 from endcap.events import Action, Event, RejectedEvent, parse_event, split_body
+from endcap.profiles import DAY_S
 from endcap.runtime import Runtime
 from endcap.stores.aliases import AliasRefused
 from endcap.stores.rejects import reject
@@ -45,6 +46,8 @@ def accept_events(
     for place, raw in enumerate(raws):
         try:
             event = parse_event(_signed(raw, identifier, sender), now, settings.max_event_attributes_bytes)
+            if 0 < settings.retention_days * DAY_S < now - event.time:
+                raise RejectedEvent("timestamp is older than events are kept (retention_days)", "too_old")
         except RejectedEvent as reason:
             items.append(_rejected(runtime, raw, reason, now))
         else:
