@@ -22,7 +22,8 @@ def lines(
 ) -> Markup:
     """A line per series over shared places; None leaves a gap. ``labels`` (one a place) name the first, middle, last.
 
-    The first series is filled, unless the axis begins near the smallest value (not ``from_zero``). Every place has its values as a tooltip, and the whole is described for screen readers.
+    The first series is filled, unless the axis begins near the smallest value (not ``from_zero``).
+    Every place has its values as a tooltip, and the whole is described for screen readers.
     """
     count = len(labels)
     values = [value for _, row in series for value in row if value is not None and math.isfinite(value)]

@@ -40,7 +40,11 @@ def ago(seconds: float | None) -> str:
     if not seconds:
         return "never"
     passed = time.time() - seconds
-    return "now" if -5 < passed < 2 else f"in {span(-passed)}" if passed < 0 else f"{span(passed)} ago"
+    if -5 < passed < 2:
+        return "now"
+    if 0 < passed < 60:
+        return f"{passed:.0f} s ago"
+    return f"in {span(-passed)}" if passed < 0 else f"{span(passed)} ago"
 
 
 def span(seconds: float | None) -> str:
