@@ -72,7 +72,8 @@ class Dispatcher:
         except ImportError:
             raise ConfigurationError("jobs over Redis need Celery: pip install 'endcap[redis]'") from None
         self._app = Celery("endcap")
-        self._app.conf.update(celery_configuration(settings))
+        # A sender with a result backend would listen for the results, which stand in the table anyway.
+        self._app.conf.update({**celery_configuration(settings), "result_backend": "disabled://"})
         self._jobs: dict[str, Job] = load_jobs()
         self._runs = runs
         self._again_s = again_s

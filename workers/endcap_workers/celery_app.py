@@ -19,6 +19,7 @@ from functools import lru_cache
 from typing import Any
 
 from celery import Celery
+from celery.exceptions import Ignore
 from celery.schedules import BaseSchedule, schedstate
 from celery.signals import worker_process_init, worker_ready, worker_shutting_down
 
@@ -102,8 +103,9 @@ def run(self: Any, run_id: str) -> dict[str, Any]:
     owner = f"{socket.gethostname()}:{os.getpid()}:celery"
     claimed = runs.claim(owner, run_id=run_id)
     if claimed is None:
-        # Done, cancelled, at someone else's, or waiting for another run of its job: then it is sent again in time.
-        return {"run": run_id, "state": runs.get(run_id).state}
+        # Ended, at someone else's, or waiting for another run of its job (it is sent again in time): not this
+        # message's business, and no reason to touch the task's state.
+        raise Ignore
     told = 0.0
 
     def look() -> None:

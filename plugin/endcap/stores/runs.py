@@ -240,11 +240,9 @@ class Runs:
             self._take_turns(connection)
             now = self._now(connection)
             self._reap(connection, now)
-            other = runs.alias()
-            held = exists().where(other.c.job == runs.c.job, other.c.state == RUNNING)
             chosen = (
                 select(runs)
-                .where(runs.c.state == QUEUED, runs.c.due <= now, or_(runs.c.alone.is_(False), ~held))
+                .where(runs.c.state == QUEUED, runs.c.due <= now, _not_held())
                 .order_by(runs.c.due, runs.c.id)
                 .limit(1)
             )
@@ -342,17 +340,22 @@ class Runs:
             self._take_turns(connection)
             now = self._now(connection)
             self._reap(connection, now)
-            other = runs.alias()
-            held = exists().where(other.c.job == runs.c.job, other.c.state == RUNNING)
-            chosen = select(runs).where(
-                runs.c.state == QUEUED, runs.c.due <= now, runs.c.sent <= now - again_s,
-                or_(runs.c.alone.is_(False), ~held),
-            )  # fmt: skip
-            found = [_run(row) for row in connection.execute(chosen.order_by(runs.c.due).limit(limit))]
-            if found:
-                ids = [run.id for run in found]
+            ready = runs.c.state == QUEUED, runs.c.due <= now, _not_held()
+            found = list(connection.execute(select(runs).where(*ready).order_by(runs.c.due, runs.c.id)))
+            heads: set[str] = set()
+            due = []
+            for row in found:
+                # Of a job that runs alone only the first is sent: the others would find it running.
+                if row.alone and row.job in heads:
+                    continue
+                heads.add(row.job)
+                if row.sent <= now - again_s:
+                    due.append(_run(row))
+            del due[limit:]
+            if due:
+                ids = [run.id for run in due]
                 connection.execute(update(runs).where(runs.c.id.in_(ids)).values(sent=now))
-            return found
+            return due
 
     def not_sent(self, ids: Sequence[str]) -> None:
         """The broker did not take these after all."""
@@ -452,6 +455,11 @@ def _json(values: Mapping[str, Any], what: str, limit: int) -> str:
     if len(text) > limit:
         raise InvalidInput(f"{what}: {len(text)} bytes of JSON; at most {limit}")
     return text
+
+
+def _not_held() -> Any:
+    other = runs.alias()
+    return or_(runs.c.alone.is_(False), ~exists().where(other.c.job == runs.c.job, other.c.state == RUNNING))
 
 
 def _mine(run_id: str, owner: str) -> Any:

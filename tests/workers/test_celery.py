@@ -1,0 +1,145 @@
+"""Celery's workers on a real Redis: progress, cancel, kill -9, a broker that goes away and forgets."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis as redis_client
+
+from endcap.dispatch import BrokerUnavailable, Dispatcher
+from endcap.settings import load_settings
+from endcap.stores.database import Database
+from endcap.stores.runs import ENDED, Run, Runs
+from endcap.stores.workers import Workers
+from tests.services import redis as redis_service
+from tests.services.process import ServiceMissing
+from tests.serving import eventually
+from tests.workers.job_support import QUICK, STEPS, install_jobs, start
+
+LEASE_S = 3.0
+pytestmark = pytest.mark.redis
+
+
+class Shop:
+    """A Redis of its own (it is stopped and flushed), the table of runs, and one Celery worker of three processes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.server, url = redis_service.start()
+        self.port = int(url.rpartition(":")[2].partition("/")[0])
+        self.client = redis_client.Redis.from_url(url)
+        self.jobs = install_jobs(folder)
+        self.settings = load_settings(
+            data_dir=folder / "data", redis_url=url, embedded_worker=False, worker_lease_s=LEASE_S,
+            schedule={"test-timed": "off"},
+        )  # fmt: skip
+        self.database = Database.in_folder(self.settings.data_dir)
+        self.runs = Runs(self.database, LEASE_S)
+        self.worker = self.start_worker()
+
+    def start_worker(self) -> subprocess.Popen[bytes]:
+        worker = start(self.settings, self.jobs, "worker", "--celery")
+        assert eventually(lambda: any(one.kind == "celery" for one in Workers(self.database).alive()))
+        return worker
+
+    def restart_broker(self) -> None:
+        self.server, _ = redis_service.start(self.port)
+
+    def ended(self, run_id: str, within_s: float = 60.0) -> Run:
+        assert eventually(lambda: self.runs.get(run_id).state in ENDED, within_s), self.runs.get(run_id)
+        return self.runs.get(run_id)
+
+    def folder(self, run_id: str) -> Path:
+        return self.settings.data_dir / "runs" / run_id
+
+    def has_begun(self, run_id: str) -> bool:
+        return (self.folder(run_id) / "count").exists()
+
+    def close(self) -> None:
+        if self.worker.poll() is None:
+            os.killpg(self.worker.pid, signal.SIGKILL)
+        self.worker.wait()
+        self.database.close()
+        self.server.stop()
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    try:
+        made = Shop(tmp_path_factory.mktemp("celery"))
+    except ServiceMissing as reason:
+        from tests.services.fixtures import missing
+
+        missing(f"redis: {reason}")
+        return
+    yield made
+    made.close()
+
+
+def test_a_run_its_progress_and_its_result_are_a_task_s_too(shop: Shop) -> None:
+    from celery import Celery
+
+    from endcap.dispatch import celery_configuration
+
+    client = Celery("client")
+    client.conf.update(celery_configuration(shop.settings))
+    run_id = shop.runs.submit(STEPS, {"steps": 25, "pause": 0.1})
+    second = shop.runs.submit(STEPS, {"steps": 1})
+    task = client.AsyncResult(run_id)
+    assert eventually(lambda: task.state == "PROGRESS" and task.info["done"] > 0)
+    assert task.info["phase"] == "counting"
+    assert shop.runs.get(second).state == "queued", "two trainings at once"
+    assert (shop.ended(run_id).result or {})["count"] == 25
+    assert eventually(lambda: task.state == "SUCCESS")
+    assert shop.ended(second).state == "done"
+    client.close()
+
+
+def test_cancel(shop: Shop) -> None:
+    run_id = shop.runs.submit(STEPS, {"steps": 1_000, "pause": 0.1})
+    assert eventually(lambda: shop.has_begun(run_id))
+    shop.runs.cancel(run_id)
+    assert shop.ended(run_id).state == "cancelled"
+
+
+def test_a_worker_process_killed_in_the_middle_goes_on_from_the_checkpoint(shop: Shop) -> None:
+    run_id = shop.runs.submit(STEPS, {"steps": 15, "pause": 0.1})
+    assert eventually(lambda: shop.has_begun(run_id))
+    # The process that Celery's pool forked for the task; the run's own process is its child.
+    os.kill(int(shop.runs.get(run_id).owner.split(":")[1]), signal.SIGKILL)
+    run = shop.ended(run_id)
+    assert run.state == "done"
+    assert (run.result or {})["began"] >= 1, "it began anew instead of where it was"
+
+
+def test_a_broker_that_goes_away_and_forgets_loses_no_run(shop: Shop) -> None:
+    shop.server.stop()
+    waiting = shop.runs.submit(QUICK, {"steps": 1})
+    with pytest.raises(BrokerUnavailable, match="jobs wait"):
+        Dispatcher(shop.settings, shop.runs).sweep()
+    assert shop.runs.get(waiting).state == "queued"
+    shop.restart_broker()
+    assert shop.ended(waiting).state == "done"
+
+    # Sent, and then forgotten by the broker before any worker had seen it.
+    os.killpg(shop.worker.pid, signal.SIGSTOP)
+    flushed = shop.runs.submit(QUICK, {"steps": 1})
+    assert Dispatcher(shop.settings, shop.runs).sweep() == 1
+    shop.client.flushall()
+    os.killpg(shop.worker.pid, signal.SIGCONT)
+    assert shop.ended(flushed).state == "done"
+
+
+def test_a_worker_told_to_stop_gives_the_run_back(shop: Shop) -> None:
+    run_id = shop.runs.submit(STEPS, {"steps": 20, "pause": 0.1})
+    assert eventually(lambda: shop.has_begun(run_id))
+    shop.worker.terminate()
+    assert shop.worker.wait(60) == 0
+    run = shop.runs.get(run_id)
+    assert (run.state, run.attempt) == ("queued", 0)
+    shop.worker = shop.start_worker()
+    assert (shop.ended(run_id).result or {})["began"] >= 1
