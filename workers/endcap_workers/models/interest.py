@@ -62,11 +62,16 @@ class Interest(InterestModel):
     ) -> Tensor:
         last, keys, vectors, present = memory
         columns = [self.scale(features)] if "features" in self.spec.parts else []
+        if set(self.spec.parts) == {"features"}:
+            return self._score(columns)
         candidate = self.encode(products, codes, content)
         if "sequence" in self.spec.parts:
             columns.append(candidate @ last.unsqueeze(-1))
         if "attention" in self.spec.parts:
             columns += self._attend(candidate, keys, vectors, present)
+        return self._score(columns)
+
+    def _score(self, columns: list[Tensor]) -> Tensor:
         inputs = torch.cat(columns, dim=-1)
         return (self.head(inputs) + self.linear(inputs)).squeeze(-1)
 

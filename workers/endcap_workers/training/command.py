@@ -1,0 +1,105 @@
+"""``endcap train``: from the event log to a model, with progress bars."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from endcap.errors import ConfigurationError
+from endcap.settings import load_settings
+
+MODELS = ("interest", "dnn", "lstm", "transformer")
+
+
+class Bars:
+    """One bar a phase on a terminal, nothing elsewhere; lines are printed either way."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars = Progress(
+            SpinnerColumn(finished_text="[green]✓[/]"), TextColumn("{task.description:18}"), BarColumn(bar_width=28),
+            TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=not console.is_terminal,
+        )  # fmt: skip
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Bars:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def progress(self, done: float, total: float, phase: str = "") -> None:
+        """As :meth:`endcap.jobs.JobContext.progress`."""
+        if phase not in self._tasks:
+            for task in self._tasks.values():
+                self._bars.update(task, completed=1.0, total=1.0)
+            self._tasks[phase] = self._bars.add_task(phase, total=total)
+        self._bars.update(self._tasks[phase], completed=done, total=total)
+
+    def report(self, line: str) -> None:
+        """Print a line."""
+        self._console.print(line, highlight=False)
+
+
+@click.command()
+@click.option("--model", type=click.Choice(MODELS), default="interest", show_default=True)
+@click.option("--seed", default=0, show_default=True, help="Of everything random.")
+@click.option("--days", type=click.FloatRange(min=0, min_open=True), default=120.0, show_default=True,
+              help="How far back the training cases reach.")  # fmt: skip
+@click.option("--lists", type=click.IntRange(min=100), default=60_000, show_default=True, help="At most so many train.")
+@click.option("--epochs", type=click.IntRange(min=1), help="At most so many; default: the model's own.")
+@click.option(
+    "--parts", default="features", show_default=True, help="Of an interest model: features,sequence,attention."
+)
+@click.option(
+    "--promote", is_flag=True, help="Put it into force if the gate lets it pass; exit status 1 where it does not."
+)
+@click.option("--publish", is_flag=True, help="Put it into force in any case.")
+@click.option("--fresh", is_flag=True, help="Do not go on with a run that was killed.")
+def train(
+    model: str, seed: int, days: float, lists: int, epochs: int | None, parts: str, promote: bool, publish: bool,
+    fresh: bool,
+) -> None:  # fmt: skip
+    """Train a model of the shoppers' interest from the event log, and write a bundle into the model folder.
+
+    A run that was killed goes on where it was when the same is asked for again. Several processes or GPUs: start it by
+    torchrun (docs/training.md).
+    """
+    import shutil
+
+    try:
+        from endcap_workers.training.promotion import promote_bundle, register
+        from endcap_workers.training.train import Request
+        from endcap_workers.training.train import train as run
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(f"{error.name} is missing: pip install 'endcap[train]'") from error
+    settings = load_settings()
+    request = Request(model, seed, days, lists, epochs or 0, parts=tuple(part.strip() for part in parts.split(",")))
+    folder = settings.data_dir / "training" / f"{model}-{seed}"
+    if fresh and os.environ.get("RANK", "0") == "0":
+        shutil.rmtree(folder, ignore_errors=True)
+    console = Console(stderr=True)
+    with Bars(console) as bars:
+        made = run(settings, request, Path(folder), bars.progress, bars.report)
+    if made is None:
+        return
+    for name, one in made.segments.items():
+        console.print(
+            f"  {name:16} NDCG@10 {one['ndcg@10']:.4f}  MRR {one['mrr']:.4f}  ({one['wanted']:,.0f})", highlight=False
+        )
+    click.echo(f"{made.folder.name}: written in {made.seconds:.0f} s")
+    register(settings, made)
+    if promote or publish:
+        with Bars(console) as bars:
+            verdict = promote_bundle(settings, made.folder, force=publish, progress=bars.progress)
+        if verdict is not None:
+            for reason in verdict.reasons:
+                click.echo(f"gate: {reason}")
+            if not verdict.passed:
+                raise SystemExit(1)
+        click.echo(f"{made.folder.name}: live")

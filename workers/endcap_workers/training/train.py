@@ -1,0 +1,291 @@
+"""From the event log to a bundle: ``endcap train``, the job ``train`` and the job ``update`` are this function."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import torch
+import torch.distributed as distributed
+
+from endcap.bundles import AFFINITY, WEIGHTS, Bundle, inputs_of, load_bundle, write_bundle
+from endcap.catalog.table import ProductTable
+from endcap.errors import BundleRefused, ConfigurationError, EndcapError
+from endcap.features import FEATURES
+from endcap.features.affinity import Affinity
+from endcap.popularity import Popularity
+from endcap.runtime import Runtime, open_runtime
+from endcap.sequences import CODES, Alignment, InputSpec, Vocabulary
+from endcap.settings import Settings
+from endcap_workers.models import MODELS, InterestModel, ModelSpec
+from endcap_workers.training.cases import TEST, TRAIN, VALID, Cases, CaseWriter
+from endcap_workers.training.export import to_onnx
+from endcap_workers.training.files import replace_file
+from endcap_workers.training.learning import best_device, calibrate, learn, processes, score
+from endcap_workers.training.lists import Lists
+from endcap_workers.training.loop import Schedule
+from endcap_workers.training.plan import TooLittle, make_plan
+from endcap_workers.training.replay import Progress, Replay
+from endcap_workers.training.segments import calibration_error, segments
+
+#: Products with a number of their own were done something with at least so often.
+FEWEST_ACTIONS = 5
+MOST_NUMBERS = 500_000
+_ACTIONS, _REQUEST = "actions.npy", "request.json"
+#: What becomes of a purchase, roughly: lists for each.
+_LISTS_PER_WANTED = 0.8
+
+SCHEDULE = Schedule(epochs=5, patience=2, rate=3e-3, weight_decay=1e-4, warmup=50, cosine=True, average=0.99, clip=2.0)
+UPDATE = replace(SCHEDULE, epochs=2, patience=0, rate=5e-4)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to train.
+
+    Attributes:
+        model: of ``MODELS``. days: how far back cases reach. lists: how many train, at most.
+        base: folder of a bundle whose weights are gone on from; its model and vocabulary stay. None: from nothing.
+        parts: of an ``interest`` model.
+    """
+
+    model: str = "interest"
+    seed: int = 0
+    days: float = 120.0
+    lists: int = 60_000
+    epochs: int = 0
+    base: str = ""
+    parts: tuple[str, ...] = ("features",)
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A finished run: the bundle's folder, and plain JSON about it."""
+
+    folder: Path
+    metrics: dict[str, float]
+    window: dict[str, Any]
+    segments: dict[str, dict[str, float]]
+    seconds: float
+
+
+def train(
+    settings: Settings,
+    request: Request,
+    folder: Path,
+    progress: Progress = lambda *_: None,
+    report: Callable[[str], None] = lambda line: None,
+) -> Trained | None:
+    """Train on what the log holds and write a bundle into the model folder. None in all but the first of several
+    processes (torchrun).
+
+    Args:
+        folder: for cases and checkpoints; a run that was killed goes on there if it is asked for the same again.
+
+    Raises:
+        TooLittle: the log does not hold enough.
+        BundleRefused: the bundle could not be written; nothing was left behind.
+        ConfigurationError: the request cannot be met.
+        LogUnavailable, EngineError: as the parts report them.
+    """
+    if request.model not in MODELS:
+        raise ConfigurationError(f"model {request.model!r}: there are {', '.join(MODELS)}")
+    began = time.monotonic()
+    with processes() as (rank, world):
+        runtime = open_runtime(settings, start=False)
+        try:
+            table = _table(runtime)
+            base = load_bundle(Path(request.base)) if request.base else None
+            if rank == 0:
+                _make_cases(runtime, table, request, folder, progress, report)
+            if world > 1:
+                distributed.barrier()
+            made = _fit(runtime, table, request, base, folder, progress, report, write=rank == 0)
+        finally:
+            runtime.close()
+    if made is None:
+        return None
+    shutil.rmtree(folder, ignore_errors=True)
+    return replace(made, seconds=time.monotonic() - began)
+
+
+def _table(runtime: Runtime) -> ProductTable:
+    try:
+        table = ProductTable.collect(runtime.engine.scan())
+    except EndcapError as error:
+        raise TooLittle(f"there are no products to train on: {error}") from error
+    if len(table) < 2:
+        raise TooLittle(f"the shop has {len(table)} product{'s' * (len(table) != 1)}: nothing can be ranked")
+    return table
+
+
+def _make_cases(
+    runtime: Runtime, table: ProductTable, request: Request, folder: Path, progress: Progress,
+    report: Callable[[str], None],
+) -> None:  # fmt: skip
+    """Cases, the affinity as of now and the products' counts, in ``folder``; at once where they are there."""
+    wanted = orjson.dumps(asdict(request) | {"features": list(FEATURES), "products": len(table)})
+    try:
+        if (folder / _REQUEST).read_bytes() == wanted:
+            Cases(folder / "cases")
+            report("goes on with the cases of the run before")
+            return
+    except (OSError, ValueError):
+        pass
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    plan = make_plan(runtime.log, request.days)
+    expected = _LISTS_PER_WANTED * plan.expected
+    most = (request.lists, max(request.lists // 8, 1_000), max(request.lists // 8, 1_000))
+    shares = tuple(
+        min(1.0, limit / max(part * expected, 1.0)) for limit, part in zip(most, (0.8, 0.1, 0.1), strict=True)
+    )
+    popularity = Popularity(runtime.settings.popularity_half_life_days)
+    lists = Lists(table, popularity, runtime.engine, min(runtime.settings.window, 200), runtime.encoder)
+    replay = Replay(
+        table, runtime.settings, plan, lists, popularity, (shares[0], shares[1], shares[2]),
+        runtime.flags.excluded_shoppers(), request.seed,
+    )  # fmt: skip
+    try:
+        with CaseWriter(folder / "cases", replay.places) as writer:
+            found = replay.run(runtime.log, writer.add, progress)
+        if writer.counts[TRAIN] < 10 or writer.counts[VALID] + writer.counts[TEST] < 2:
+            raise TooLittle(
+                f"only {sum(writer.counts)} lists could be made of the log: too few events are of products that the "
+                "shop still has, in categories with more than one"
+            )
+        counts = found.actions
+        replace_file(folder / _ACTIONS, lambda path: _save(path, counts))
+        content = found.affinity.to_bytes() if found.affinity else b""
+        replace_file(folder / AFFINITY, lambda path: path.write_bytes(content))
+        about = {
+            "window": {**plan.window(), "sequence": found.sequence, "events": found.events},
+            "lists": writer.counts,
+            "moments": {"valid": plan.valid, "test": plan.test, "end": plan.end},
+        }
+        writer.finish(about)
+        (folder / _REQUEST).write_bytes(wanted)
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise ConfigurationError(f"the training cases could not be written to {folder}: {error}") from error
+    report(
+        f"{found.events:,} events; {writer.counts[TRAIN]:,} lists train, {writer.counts[VALID]:,} validate, "
+        f"{writer.counts[TEST]:,} judge"
+    )
+
+
+def _save(path: Path, values: np.ndarray) -> None:
+    with path.open("wb") as file:
+        np.save(file, values)
+
+
+def _fit(
+    runtime: Runtime, table: ProductTable, request: Request, base: Bundle | None, folder: Path, progress: Progress,
+    report: Callable[[str], None], write: bool,
+) -> Trained | None:  # fmt: skip
+    cases = Cases(folder / "cases")
+    content = (folder / AFFINITY).read_bytes()
+    affinity = Affinity.from_bytes(content) if content else None
+    torch.manual_seed(request.seed)
+    if base is not None:
+        name, model, vocabulary, encoder = _go_on(base)
+    else:
+        name = request.model
+        actions = np.load(folder / _ACTIONS, allow_pickle=False)
+        model, vocabulary, encoder = _fresh(runtime, table, request, actions)
+    places = int(cases.about["places"])
+    draft = InputSpec(FEATURES, places, CODES, model.spec.content, encoder)
+    graph = _graph(model, folder)
+    spec = replace(draft, inputs=inputs_of(graph))
+    aligned = Alignment(table, vocabulary, spec)
+    schedule = replace(SCHEDULE if base is None else UPDATE, seed=request.seed)
+    if request.epochs:
+        schedule = replace(schedule, epochs=request.epochs)
+    outcome = learn(
+        model, cases, aligned, schedule, folder / "checkpoint.pt", best_device(), report, progress, base is None
+    )
+    if not write:
+        return None
+    progress(0, 1, "judging")
+    valid, test = cases.part(VALID, chosen_only=False), cases.part(TEST, chosen_only=False)
+    judged = test if len(test) else valid
+    calibration = calibrate(score(model, cases, valid if len(valid) else judged, aligned), request.seed)
+    scores = score(model, cases, judged, aligned)
+    by_segment = segments(cases, judged, scores)
+    metrics = {
+        "validation ndcg@10": outcome.best,
+        "held-out ndcg@10": by_segment.get("all", {}).get("ndcg@10", float("nan")),
+        "held-out mrr": by_segment.get("all", {}).get("mrr", float("nan")),
+        "calibration error": calibration_error(scores, calibration),
+    }
+    window = {**cases.about["window"], "moments": cases.about["moments"]}
+    searched = int((~cases.lists["chosen"]).sum())
+    extra = {
+        "model": {"name": name, "spec": model.spec.to_json()},
+        "held_out": by_segment,
+        "training": {
+            "lists": cases.about["lists"], "epochs": len(outcome.losses), "best_epoch": outcome.best_epoch,
+            "losses": outcome.losses, "validation": outcome.values, "minutes": outcome.minutes,
+            "lists_without_choice": searched, "base": base.label if base else "",
+        },
+    }  # fmt: skip
+    target = write_bundle(
+        runtime.settings.models_folder, _graph(model, folder), spec, vocabulary, metrics=metrics, data_window=window,
+        seed=request.seed, extra=orjson.loads(orjson.dumps(extra)), affinity=affinity, calibration=calibration,
+        weights=_weights(model),
+    )  # fmt: skip
+    report(f"{target.name}: held-out NDCG@10 {metrics['held-out ndcg@10']:.4f}")
+    return Trained(target, metrics, window, by_segment, 0.0)
+
+
+def _fresh(
+    runtime: Runtime, table: ProductTable, request: Request, actions: np.ndarray
+) -> tuple[InterestModel, Vocabulary, str]:
+    often = np.flatnonzero(actions[:-1] >= FEWEST_ACTIONS)
+    often = often[np.argsort(-actions[often], kind="stable")[:MOST_NUMBERS]]
+    reads_products = request.model != "interest" or set(request.parts) != {"features"}
+    vocabulary = Vocabulary.of(table, [table.ids[row] for row in np.sort(often).tolist()] if reads_products else [])
+    encoder = runtime.encoder.id if runtime.encoder is not None else ""
+    dims = table.vectors.shape[1] if table.vectors is not None and encoder and reads_products else 0
+    spec = ModelSpec(
+        products=vocabulary.numbers,
+        codes=vocabulary.sizes(CODES),
+        content=dims,
+        features=len(FEATURES),
+        width=32,
+        hidden=(128, 64),
+        id_dropout=0.3,
+        parts=request.parts,
+    )
+    return MODELS[request.model](spec), vocabulary, encoder if dims else ""
+
+
+def _go_on(base: Bundle) -> tuple[str, InterestModel, Vocabulary, str]:
+    from safetensors.torch import load
+
+    try:
+        about = base.description["model"]
+        weights = load((base.folder / WEIGHTS).read_bytes())
+        model = MODELS[about["name"]](ModelSpec.from_json(about["spec"]))
+        model.load_state_dict(weights)
+    except (KeyError, TypeError, OSError, RuntimeError, ValueError) as error:
+        raise BundleRefused(f"{base.label} cannot be gone on from: {error!r}; train a new one") from error
+    return str(about["name"]), model, base.vocabulary, base.spec.encoder
+
+
+def _graph(model: InterestModel, folder: Path) -> bytes:
+    path = folder / "graph.onnx"
+    to_onnx(model, path)
+    return path.read_bytes()
+
+
+def _weights(model: InterestModel) -> bytes:
+    from safetensors.torch import save
+
+    return bytes(save({name: tensor.contiguous() for name, tensor in model.state_dict().items()}))
