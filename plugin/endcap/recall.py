@@ -35,6 +35,7 @@ from endcap.fusion import (
     newcomers,
     room_for,
 )
+from endcap.tracing import span
 
 logger = logging.getLogger(__name__)
 
@@ -87,15 +88,17 @@ class Recaller:
             EngineError: the keyword search failed. A fault of encoder or vectors only sets ``degraded``.
         """
         request = replace(request, text=request.text.strip())
-        answer = self._engine.search(
-            replace(request, offset=0, size=window, highlight=False, documents=False),
-        )
+        with span("engine", engine=self._engine.name, window=window):
+            answer = self._engine.search(
+                replace(request, offset=0, size=window, highlight=False, documents=False),
+            )
         ids = [hit.id for hit in answer.hits]
         scores = np.fromiter((hit.score for hit in answer.hits), dtype=np.float32, count=len(ids))
         recall = Recall(request, window, ids, scores, answer.total, answer.facets, answer.suggestion, kept=len(ids))
         if not request.text or request.sort != "relevance" or self._encoder is None:
             return recall
-        near = self._nearest(request, min(DEPTH * window, MAX_NEIGHBOURS))
+        with span("vectors"):
+            near = self._nearest(request, min(DEPTH * window, MAX_NEIGHBOURS))
         return replace(recall, degraded="no_vectors") if near is None else self._joined(recall, near)
 
     def beyond(self, recall: Recall, offset: int, size: int) -> list[str]:

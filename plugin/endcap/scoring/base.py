@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from endcap.features import RankingInputs
+from endcap.tracing import span
 
 
 class Scorer(Protocol):
@@ -44,6 +45,11 @@ def answer(scorer: Scorer, inputs: RankingInputs) -> Scored:
     Raises:
         ScorerUnavailable: see :meth:`Scorer.score`.
     """
-    if isinstance(scorer, AnsweringScorer):
-        return scorer.answer(inputs)
-    return Scored(scorer.score(inputs), scorer.name)
+    with span("score", candidates=len(inputs.rows)) as spanned:
+        if isinstance(scorer, AnsweringScorer):
+            scored = scorer.answer(inputs)
+        else:
+            scored = Scored(scorer.score(inputs), scorer.name)
+        if spanned is not None:
+            spanned.set_attributes({"scorer": scored.scorer, "fallback": scored.fallback})
+        return scored

@@ -12,6 +12,7 @@ from endcap.engines import WireAnswer, WireEngine
 from endcap.errors import EngineUnavailable
 from endcap.serving_log import ServingLog
 from endcap.settings import Settings
+from endcap.tracing import span
 from endcap_reranker import telemetry
 from endcap_reranker.errors import Forbidden, MalformedBody, error_of
 from endcap_reranker.hook import two_phase, wire
@@ -257,14 +258,15 @@ class Hook:
     def _send(self, incoming: Incoming, path: str, params: wire.Params, body: bytes) -> WireAnswer:
         started = time.perf_counter()
         try:
-            answer = self.engine.send(
-                incoming.method,  # type: ignore[arg-type]
-                path,
-                wire.query_string(params),
-                incoming.headers,
-                body,
-                self.settings.engine_timeout_s,
-            )
+            with span("engine", path=path):
+                answer = self.engine.send(
+                    incoming.method,  # type: ignore[arg-type]
+                    path,
+                    wire.query_string(params),
+                    incoming.headers,
+                    body,
+                    self.settings.engine_timeout_s,
+                )
         finally:
             incoming.account.engine_s += time.perf_counter() - started
         for name, value in answer.headers.items():

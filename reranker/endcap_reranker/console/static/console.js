@@ -27,6 +27,23 @@ async function poll(part) {
 }
 document.querySelectorAll("[data-poll]").forEach(poll);
 
+// On a phone a row of a table becomes a card: every cell is then told its column's name.
+function name(within) {
+  for (const table of within.querySelectorAll("table")) {
+    const heads = [...table.querySelectorAll("thead th")].map((one) => one.textContent);
+    table.querySelectorAll("table, tbody, tr, td, tbody th").forEach((one) => {
+      one.setAttribute("role", { TBODY: "rowgroup", TR: "row", TH: "rowheader", TD: "cell" }[one.tagName]);
+    });
+    table.setAttribute("role", "table");
+    table.classList.add("stacks");
+    for (const row of table.tBodies[0]?.rows || []) {
+      [...row.cells].forEach((cell, place) => (cell.dataset.label = heads[place] || ""));
+    }
+  }
+}
+name(document);
+document.addEventListener("renewed", (event) => name(event.target));
+
 // What cannot be undone asks first.
 document.addEventListener("submit", (event) => {
   const form = event.target;
