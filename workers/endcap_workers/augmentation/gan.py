@@ -55,8 +55,8 @@ class GanSettings:
         noise, draws: numbers of noise, and how many draws are averaged in the end.
     """
 
-    epochs: int = 12
-    patience: int = 4
+    epochs: int = 6
+    patience: int = 2
     rate: float = 1e-3
     batch: int = 512
     negatives: int = 1_024

@@ -47,13 +47,16 @@ NOTHING = "no augmentation"
 @dataclass(frozen=True, slots=True)
 class Material:
     """What generators of one model learn from and are chosen and judged by. ``numbers``: of the warm products;
-    ``content`` and ``counts`` have a row for each number of the model."""
+    ``befores`` (m, 20): what came before each of their interactions, padded with 0; ``content`` and ``counts`` have a
+    row for each number of the model."""
 
     model: InterestModel
     content: Content
     counts: np.ndarray
     vectors: np.ndarray
+    numbers: np.ndarray
     warm: Warm
+    befores: np.ndarray
     chosen_by: tuple[np.ndarray, Cases]
     judged_by: tuple[np.ndarray, Cases]
 
@@ -144,7 +147,7 @@ def material(model: InterestModel, content: Content, sequences: Sequence[np.ndar
     told = part[targets] >= 0
     interactions = Interactions(states[told], part[targets[told]])
     return Material(
-        model, content, counts, vectors, Warm(content.rows(warm), vectors[warm], interactions),
+        model, content, counts, vectors, warm, Warm(content.rows(warm), vectors[warm], interactions), seen[told],
         (choosing, _cases(states, targets, seen, part[targets] == -2)),
         (judging, _cases(states, targets, seen, part[targets] == -3)),
     )  # fmt: skip
