@@ -20,9 +20,11 @@ from endcap.features import RankingInputs, ranking_inputs
 from endcap.policy.arrange import Arrangement, Arranger
 from endcap.policy.context import NO_VISIT, Visit
 from endcap.popularity import Popularity
+from endcap.profiles import Profile
 from endcap.reasons import reasons
 from endcap.scoring.base import Scored, Scorer, answer
 from endcap.stores.profiles import ProfileReader
+from endcap.tracing import carried
 
 log = logging.getLogger(__name__)
 
@@ -31,16 +33,19 @@ log = logging.getLogger(__name__)
 class Ranking:
     """A reordered list of candidates.
 
-    ``order`` (int64, shape (n,)) is a permutation: ``order[0]`` is the position, in the engine's order, of the
-    product that comes first. ``degraded`` is empty, or the short reason why the engine's order stands (``deadline``,
-    ``busy``, ``warming_up``, or the ``kind`` of an error). ``personalized`` is False where nothing is known about the
-    shopper; the order may then still follow what sells. ``scores`` (float32, (n,)) belong to the engine's order.
-    ``fallback`` is empty, or which better scorers than ``scorer`` could not answer and why (``triton:circuit_open``).
+    ``order`` (int64, shape (n - hidden,)) has no place twice: ``order[0]`` is the position, in the engine's order, of
+    the product that comes first. ``degraded`` is empty, or the short reason why the engine's order stands
+    (``deadline``, ``busy``, ``warming_up``, or the ``kind`` of an error). ``personalized`` is False where nothing is
+    known about the shopper; the order may then still follow what sells. ``scores`` (float32, (n,)) belong to the
+    engine's order. ``fallback`` is empty, or which better scorers than ``scorer`` could not answer and why (``triton:circuit_open``).
 
     ``arm`` names the policy that chose the order and ``propensity`` is the probability with which it chose this arm
     ((0, 1]; 1 where nothing was left to chance); ``context`` is what it looked at, as plain JSON. ``features``
     (float32, (n, F), in the engine's order) are the columns that were scored, None where nothing was. All four go to
     the rankings log.
+
+    ``notes`` say what business rules did to a product and ``labels`` what it has to be marked as (``sponsored``), both
+    by its place in the engine's order. ``hidden``: so many candidates are left out of ``order`` by a rule.
     """
 
     id: str
@@ -55,6 +60,9 @@ class Ranking:
     propensity: float = 1.0
     context: Mapping[str, Any] | None = None
     features: np.ndarray | None = field(default=None, repr=False)
+    notes: Mapping[int, Sequence[str]] = field(default_factory=dict, repr=False)
+    labels: Mapping[int, Sequence[str]] = field(default_factory=dict, repr=False)
+    hidden: int = 0
 
 
 class Personalizer:
@@ -89,15 +97,19 @@ class Personalizer:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="endcap-score")
 
     def rank(
-        self, shopper: str, query: str, ids: Sequence[str], engine_scores: np.ndarray, visit: Visit = NO_VISIT
+        self, shopper: str, query: str, ids: Sequence[str], engine_scores: np.ndarray, visit: Visit | None = None
     ) -> Ranking:
         """Order the candidates for this shopper.
 
         Never raises and never takes longer than the deadline: on any fault the answer is the engine's order with the
         reason in ``degraded``. Ties keep the engine's order. A shopper without a name gets the engine's order too.
+
+        Args:
+            visit: of a search: the policy chooses the ranking profile, experiments and business rules apply, the latter
+                without a shopper too. None: the scorer's own order, whatever is in force.
         """
         started = time.perf_counter()
-        if not shopper or not len(ids):
+        if not len(ids) or not (shopper or (visit is not None and self.arranger.rules)):
             return _engine_order(len(ids), "", started)
         # A separate thread, because only that bounds a scorer or a store that hangs. Ranking takes a few milliseconds,
         # so of many searches at once one soon makes room for the next.
@@ -105,14 +117,15 @@ class Personalizer:
             return _engine_order(len(ids), "busy", started)
         try:
             future = self._pool.submit(
-                self._rank, shopper, query, ids, engine_scores, started + self._deadline_s, visit
+                carried(self._rank), shopper, query, ids, engine_scores, started + self._deadline_s, visit
             )
         except RuntimeError:  # the pool is shut down: the process is stopping
             self._places.release()
             return _engine_order(len(ids), "stopping", started)
         future.add_done_callback(lambda _: self._places.release())
         try:
-            scored, inputs, arranged = future.result(timeout=max(0.0, started + self._deadline_s - time.perf_counter()))
+            left = max(0.0, started + self._deadline_s - time.perf_counter())
+            scored, inputs, arranged = future.result(timeout=left)
         except FutureTimeout:
             future.cancel()
             return _engine_order(len(ids), "deadline", started)
@@ -133,7 +146,10 @@ class Personalizer:
             arranged.arm,
             arranged.propensity,
             arranged.context,
-            features=inputs.features,
+            features=inputs.features if shopper else None,
+            notes=arranged.notes,
+            labels=arranged.labels,
+            hidden=len(ids) - len(arranged.order),
         )
 
     def reasons(self, shopper: str, query: str, ids: Sequence[str]) -> list[list[str]]:
@@ -155,23 +171,29 @@ class Personalizer:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _rank(
-        self, shopper: str, query: str, ids: Sequence[str], engine_scores: np.ndarray, until: float, visit: Visit
+        self, shopper: str, query: str, ids: Sequence[str], engine_scores: np.ndarray, until: float, visit: Visit | None
     ) -> tuple[Scored, RankingInputs, Arrangement]:
         table, scorer = self.table, self.scorer
         if table is None:
             raise WarmingUp("the products are still being loaded")
         inputs = self._inputs(shopper, query, ids, engine_scores, table)
         inputs.until = until
+        if not shopper:
+            arranged = self.arranger.arrange_anonymous(inputs, ids, visit or NO_VISIT)
+            return Scored(arranged.scores, "engine"), inputs, arranged
         scored = answer(scorer, inputs)
         scores = np.asarray(scored.scores, dtype=np.float32)
         if scores.shape != (len(ids),) or not np.isfinite(scores).all():
             raise ScorerUnavailable(f"scorer {scored.scorer} gave scores of shape {scores.shape} or not finite")
-        return scored._replace(scores=scores), inputs, self.arranger.arrange(inputs, scores, shopper, visit)
+        if visit is None:
+            plain = Arrangement(np.argsort(-scores, kind="stable"), scores)
+            return scored._replace(scores=scores), inputs, plain
+        return scored._replace(scores=scores), inputs, self.arranger.arrange(inputs, scores, ids, shopper, visit)
 
     def _inputs(
         self, shopper: str, query: str, ids: Sequence[str], engine_scores: np.ndarray, table: ProductTable
     ) -> RankingInputs:
-        profile = self._profiles.get(shopper)
+        profile = self._profiles.get(shopper) if shopper else Profile()
         return ranking_inputs(profile, query, ids, engine_scores, table, self.popularity, self._clock())
 
 

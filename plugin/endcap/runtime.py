@@ -18,6 +18,7 @@ from endcap.errors import ConfigurationError, EndcapError, EngineUnavailable, Un
 from endcap.events import Action, Event
 from endcap.live import LiveModel
 from endcap.personalizer import Personalizer
+from endcap.policy.opening import follow_policy, open_arranger
 from endcap.popularity import Popularity
 from endcap.rates import INTERVAL_S as RATES_S
 from endcap.rates import RateWatch
@@ -234,7 +235,8 @@ class Upkeep:
             version = self._engine.version()
             if version == self._version and self._loaded.is_set():
                 return 0.0
-            table = ProductTable.collect(self._engine.scan())
+            margin, added = self._settings.margin_attribute, self._settings.added_attribute
+            table = ProductTable.collect(self._engine.scan(), margin, added)
             self._model.prepare(table)
             self._personalizer.table = table
             self._version = version
@@ -325,8 +327,9 @@ def open_runtime(settings: Settings, start: bool = True) -> Runtime:
     profiles = open_profiles(settings, events, aliases)
     encoder = text_encoder_at_hand(settings)
     model = LiveModel(settings.models_folder, encoder.id if encoder else "", settings.triton_url, settings.augmentation)
+    arranger = open_arranger(settings)
     personalizer = Personalizer(
-        model.scorer, profiles, popularity, None, settings.deadline_ms, settings.scoring_threads
+        model.scorer, profiles, popularity, None, settings.deadline_ms, settings.scoring_threads, arranger=arranger
     )
     personalizer.newcomers = model.newcomers
     flags = Flags(database)
@@ -339,6 +342,7 @@ def open_runtime(settings: Settings, start: bool = True) -> Runtime:
     rejected = Background(Rejects(database).append)
     upkeep.add("rejects", rejected.turn, _REJECTS_S)
     upkeep.add("rankings", serving_log.queue.turn, WRITE_EVERY_S)
+    upkeep.add("policy", follow_policy(settings, database, arranger, rankings).turn, _MODEL_S)
     traffic = Traffic(database)
     upkeep.add("traffic", traffic.turn, TRAFFIC_EVERY_S)
     rates = RateWatch(flags, settings.fraud_rate_per_minute)

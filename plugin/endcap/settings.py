@@ -262,6 +262,48 @@ class Settings(BaseSettings):
                 raise ValueError(f"{job}: {error}") from None
         return value
 
+    # Ranking policy, business rules, experiments
+    ranking_profiles: list[dict[str, Any]] = Field(
+        default_factory=list,
+        description="Ranking profiles that a policy chooses between, the first one where nothing was learnt: "
+        '`[{"name": "interest", "weights": {"interest": 1}}, …]`; empty: the ones in the package.',
+    )
+    policy_exploration: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="Share of rankings that a learnt policy may make by another than the best profile.",
+    )
+    no_exploration_segments: list[str] = Field(
+        default_factory=list, description="Segments of shoppers on whom nothing is tried out, experiments included."
+    )
+    internal_segments: list[str] = Field(
+        default_factory=list, description="Segments of staff and testers: their behaviour teaches and decides nothing."
+    )
+    segment_header: str = Field("X-Endcap-Segment", description="Request header that names the shopper's segment.")
+    reward_click: float = Field(0.1, ge=0, description="What a click counts when a policy learns.")
+    reward_cart: float = Field(0.3, ge=0, description="What a product put into the cart counts.")
+    reward_purchase: float = Field(1.0, ge=0, description="What a purchase counts.")
+    reward_hours: float = Field(24.0, gt=0, description="Hours after a ranking in which reactions to it count.")
+    policy_discount: float = Field(
+        0.5, ge=0, lt=1, description="What a reward of a session's next ranking counts; 0: only this ranking's."
+    )
+    control_share: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of shoppers who never take part in an experiment: the yardstick of them all.",
+    )
+    sponsored_places: list[int] = Field(
+        default_factory=lambda: [1, 4], description="Positions, from 1, that sponsored products may take; empty: none."
+    )
+    sponsored_reserve: float = Field(0.0, ge=0, description="Least price of a click on a sponsored product.")
+    sponsored_pricing: str = Field(
+        "second_price", pattern="^(second_price|first_price)$", description="Whether winners pay the runner-up's bid."
+    )
+    margin_attribute: str = Field("margin", description="Attribute that says what the shop earns by one piece.")
+    added_attribute: str = Field("added_at", description="Attribute with the day that a product came into the range.")
+
     # Fraud, demand and reports
     time_zone: str = Field("UTC", description="The shop's time zone (`Europe/Berlin`): whose days are counted.")
     fraud_window_days: float = Field(90.0, gt=0, description="Behaviour that fraud is looked for in.")

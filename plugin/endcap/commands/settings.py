@@ -87,6 +87,8 @@ def kind(annotation: Any) -> str:
         Path: "folder",
         SecretStr: "secret",
         list[str]: "list of texts",
+        list[int]: "list of whole numbers",
+        list[dict[str, Any]]: "list of tables",
         dict[str, str]: "table of texts",
     }
     return words[annotation]

@@ -2,54 +2,157 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from endcap.features import RankingInputs
 from endcap.policy.base import Choice, Policy, draw_of
-from endcap.policy.blend import blended
+from endcap.policy.blend import Blend, scores_of, slate
 from endcap.policy.context import NO_VISIT, Visit, context_of
 from endcap.policy.fixed import FixedPolicy
+from endcap.policy.rules import RuleBook, Ruled
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Arrangement:
     """An order and how it came about.
 
-    ``order`` (int64): places in the engine's order, best first. ``scores`` (float32, (n,)) in the engine's order.
-    ``arm``, ``propensity``, ``context``: for the rankings log.
+    ``order`` (int64): places in the engine's order, best first, without those that a rule hides. ``scores`` (float32,
+    (n,)) in the engine's order. ``arm``, ``propensity``, ``context``: for the rankings log. ``notes`` and ``labels``:
+    by place in the engine's order, what rules did to a product and what it has to be marked as (``sponsored``).
     """
 
     order: np.ndarray
     scores: np.ndarray
-    arm: str
-    propensity: float
+    arm: str = ""
+    propensity: float = 1.0
     context: Mapping[str, Any] = field(default_factory=dict)
+    notes: Mapping[int, Sequence[str]] = field(default_factory=dict)
+    labels: Mapping[int, Sequence[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Treatment:
+    """What experiments decide about one search.
+
+    ``arm``: the ranking profile that it must be made with; None: the policy chooses. ``versus``: a second profile that
+    is interleaved with it. ``noted``: for the rankings log, experiment -> arm. ``seed``: of the interleaving's coins.
+    """
+
+    arm: Blend | None = None
+    versus: Blend | None = None
+    noted: Mapping[str, str] = field(default_factory=dict)
+    seed: int = 0
+
+
+class Assigner(Protocol):
+    """The running experiments, as the request path sees them."""
+
+    def treatment(self, shopper: str, visit: Visit) -> Treatment | None:
+        """What the shopper's experiments ask for; None: he takes part in none."""
 
 
 class Arranger:
     """Holds what is in force. Its attributes may be replaced at any time; a search goes on with what it began with."""
 
-    def __init__(self, policy: Policy | None = None, no_exploration: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        policy: Policy | None = None,
+        rules: RuleBook | None = None,
+        assigner: Assigner | None = None,
+        no_exploration: frozenset[str] = frozenset(),
+    ) -> None:
         """``no_exploration``: segments that always get the best arm."""
         self.policy: Policy = policy or FixedPolicy()
+        self.rules = rules or RuleBook()
+        self.assigner = assigner
         self._no_exploration = no_exploration
 
     def arrange(
-        self, inputs: RankingInputs, interest: np.ndarray, shopper: str, visit: Visit = NO_VISIT
+        self,
+        inputs: RankingInputs,
+        interest: np.ndarray,
+        ids: Sequence[str],
+        shopper: str,
+        visit: Visit = NO_VISIT,
     ) -> Arrangement:
         """Order n candidates. ``interest``: the scorer's scores, float32 (n,)."""
         policy = self.policy
         context = context_of(inputs, visit)
+        treatment = _treatment(self.assigner, shopper, visit)
         explore = visit.segment not in self._no_exploration
-        choice: Choice = policy.choose(context, draw_of(shopper, inputs.query, inputs.now, policy.version), explore)
-        scores, order = blended(choice.arm, inputs, interest)
         noted: dict[str, Any] = {**context.as_json(), "policy": policy.version, "explored": explore}
         if visit.segment:
             noted["segment"] = visit.segment
         if visit.internal:
             noted["internal"] = True
-        return Arrangement(order, scores, choice.arm.name, choice.propensity, noted)
+        if treatment is not None and treatment.noted:
+            noted["experiments"] = dict(treatment.noted)
+        if treatment is not None and treatment.arm is not None:
+            # Whose shopper he is was drawn once, not for this search: nothing of it is left to chance here.
+            choice = Choice(treatment.arm, 1.0)
+            noted["policy"], noted["explored"] = "experiment", False
+        else:
+            choice = policy.choose(context, draw_of(shopper, inputs.query, inputs.now, policy.version), explore)
+        scores = scores_of(choice.arm, inputs, interest)
+        ruled = self._ruled(
+            inputs, scores, ids, shopper, visit, lambda order, own: slate(choice.arm, order, own, inputs)
+        )
+        if treatment is not None and treatment.versus is not None:
+            other = treatment.versus
+            rival = self._ruled(
+                inputs, scores_of(other, inputs, interest), ids, shopper, visit,
+                lambda order, own: slate(other, order, own, inputs),
+            )  # fmt: skip
+            ruled.order, noted["teams"] = _interleaved(ruled.order, rival.order, treatment.seed)
+        if ruled.sales:
+            noted["sponsored"] = [
+                {"rule": sale.rule, "product": ids[sale.place], "position": sale.position, "price": sale.price}
+                for sale in ruled.sales
+            ]
+        return Arrangement(
+            ruled.order, ruled.scores, choice.arm.name, choice.propensity, noted, ruled.notes, ruled.labels
+        )
+
+    def arrange_anonymous(self, inputs: RankingInputs, ids: Sequence[str], visit: Visit = NO_VISIT) -> Arrangement:
+        """The engine's order under the rules alone: nothing is known of the shopper, so nothing is chosen for him."""
+        scores = -np.arange(len(ids), dtype=np.float32)
+        ruled = self._ruled(inputs, scores, ids, "", visit, lambda order, own: order)
+        return Arrangement(ruled.order, ruled.scores, notes=ruled.notes, labels=ruled.labels)
+
+    def _ruled(
+        self, inputs: RankingInputs, scores: np.ndarray, ids: Sequence[str], shopper: str, visit: Visit,
+        fill: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    ) -> Ruled:  # fmt: skip
+        """``fill``: (order, scores) -> the order after the profile's own slate rules."""
+        rules = self.rules
+        applying = rules.applying(inputs, visit) if rules and len(ids) else []
+        ruled = Ruled(np.empty(0, dtype=np.int64), scores)
+        rules.boosts(applying, inputs, ruled)
+        ruled.order = fill(np.argsort(-ruled.scores, kind="stable"), ruled.scores)
+        rules.places(applying, inputs, ids, shopper, ruled)
+        return ruled
+
+
+def _treatment(assigner: Assigner | None, shopper: str, visit: Visit) -> Treatment | None:
+    if assigner is None or not shopper:
+        return None
+    try:
+        return assigner.treatment(shopper, visit)
+    except Exception:
+        log.exception("experiments failed; the search goes on without them")
+        return None
+
+
+def _interleaved(order: np.ndarray, rival: np.ndarray, seed: int) -> tuple[np.ndarray, list[int]]:
+    """Team draft of two orders over all candidates, and who placed each of the first 100."""
+    from endcap.experiments.interleaving import team_draft
+
+    mixed = team_draft([str(one) for one in order.tolist()], [str(one) for one in rival.tolist()], len(order), seed)
+    return np.array([int(one) for one in mixed.products], dtype=np.int64), list(mixed.teams[:100])

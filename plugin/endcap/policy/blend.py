@@ -121,14 +121,23 @@ def blended(blend: Blend, inputs: RankingInputs, interest: np.ndarray) -> tuple[
 
     ``interest``: the scorer's scores, (n,). A profile of interest alone gives the scorer's scores and order back.
     """
+    scores = scores_of(blend, inputs, interest)
+    return scores, slate(blend, np.argsort(-scores, kind="stable"), scores, inputs)
+
+
+def scores_of(blend: Blend, inputs: RankingInputs, interest: np.ndarray) -> np.ndarray:
+    """The blended scores, before slate rules; float32 (n,)."""
     if blend.weights.get("interest", 0.0) == 1.0:
-        scores = np.asarray(interest, dtype=np.float32)
-    else:
-        scores = signals(inputs, interest) @ matrix([blend])[0]
-    order = np.argsort(-scores, kind="stable")
+        return np.asarray(interest, dtype=np.float32)
+    result: np.ndarray = signals(inputs, interest) @ matrix([blend])[0]
+    return result
+
+
+def slate(blend: Blend, order: np.ndarray, scores: np.ndarray, inputs: RankingInputs) -> np.ndarray:
+    """The order after the profile's slate rules: diversity and the cap on brands."""
     diversity = blend.weights.get("diversity", 0.0)
     if diversity:
         order = diversified(order, scores, inputs.rows, inputs.table, diversity, SLATE)
     if blend.brand_cap:
         order = capped(order, inputs.table.brand[inputs.rows], blend.brand_cap, SLATE)
-    return scores, order
+    return order

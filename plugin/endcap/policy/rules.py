@@ -1,0 +1,234 @@
+"""Business rules applied to a search's candidates: whole columns at a time, each effect noted where it happened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+
+import numpy as np
+
+from endcap.catalog.product import PATH_SEPARATOR
+from endcap.catalog.table import ProductTable
+from endcap.features import INDEX, RankingInputs
+from endcap.policy.blend import SLATE
+from endcap.policy.context import Visit
+from endcap.policy.diversity import capped, diversified
+from endcap.policy.rule import Rule, Target
+from endcap.policy.sponsored import Auction, Sale, hold
+
+#: How often a shopper was shown each of some products within some hours: (shopper, ids, hours) -> (n,).
+Shown = Callable[[str, Sequence[str], float], np.ndarray]
+SPONSORED = "sponsored"
+
+
+@dataclass(slots=True)
+class Ruled:
+    """What rules made of a ranking. ``order`` lacks what is hidden; ``notes`` and ``labels`` go by place in the
+    engine's order."""
+
+    order: np.ndarray
+    scores: np.ndarray
+    notes: dict[int, list[str]] = field(default_factory=dict)
+    labels: dict[int, list[str]] = field(default_factory=dict)
+    sales: list[Sale] = field(default_factory=list)
+
+    def note(self, places: Sequence[int] | np.ndarray, text: str) -> None:
+        for place in np.asarray(places).tolist():
+            self.notes.setdefault(int(place), []).append(text)
+
+
+class RuleBook:
+    """The rules in force, compiled for one product table at a time. Immutable but for that cache; thread-safe."""
+
+    def __init__(
+        self, rules: Mapping[int, Rule] | None = None, auction: Auction | None = None, shown: Shown | None = None
+    ) -> None:
+        """``rules`` by number. ``shown``: how often products were shown; without it frequency caps do nothing."""
+        chosen = [(number, rule) for number, rule in (rules or {}).items() if rule.enabled]
+        chosen.sort(key=lambda pair: (-pair[1].priority, pair[0]))
+        self.rules = tuple(rule for _, rule in chosen)
+        self._auction = auction or Auction()
+        self._shown = shown
+        self._compiled: tuple[ProductTable, list[tuple[_Members, _Members]]] | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.rules)
+
+    def members(self, inputs: RankingInputs, number: int) -> np.ndarray:
+        """Which candidates a rule's target covers; bool (n,)."""
+        return self._members(inputs.table)[number][0].of(inputs)
+
+    def _members(self, table: ProductTable) -> list[tuple[_Members, _Members]]:
+        """Each rule's target, and the categories of its condition, looked up in a table once."""
+        compiled = self._compiled
+        if compiled is None or compiled[0] is not table:
+            made = [
+                (_Members(rule.target, table), _Members(Target(categories=rule.when.categories), table))
+                for rule in self.rules
+            ]
+            self._compiled = compiled = (table, made)
+        return compiled[1]
+
+    def applying(self, inputs: RankingInputs, visit: Visit) -> list[int]:
+        """Numbers of the rules whose conditions hold in this search."""
+        query = " ".join(inputs.query.lower().split())
+        words = frozenset(query.split())
+        moment = datetime.fromtimestamp(inputs.now, timezone.utc)
+        found = self._members(inputs.table)
+        return [
+            number
+            for number, rule in enumerate(self.rules)
+            if _holds(rule, query, words, moment, inputs, visit)
+            and (not rule.when.categories or float(found[number][1].of(inputs).mean()) > 0.5)
+        ]
+
+    def boosts(self, numbers: Sequence[int], inputs: RankingInputs, ruled: Ruled) -> None:
+        """Change scores, in place of the profile's own."""
+        deviation = float(ruled.scores.std()) or 1.0
+        for number in numbers:
+            rule = self.rules[number]
+            if rule.kind not in ("boost", "bury"):
+                continue
+            mine = self.members(inputs, number)
+            if mine.any():
+                sign = 1.0 if rule.kind == "boost" else -1.0
+                ruled.scores = ruled.scores + np.float32(sign * (rule.amount or 0.0) * deviation) * mine
+                ruled.note(np.flatnonzero(mine), f"{'Raised' if sign > 0 else 'Lowered'} by the rule “{rule.name}”")
+
+    def places(
+        self, numbers: Sequence[int], inputs: RankingInputs, ids: Sequence[str], shopper: str, ruled: Ruled
+    ) -> None:
+        """Everything that is about places in the list, from the weakest demand to the strongest."""
+        rules = [(number, self.rules[number]) for number in numbers]
+        hidden = np.zeros(len(ids), dtype=bool)
+        for number, rule in rules:
+            if rule.kind == "hide":
+                hidden |= self.members(inputs, number)
+        ruled.order = ruled.order[~hidden[ruled.order]]
+        brands = inputs.table.brand[inputs.rows]
+        for _, rule in rules:
+            if rule.kind == "diversity":
+                before = ruled.order
+                ruled.order = diversified(
+                    before, ruled.scores, inputs.rows, inputs.table, float(rule.share or 0.0), SLATE
+                )
+                ruled.note(_risen(before, ruled.order, SLATE), f"For variety, by the rule “{rule.name}”")
+            elif rule.kind == "brand_cap":
+                before = ruled.order
+                ruled.order = capped(before, brands, int(rule.most or 1), SLATE)
+                ruled.note(_fallen(before, ruled.order), f"Behind others of its brand by the rule “{rule.name}”")
+        for number, rule in rules:
+            if rule.kind == "frequency_cap" and self._shown is not None and shopper:
+                often = self._shown(shopper, ids, float(rule.hours or 24.0)) >= (rule.most or 1)
+                if not rule.target.empty:
+                    often &= self.members(inputs, number)
+                _to_the_end(ruled, often, f"Shown often enough by the rule “{rule.name}”")
+        for _, rule in rules:
+            if rule.kind == "out_of_stock_last":
+                gone = inputs.table.stock[inputs.rows] <= 0  # NaN, unknown, is not
+                _to_the_end(ruled, gone, "Out of stock")
+        self._pin(rules, inputs, ruled)
+        self._sell(rules, inputs, ruled)
+
+    def _pin(self, rules: Sequence[tuple[int, Rule]], inputs: RankingInputs, ruled: Ruled) -> None:
+        wanted: dict[int, int] = {}
+        for number, rule in rules:
+            if rule.kind != "pin":
+                continue
+            found = np.flatnonzero(self.members(inputs, number)[ruled.order])
+            if len(found) and rule.position not in wanted and int(ruled.order[found[0]]) not in wanted.values():
+                place = int(ruled.order[found[0]])
+                wanted[int(rule.position or 1)] = place
+                ruled.note([place], f"Pinned to place {rule.position} by the rule “{rule.name}”")
+        ruled.order = hold(ruled.order, wanted)
+
+    def _sell(self, rules: Sequence[tuple[int, Rule]], inputs: RankingInputs, ruled: Ruled) -> None:
+        offers = [(rule, self.members(inputs, number)) for number, rule in rules if rule.kind == "sponsor"]
+        if not offers or not self._auction.places:
+            return
+        relevance = np.exp(inputs.features[:, INDEX["engine_score"]].astype(np.float64))
+        ruled.order, ruled.sales = self._auction.run(ruled.order, ruled.scores, relevance, offers)
+        for sale in ruled.sales:
+            ruled.labels.setdefault(sale.place, []).append(SPONSORED)
+            ruled.note([sale.place], f"Sponsored (“{sale.rule}”)")
+
+
+class _Members:
+    """A target, looked up in a table once."""
+
+    def __init__(self, target: Target, table: ProductTable) -> None:
+        self._rows = np.unique(table.rows(target.products)) if target.products else None
+        if self._rows is not None:
+            self._rows = self._rows[self._rows >= 0]
+        brands = {name.casefold() for name in target.brands}
+        self._brands = _codes(table.brands, lambda name: name.casefold() in brands) if brands else None
+        paths = tuple(_path(one) for one in target.categories)
+        self._categories = _codes(table.categories, lambda name: _below(name, paths)) if paths else None
+
+    def of(self, inputs: RankingInputs) -> np.ndarray:
+        table, rows = inputs.table, inputs.rows
+        mine = rows >= 0
+        for wanted, own in (
+            (self._rows, rows),
+            (self._brands, table.brand[rows]),
+            (self._categories, table.category[rows]),
+        ):
+            if wanted is not None:
+                mine &= np.isin(own, wanted)
+        return mine
+
+
+def _holds(
+    rule: Rule, query: str, words: frozenset[str], moment: datetime, inputs: RankingInputs, visit: Visit
+) -> bool:
+    when = rule.when
+    if when.since is not None and inputs.now < when.since:
+        return False
+    if when.until is not None and inputs.now >= when.until:
+        return False
+    if when.hours and moment.hour not in when.hours:
+        return False
+    if when.weekdays and moment.weekday() not in when.weekdays:
+        return False
+    if when.segments and visit.segment not in when.segments:
+        return False
+    if when.queries and query not in {" ".join(one.lower().split()) for one in when.queries}:
+        return False
+    return not when.words or bool(words & {one.lower() for one in when.words})
+
+
+def _path(text: str) -> str:
+    """A path as the table writes it."""
+    return "\0".join(part.strip() for part in text.split(PATH_SEPARATOR.strip()))
+
+
+def _below(name: str, paths: tuple[str, ...]) -> bool:
+    return any(name == path or name.startswith(f"{path}\0") for path in paths)
+
+
+def _codes(names: Sequence[str], wanted: Callable[[str], bool]) -> np.ndarray:
+    return np.array([code for code, name in enumerate(names) if wanted(name)], dtype=np.int64)
+
+
+def _to_the_end(ruled: Ruled, last: np.ndarray, text: str) -> None:
+    there = last[ruled.order]
+    if there.any():
+        ruled.note(ruled.order[there], text)
+        ruled.order = np.concatenate([ruled.order[~there], ruled.order[there]])
+
+
+def _risen(before: np.ndarray, after: np.ndarray, places: int) -> np.ndarray:
+    """What came into the first places."""
+    return after[:places][~np.isin(after[:places], before[:places])]
+
+
+def _fallen(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """What others of the list overtook by a rule that only moves down."""
+    was = np.empty(int(before.max(initial=-1)) + 1, dtype=np.int64)
+    was[before] = np.arange(len(before))
+    lowest = np.minimum.accumulate(was[after][::-1])[::-1]
+    return after[was[after] > lowest]
+
+
+__all__ = ["SPONSORED", "RuleBook", "Ruled", "Shown"]
