@@ -6,8 +6,9 @@ from collections.abc import Iterator
 import pytest
 
 from endcap.events import Action, Event
-from endcap.stores.database import Database, metadata
+from endcap.stores.database import Database
 from endcap.stores.events import EventLog
+from tests.services.postgres import empty
 
 
 @pytest.fixture
@@ -15,9 +16,9 @@ def logs(postgres: str) -> Iterator[list[EventLog]]:
     """Two logs over one database, as two processes would have them."""
     opened = [EventLog(Database(postgres)), EventLog(Database(postgres))]
     yield opened
-    metadata.drop_all(opened[0].database._engine)
     for log in opened:
         log.close()
+    empty(postgres)
 
 
 def event(number: int, shopper: str = "ann") -> Event:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from endcap.stores.database import Database, metadata
+from endcap.stores.database import Database
 from endcap.stores.flags import FlagConflict, Flags, Suspicion, UnknownFlag
+from tests.services.postgres import empty
 
 
 @pytest.fixture
@@ -49,8 +50,8 @@ def test_the_same_on_postgresql(postgres: str) -> None:
     try:
         lifecycle(Flags(database))
     finally:
-        metadata.drop_all(database._engine)
         database.close()
+        empty(postgres)
 
 
 def test_a_detector_does_not_overrule_a_person(flags: Flags) -> None:

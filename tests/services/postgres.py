@@ -54,6 +54,15 @@ def start() -> tuple[Server, str]:
     return server, f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
 
 
+def empty(url: str) -> None:
+    """Take everything out of the database: the next test finds it as new."""
+    import psycopg
+
+    with psycopg.connect(url.replace("postgresql+psycopg", "postgresql"), autocommit=True) as connection:
+        connection.execute("DROP SCHEMA public CASCADE")
+        connection.execute("CREATE SCHEMA public")
+
+
 def _accepts(folder: Path, port: int) -> bool:
     command = [folder / "pg_isready", "-h", "127.0.0.1", "-p", str(port), "-q"]
     return subprocess.run(command).returncode == 0

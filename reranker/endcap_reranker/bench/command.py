@@ -8,16 +8,27 @@ import click
 
 
 @click.command()
-@click.argument("name", type=click.Choice(["hook", "scoring"]))
+@click.argument("name", type=click.Choice(["events", "hook", "scoring"]))
 @click.option("--requests", default=300, show_default=True, help="Requests per row and kind.")
 @click.option(
     "--elasticsearch", envvar="ENDCAP_ENGINE_URL", default="", help="URL of an Elasticsearch to stand in front of."
 )
+@click.option("--database", default="", help="events: SQLAlchemy URL of an empty PostgreSQL to measure, too.")
+@click.option("--redis", default="", help="events: URL of a Redis to measure, too.")
 @click.option("--bundle", type=click.Path(path_type=Path), help="Model to score with; default: the live one.")
 @click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
 @click.option("--json", "file", type=click.Path(path_type=Path), help="Also write the rows to this file.")
-def bench(name: str, requests: int, elasticsearch: str, bundle: Path | None, seed: int, file: Path | None) -> None:
-    """Measure the running server (hook) or the scorers (scoring) on this machine.
+def bench(
+    name: str,
+    requests: int,
+    elasticsearch: str,
+    database: str,
+    redis: str,
+    bundle: Path | None,
+    seed: int,
+    file: Path | None,
+) -> None:
+    """Measure the running server (hook), the way of an event into a ranking (events) or the scorers (scoring).
 
     Compare numbers of one run only: machines are noisy.
     """
@@ -25,6 +36,10 @@ def bench(name: str, requests: int, elasticsearch: str, bundle: Path | None, see
         from endcap_reranker.bench import scoring
 
         results = scoring.run(requests=requests, seed=seed, folder=bundle)
+    elif name == "events":
+        from endcap_reranker.bench import events
+
+        results = events.run(requests=requests, database=database, redis=redis, seed=seed)
     else:
         from endcap_reranker.bench import hook
 

@@ -63,9 +63,9 @@ def run(requests: int, elasticsearch: str, seed: int) -> Results:
                 redis_url="",
             )
             say(f"{name}: indexing {len(journey.products):,} products")
-            _index(settings, journey)
+            index_journey(settings, journey)
             for candidates, page in SHAPES:
-                with _server({"window": str(candidates), "engine_url": url, "data_dir": folder}) as address:
+                with running_server({"window": str(candidates), "engine_url": url, "data_dir": folder}) as address:
                     for clients in CLIENTS:
                         say(f"{name}: {candidates} candidates, {clients} clients")
                         row = f"{name}, {candidates} candidates, {clients} client{'s' * (clients > 1)}"
@@ -147,7 +147,7 @@ def _log(data: Path) -> Iterator:
         log.close()
 
 
-def _index(settings: Settings, journey: Journey) -> None:
+def index_journey(settings: Settings, journey: Journey) -> None:
     engine = open_engine(settings)
     try:
         index_products(journey.products, engine, None, rebuild=bool(engine.count()))
@@ -156,7 +156,7 @@ def _index(settings: Settings, journey: Journey) -> None:
 
 
 @contextmanager
-def _server(changes: Mapping[str, str]) -> Iterator[str]:
+def running_server(changes: Mapping[str, str]) -> Iterator[str]:
     from tempfile import TemporaryFile
 
     port = _free_port()
