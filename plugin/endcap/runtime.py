@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from endcap.bundles import Bundle
 from endcap.catalog.table import ProductTable
 from endcap.dispatch import SWEEP_S, Dispatcher, over_celery
 from endcap.encoders import TextEncoder, text_encoder_at_hand
@@ -80,6 +81,11 @@ class Runtime:
     def hidden_fields(self) -> tuple[str, ...]:
         """Fields of the index's documents that are Endcap's own, as of the last look at it."""
         return self.upkeep.hidden_fields
+
+    @property
+    def live_bundle(self) -> Bundle | None:
+        """The bundle that scores in this process; None for the baseline."""
+        return self.upkeep.bundle
 
     def record(self, events: Sequence[Event]) -> list[bool]:
         """Store events; True for each that is new. The shoppers' next search knows of them.
@@ -155,6 +161,11 @@ class Upkeep:
                 ("model", self._follow_model, _MODEL_S),
             )
         ]
+
+    @property
+    def bundle(self) -> Bundle | None:
+        """The live bundle, as of the last look."""
+        return self._model.bundle
 
     def add(self, name: str, work: Callable[[], float], interval_s: float) -> None:
         """Have one more thread call ``work``, which gives the seconds that it wants to rest. Before :meth:`start`."""

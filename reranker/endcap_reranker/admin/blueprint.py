@@ -21,6 +21,8 @@ _ALL_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 TOPICS = (
     "endcap_reranker.admin.runs",
     "endcap_reranker.admin.versions",
+    "endcap_reranker.admin.products",
+    "endcap_reranker.admin.augmentation",
 )
 
 
