@@ -18,6 +18,7 @@ from endcap_reranker.console.pages import Page, Routes
 
 #: Jobs whose runs are shown here while they last.
 _MAKERS = ("train", "update", "evaluate", "promote", "publish", "augment")
+_NAMES = {"train": "Train now", "update": "Update", "promote": "Judge and promote", "augment": "Train augmentation"}
 #: Figures that say most about a model come first; the others follow by name.
 _FIRST = ("ndcg@10", "ndcg", "hit@10", "hit", "mrr", "loss")
 _MOST_COLUMNS = 4
@@ -76,6 +77,7 @@ def _routes(routes: Routes) -> None:
             "console/models.html",
             tables=tables,
             changes=registry.history(limit=20),
+            names=_NAMES,
             makers=[jobs[name] for name in _MAKERS if name in jobs],
             **at_work(),
         )
