@@ -2,7 +2,7 @@
 
 Migrations lie in ``migrations/versions``, in one line: ``0001_…py``, ``0002_…py``. Opening a database brings it up to
 date, under a lock, so that any number of processes may start at once. A database that is up to date already costs one
-question and no import of Alembic. docs/operations.md says how to add a migration.
+question and no import of Alembic. docs/data.md says how to add a migration.
 """
 
 from __future__ import annotations
