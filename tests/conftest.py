@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 
 import pytest
@@ -42,6 +43,9 @@ MARKERS = {
     "chromium": "browser",
     "shared_dir": "shared",
 }
+
+# A server that a test starts is alone, unless the test is about the worker beside it.
+os.environ.setdefault("ENDCAP_EMBEDDED_WORKER", "false")
 
 _deselected: list[str] = []
 

@@ -23,7 +23,7 @@ from endcap.settings import Settings
 from endcap.tracing import end_traces, set_up_traces
 from endcap_reranker.draining import drain, draining
 from endcap_reranker.exposure import check_doors
-from endcap_reranker.worker_beside import WorkerBeside
+from endcap_reranker.worker_beside import worker_beside
 
 #: prometheus_client reads it when imported, so this module imports nothing that imports it.
 MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -171,7 +171,7 @@ def serve(settings: Settings) -> None:
     if settings.server_workers > 1 and not os.environ.get(MULTIPROCESS_VARIABLE):
         scratch = os.environ[MULTIPROCESS_VARIABLE] = tempfile.mkdtemp(prefix="endcap-metrics-")
     owner = os.getpid()
-    beside = WorkerBeside(settings) if settings.embedded_worker else None
+    beside = worker_beside(settings) if settings.embedded_worker else None
     if beside is not None:
         beside.start()
     try:

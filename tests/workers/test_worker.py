@@ -14,6 +14,7 @@ from endcap.settings import Settings, load_settings
 from endcap.stores.database import Database
 from endcap.stores.runs import ENDED, Run, Runs
 from endcap.stores.workers import Workers
+from tests.services.process import free_port
 from tests.serving import eventually
 from tests.workers.job_support import FAILS, QUICK, STEPS, install_jobs, start
 
@@ -166,3 +167,22 @@ def test_two_workers_fire_a_scheduled_job_once(shop: Shop, tmp_path: Path) -> No
     fired = shop.runs.fired()["test-timed"]
     begun = [run for run in shop.runs.list(job="test-timed") if run.submitted < fired + 60]
     assert [run.by for run in begun] == ["schedule"]
+
+
+def test_the_server_keeps_a_worker_beside_itself(shop: Shop) -> None:
+    settings = shop.settings.model_copy(update={"embedded_worker": True, "text_encoder": "none", "port": free_port()})
+    server = start(settings, shop.jobs, "serve")
+    shop.started.append(server)
+    alive = Workers(shop.database).alive
+    assert eventually(lambda: len(alive()) == 1)
+    first = alive()[0]
+    os.kill(first.pid, signal.SIGKILL)
+    assert eventually(lambda: any(one.name != first.name for one in alive())), "a dead worker is not replaced"
+    second = next(one for one in alive() if one.name != first.name)
+    run_id = shop.runs.submit(STEPS, {"steps": 100, "pause": 0.1})
+    assert eventually(shop.has_begun(run_id))
+    server.terminate()
+    assert server.wait(30) == 0
+    assert shop.runs.get(run_id).state == "queued"
+    with pytest.raises(ProcessLookupError):
+        os.kill(second.pid, 0)

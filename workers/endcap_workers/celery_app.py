@@ -1,9 +1,9 @@
 """The Celery application: ``endcap worker --celery``, or ``celery -A endcap_workers.celery_app worker -Q light,heavy``.
 
-There is one task, which does a run by its id. Which runs there are stands in the table of runs; each worker also sends
-what is due and has not been sent (so no run depends on the server being up), and beat fires the schedule:
-``celery -A endcap_workers.celery_app beat``. Any number of beats and workers may run: a slot is fired once, a run is
-claimed once.
+There is one task, which does a run by its id. Which runs there are stands in the table of runs. Each worker also looks
+at the schedule, and sends what is due and has not been sent, so no run depends on the server being up. Whoever would
+rather have the schedule in a process of its own adds ``celery -A endcap_workers.celery_app beat``. Any number of beats
+and workers may run: a slot is fired once, a run is claimed once.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from endcap.stores.database import Database
 from endcap.stores.runs import DONE, FAILED, RUNNING, Runs
 from endcap.stores.workers import Workers
 from endcap_workers.running.watch import watch_over
+from endcap_workers.running.worker import Scheduler
 
 log = logging.getLogger("endcap.worker")
 
@@ -159,9 +160,11 @@ def _upkeep(queues: list[str]) -> None:
     runs = Runs(database, settings.worker_lease_s, settings.run_attempts)
     dispatcher = Dispatcher(settings, runs, min(AGAIN_S, 2 * settings.worker_lease_s))
     workers, name = Workers(database), f"{socket.gethostname()}:{os.getpid()}"
+    scheduler = Scheduler(settings, load_jobs(), runs)
     told, problem, tidied = 0.0, "", time.monotonic()
     while not _stop.wait(SWEEP_S):
         try:
+            scheduler.tick()
             dispatcher.sweep()
             if time.monotonic() - told > settings.worker_lease_s / 3:
                 told = time.monotonic()

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
+import sys
 import threading
 from types import FrameType
 
 import click
 
+from endcap.keeper import Keeper
 from endcap.logs import set_up_logs
-from endcap.settings import Settings, load_settings
+from endcap.settings import Settings, load_settings, settings_environment
 from endcap_workers.running.worker import QUEUES
+
+#: Told to stop, Celery waits for its tasks, and those give back what they are at.
+_CELERY_STOP_S = 30.0
 
 
 @click.command()
@@ -53,6 +59,15 @@ def worker(queues: tuple[str, ...], celery: bool, watched: bool) -> None:
 
 
 def _celery(settings: Settings, queues: tuple[str, ...]) -> None:
-    from endcap_workers.celery_app import app
+    """Celery's worker, kept alive: it gives up where its broker goes away at the wrong moment."""
+    from endcap_workers import celery_app
 
-    app.worker_main(["worker", "-Q", ",".join(queues), "-c", str(settings.worker_light + 1), "--loglevel", "INFO"])
+    application = celery_app.__name__
+    command = [
+        *(sys.executable, "-m", "celery", "-A", application, "worker", "-Q", ",".join(queues)),
+        *("-c", str(settings.worker_light + 1), "--loglevel", "INFO", "-n", f"{secrets.token_hex(3)}@%h"),
+    ]
+    keeper = Keeper("Celery worker", command, {**os.environ, **settings_environment(settings)}, _CELERY_STOP_S)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: keeper.tell())
+    keeper.keep()
