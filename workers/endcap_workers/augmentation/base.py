@@ -54,8 +54,8 @@ class Content:
     def __len__(self) -> int:
         return len(self.codes)
 
-    def rows(self, which: np.ndarray) -> Content:
-        """Some of the products, by index or mask."""
+    def rows(self, which: np.ndarray | slice) -> Content:
+        """Some of the products, by index, mask or slice."""
         return Content(self.codes[which], self.vectors[which], self.sizes, self.encoder)
 
     @property
@@ -216,7 +216,7 @@ def run(network: ContentNetwork, content: Content, batch: int = 256) -> np.ndarr
     parts = [np.zeros((0, len(network.mean)), dtype=np.float32)]
     with torch.no_grad():
         for start in range(0, len(content), batch):
-            some = content.rows(slice(start, start + batch))  # type: ignore[arg-type]
+            some = content.rows(slice(start, start + batch))
             parts.append(network(torch.from_numpy(some.codes), torch.from_numpy(some.vectors)).numpy())
     return np.concatenate(parts)
 

@@ -57,8 +57,8 @@ class GanSettings:
 
     epochs: int = 6
     patience: int = 2
-    rate: float = 1e-3
-    batch: int = 512
+    rate: float = 1.5e-3
+    batch: int = 1_024
     negatives: int = 1_024
     ranking: float = 1.0
     adversary: float = 0.2

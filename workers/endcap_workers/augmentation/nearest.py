@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from endcap_workers.augmentation.base import ContentNetwork, Generator, Training, Validation, Warm, run
 
@@ -29,7 +30,7 @@ class NearestNetwork(ContentNetwork):
         self.register_buffer("targets", torch.zeros(products, width))
 
     def generate(self, codes: Tensor, vectors: Tensor) -> Tensor:
-        likeness = vectors @ self.vectors.T
+        likeness = normalize(vectors, dim=-1) @ self.vectors.T
         # Column by column: all at once would hold n · products · K truth values.
         for column in range(self.codes.shape[1]):
             mine, theirs = codes[:, column].unsqueeze(1), self.codes[:, column].unsqueeze(0)
@@ -57,7 +58,7 @@ class NearestGenerator(Generator):
         for k, sharpness in grid:
             network = self.blank({**self.shape, "products": len(content), "k": k, "sharpness": sharpness})
             network.codes.copy_(torch.from_numpy(content.codes))
-            network.vectors.copy_(torch.from_numpy(content.vectors))
+            network.vectors.copy_(normalize(torch.from_numpy(content.vectors), dim=-1))
             network.targets.copy_(targets)
             value = validation.judge(run(network, validation.content)) if validation else float("nan")
             best.values.append(value)

@@ -25,8 +25,8 @@ class Cases:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def rows(self, which: np.ndarray) -> Cases:
-        """Some of the cases, by index or mask."""
+    def rows(self, which: np.ndarray | slice) -> Cases:
+        """Some of the cases, by index, mask or slice."""
         return Cases(self.states[which], self.targets[which], self.seen[which])
 
 

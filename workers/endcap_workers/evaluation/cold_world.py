@@ -29,8 +29,8 @@ from endcap_workers.training.next_item import Catalogue, Prefixes, evaluate, pad
 
 HIDDEN, CHOSEN_BY = 0.2, 0.1
 K = 20
-#: Cases of a kind that are ranked among all products; a seeded sample of more.
-MOST_CASES = 10_000
+#: Cases of a kind, a seeded sample of more; and of them, those that are ranked among all products.
+MOST_CASES, MOST_OVERALL = 10_000, 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,8 @@ class World:
             "cold": figures(ranks(self.cold, vectors, split.test, bias), K),
             "warm": figures(ranks(self.warm, vectors, split.warm, bias), K),
         }
-        both = [ranks(cases, vectors, everything, bias) for cases in (self.cold, self.warm)]
+        some = slice(0, MOST_OVERALL)
+        both = [ranks(cases.rows(some), vectors, everything, bias) for cases in (self.cold, self.warm)]
         found["overall"] = figures(np.concatenate(both), K)
         return {f"{kind} {name}@{K}": value for kind, one in found.items() for name, value in one.items()}
 
@@ -316,7 +317,7 @@ def _collected(
     rows: list[tuple[int, int, int]], sequences: Sequence[np.ndarray], states: Sequence[np.ndarray], seed: int
 ) -> Cases:
     if len(rows) > MOST_CASES:
-        kept = np.sort(np.random.default_rng([seed, 21]).permutation(len(rows))[:MOST_CASES])
+        kept = np.random.default_rng([seed, 21]).permutation(len(rows))[:MOST_CASES]
         rows = [rows[number] for number in kept.tolist()]
     return Cases(
         np.stack([states[row][state] for row, _, state in rows]),
