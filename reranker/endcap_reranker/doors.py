@@ -81,13 +81,7 @@ class _AnyToken:
 
 
 def _private(path: str) -> bool:
-    """The pages of the server's own; a search of an index that is called ``console`` is none of them."""
-    if path == _METRICS:
-        return True
-    for door in (_ADMIN, _CONSOLE):
-        if path == door or (path.startswith(f"{door}/") and not path.startswith(f"{door}/_")):
-            return True
-    return False
+    return path in (_METRICS, _ADMIN, _CONSOLE) or path.startswith((f"{_ADMIN}/", f"{_CONSOLE}/"))
 
 
 def _on_admin_port(settings: Settings) -> bool:

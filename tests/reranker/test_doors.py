@@ -1,0 +1,291 @@
+"""Who gets in: tokens and roles of the admin API, rate limits, ports, proxies, and as what a server does not start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Response
+from flask.testing import FlaskClient
+
+from endcap.errors import ConfigurationError
+from endcap.runtime import Runtime, open_runtime
+from endcap.settings import load_settings
+from endcap.stores.audit import AuditLog
+from endcap.stores.database import Database
+from endcap.stores.tokens import Tokens
+from endcap_reranker.admin.access import caller, needs
+from endcap_reranker.admin.limits import RateLimit, TooManyRequests
+from endcap_reranker.app import create_app
+from endcap_reranker.exposure import check_doors, is_loopback
+from endcap_reranker.proxies import FORWARDED, TrustedProxies
+
+JOBS = "/admin/v1/jobs"
+RUNS = "/admin/v1/jobs/no-such-job/runs"
+FIXED = "f" * 40
+
+
+@contextmanager
+def opened(folder: Path, **settings: Any) -> Iterator[tuple[Runtime, FlaskClient]]:
+    runtime = open_runtime(load_settings(data_dir=folder, text_encoder="none", **settings), start=False)
+    try:
+        yield runtime, create_app(runtime).test_client()
+    finally:
+        runtime.close()
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[tuple[Runtime, FlaskClient]]:
+    with opened(tmp_path) as found:
+        yield found
+
+
+def bearer(text: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {text}"}
+
+
+def token(runtime: Runtime, role: str = "admin", **more: Any) -> str:
+    return Tokens(runtime.database).create("ann", role, **more)[0]
+
+
+def test_without_a_good_token_nothing_is_told(shop: tuple[Runtime, FlaskClient]) -> None:
+    runtime, client = shop
+    for headers in ({}, {"Authorization": "Basic YTpi"}, {"Authorization": "Bearer"}, {"Authorization": "Bearer  "}):
+        answer = client.get(JOBS, headers=headers)
+        assert answer.status_code == 401
+        assert answer.mimetype == "application/problem+json"
+        assert answer.headers["WWW-Authenticate"] == 'Bearer realm="endcap"'
+        assert answer.json["type"] == "urn:endcap:error:token_missing"
+    given = token(runtime)
+    for wrong in ("x", given[:-1], given.upper(), "ü" * 20):
+        answer = client.get(JOBS, headers=bearer(wrong.encode().decode("latin-1")))
+        assert answer.status_code == 401
+        assert answer.headers["WWW-Authenticate"].endswith('error_description="token_unknown"')
+    assert client.get(JOBS, headers=bearer(given)).status_code == 200
+    Tokens(runtime.database).revoke(given.split("_")[1])
+    answer = client.get(JOBS, headers=bearer(given))
+    assert (answer.status_code, answer.json["type"]) == (401, "urn:endcap:error:token_revoked")
+
+
+def test_a_role_may_do_what_it_may(shop: tuple[Runtime, FlaskClient]) -> None:
+    runtime, client = shop
+    reader, operator = token(runtime, "reader"), token(runtime, "operator")
+    assert client.get(JOBS, headers=bearer(reader)).status_code == 200
+    answer = client.post(RUNS, json={}, headers=bearer(reader))
+    assert (answer.status_code, answer.json["type"]) == (403, "urn:endcap:error:role_too_low")
+    assert 'error="insufficient_scope", scope="operator"' in answer.headers["WWW-Authenticate"]
+    assert client.post(RUNS, json={}, headers=bearer(operator)).status_code == 404
+
+
+def test_the_decorator_knows_its_role_and_its_caller(shop: tuple[Runtime, FlaskClient]) -> None:
+    runtime, client = shop
+
+    @needs("operator")
+    def view(name: str) -> Response:
+        return Response(f"{name} {caller().name} {caller().role}")
+
+    assert view.endcap_role == "operator"  # type: ignore[attr-defined]
+    with client.application.test_request_context("/", headers=bearer(token(runtime))):
+        assert view("x").data == b"x ann admin"
+
+
+def test_changes_are_written_down_and_looks_are_not(shop: tuple[Runtime, FlaskClient]) -> None:
+    runtime, client = shop
+    given = token(runtime)
+    client.get(JOBS, headers=bearer(given))
+    client.post(
+        RUNS, json={"parameters": {"password": "s3cret", "days": 3}}, headers=bearer(given) | {"X-Request-Id": "r-7"}
+    )
+    client.post(RUNS, json={}, headers=bearer("wrong"))
+    client.post(RUNS, json={}, headers=bearer(token(runtime, "reader")))
+    low, nobody, done = AuditLog(runtime.database).latest()
+    assert (done.who, done.role, done.outcome, done.status, done.request_id) == (
+        "ann",
+        "admin",
+        "unknown_job",
+        404,
+        "r-7",
+    )
+    assert done.action == "POST /admin/v1/jobs/<job>/runs"
+    assert done.parameters == {"job": "no-such-job", "parameters": {"password": "(hidden)", "days": 3}}
+    assert (nobody.who, nobody.outcome) == ("", "token_unknown")
+    assert (low.who, low.outcome) == ("ann", "role_too_low")
+
+
+def test_guessing_is_stopped_by_address(tmp_path: Path) -> None:
+    with opened(tmp_path, login_failures_per_minute=3, trusted_proxies=["127.0.0.1"]) as (runtime, client):
+        given = token(runtime)
+        here, there = {"X-Forwarded-For": "10.1.1.1"}, {"X-Forwarded-For": "10.1.1.2"}
+        for _ in range(3):
+            assert client.get(JOBS, headers=bearer("guess") | here).status_code == 401
+        answer = client.get(JOBS, headers=bearer(given) | here)
+        assert (answer.status_code, answer.json["type"]) == (429, "urn:endcap:error:too_many_requests")
+        assert 1 <= int(answer.headers["Retry-After"]) <= 60
+        assert client.get(JOBS, headers=bearer(given) | there).status_code == 200
+
+
+def test_calls_are_limited_by_token(tmp_path: Path) -> None:
+    with opened(tmp_path, admin_calls_per_minute=5) as (runtime, client):
+        eager, calm = token(runtime), token(runtime)
+        statuses = [client.get(JOBS, headers=bearer(eager)).status_code for _ in range(7)]
+        assert statuses == [200] * 5 + [429] * 2
+        assert client.get(JOBS, headers=bearer(calm)).status_code == 200
+
+
+def test_a_limit_holds_across_processes_through_redis(redis: str) -> None:
+    one, other = (RateLimit("test", 3, redis) for _ in range(2))
+    key = f"key-{id(one)}"
+    for limit in (one, other, one):
+        limit.hit(key)
+    with pytest.raises(TooManyRequests):
+        other.hit(key)
+
+
+def test_a_limit_without_its_redis_still_holds_here() -> None:
+    limit = RateLimit("test", 2, "redis://127.0.0.1:1/0")
+    limit.hit("a")
+    limit.hit("a")
+    with pytest.raises(TooManyRequests):
+        limit.hit("a")
+    limit.hit("b")
+
+
+def test_a_token_from_the_environment(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="32 characters"):
+        load_settings(admin_token="short")
+    with opened(tmp_path, admin_token=FIXED) as (_, client):
+        assert client.get(JOBS, headers=bearer(FIXED)).status_code == 200
+        assert client.get(JOBS, headers=bearer(FIXED[:-1])).status_code == 401
+
+
+def test_the_admin_side_can_be_off(tmp_path: Path) -> None:
+    with opened(tmp_path, admin="off") as (runtime, client):
+        for path in (JOBS, "/console", "/console/login", "/console/overview", "/admin/v1/openapi.json"):
+            answer = client.get(path, headers=bearer(token(runtime)))
+            assert (answer.status_code, answer.json["type"]) == (404, "urn:endcap:error:admin_off"), path
+        assert client.get("/healthz").status_code == 200
+
+
+def test_open_to_the_world_it_is_off_until_there_is_a_token(tmp_path: Path) -> None:
+    with opened(tmp_path, host="0.0.0.0") as (_, client):
+        assert client.get("/console/login").json["type"] == "urn:endcap:error:admin_off"
+    with opened(tmp_path, host="0.0.0.0") as (runtime, client):
+        given = token(runtime)
+        assert client.get("/console/login").status_code == 200
+        assert client.get(JOBS, headers=bearer(given)).status_code == 200
+
+
+def test_with_a_port_of_its_own_the_shop_sees_nothing(tmp_path: Path) -> None:
+    with opened(tmp_path, port=8080, admin_port=9090) as (runtime, client):
+        given = bearer(token(runtime))
+        shop_side, admin_side = "http://shop:8080", "http://ops:9090"
+        for path in (JOBS, "/console/login", "/metrics"):
+            assert client.get(path, base_url=shop_side, headers=given).status_code == 404, path
+            assert client.get(path, base_url=admin_side, headers=given).status_code == 200, path
+        for path in ("/v1/search?q=x", "/products/_search", "/"):
+            assert client.get(path, base_url=admin_side).status_code == 404, path
+        assert "problems" not in client.get("/readyz", base_url=shop_side).json
+        assert "problems" in client.get("/readyz", base_url=admin_side).json
+
+
+@pytest.mark.parametrize(
+    ("settings", "headers", "shown"),
+    [
+        ({}, {}, True),
+        ({}, {"X-Forwarded-For": "1.2.3.4"}, False),
+        ({"host": "0.0.0.0"}, {}, False),
+        ({"host": "0.0.0.0", "open_metrics": True}, {}, True),
+        ({"host": "0.0.0.0"}, {"Authorization": "Bearer wrong"}, False),
+        ({"host": "0.0.0.0", "admin_token": FIXED}, bearer(FIXED), True),
+    ],
+)
+def test_who_sees_the_metrics(tmp_path: Path, settings: Any, headers: dict[str, str], shown: bool) -> None:
+    with opened(tmp_path, **settings) as (_, client):
+        answer = client.get("/metrics", headers=headers)
+        assert answer.status_code == (200 if shown else 401)
+        assert ("endcap_" in answer.text) == shown
+        assert ("problems" in client.get("/readyz", headers=headers).json) == shown
+
+
+@pytest.mark.parametrize(
+    ("trusted", "forwarded", "address"),
+    [
+        ([], "9.9.9.9", "127.0.0.1"),
+        (["127.0.0.1"], "9.9.9.9", "9.9.9.9"),
+        (["127.0.0.1"], "6.6.6.6, 9.9.9.9", "9.9.9.9"),
+        (["127.0.0.0/8", "10.0.0.0/8"], "6.6.6.6, 9.9.9.9, 10.0.0.3", "9.9.9.9"),
+        (["127.0.0.0/8", "10.0.0.0/8"], "10.0.0.2, 10.0.0.3", "10.0.0.2"),
+        (["127.0.0.1"], "nonsense", "127.0.0.1"),
+        (["127.0.0.1"], "2001:db8::7", "2001:db8::7"),
+        (["10.0.0.0/8"], "9.9.9.9", "127.0.0.1"),
+    ],
+)
+def test_whom_a_request_is_from(trusted: list[str], forwarded: str, address: str) -> None:
+    seen: dict[str, Any] = {}
+
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        seen.update(environ)
+        return []
+
+    TrustedProxies(application, trusted)({"REMOTE_ADDR": "127.0.0.1", "HTTP_X_FORWARDED_FOR": forwarded}, None)
+    assert seen["REMOTE_ADDR"] == address
+    assert seen[FORWARDED]
+
+
+def test_the_scheme_of_a_trusted_proxy_makes_the_cookie_secure(tmp_path: Path) -> None:
+    https = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "9.9.9.9"}
+    with opened(tmp_path, trusted_proxies=["127.0.0.1"]) as (_, client):
+        assert "; Secure" in client.get("/console/login", headers=https).headers["Set-Cookie"]
+    with opened(tmp_path) as (_, client):
+        assert "; Secure" not in client.get("/console/login", headers=https).headers["Set-Cookie"]
+
+
+def _local(store: Tokens) -> None:
+    store.create("demo", "admin", local=True)
+
+
+def _expired(store: Tokens) -> None:
+    store.revoke(store.create("demo", "admin", local=True)[1].id)
+    store.create("ops", "admin")
+
+
+def _none(store: Tokens) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("settings", "prepare", "complaint"),
+    [
+        ({"host": "0.0.0.0"}, _local, "made for this machine only"),
+        ({"host": "::"}, _local, "made for this machine only"),
+        ({"admin_host": "0.0.0.0", "admin_port": 9090}, _local, "made for this machine only"),
+        ({"host": "0.0.0.0", "admin": "on"}, _none, "nobody has a token"),
+        ({"admin_port": 8080}, _none, "the shop's own port"),
+        ({"host": "0.0.0.0", "admin": "on", "admin_token": FIXED}, _none, ""),
+        ({"host": "0.0.0.0", "admin": "off"}, _local, ""),
+        ({"host": "0.0.0.0", "admin_port": 9090}, _local, ""),
+        ({"host": "0.0.0.0"}, _expired, ""),
+        ({"host": "0.0.0.0"}, _none, ""),
+        ({}, _local, ""),
+    ],
+)
+def test_a_server_does_not_start_open_to_the_world(
+    tmp_path: Path, settings: Any, prepare: Callable[[Tokens], None], complaint: str
+) -> None:
+    database = Database.in_folder(tmp_path)
+    prepare(Tokens(database))
+    database.close()
+    chosen = load_settings(data_dir=tmp_path, **settings)
+    if not complaint:
+        check_doors(chosen)
+        return
+    with pytest.raises(ConfigurationError, match=complaint):
+        check_doors(chosen)
+
+
+def test_what_is_this_machine() -> None:
+    assert all(map(is_loopback, ("127.0.0.1", "127.3.2.1", "::1", "localhost")))
+    assert not any(map(is_loopback, ("0.0.0.0", "::", "10.0.0.1", "no.such.host.invalid", "")))
