@@ -37,7 +37,8 @@ class Ranking:
     the product that comes first. ``degraded`` is empty, or the short reason why the engine's order stands
     (``deadline``, ``busy``, ``warming_up``, or the ``kind`` of an error). ``personalized`` is False where nothing is
     known about the shopper; the order may then still follow what sells. ``scores`` (float32, (n,)) belong to the
-    engine's order. ``fallback`` is empty, or which better scorers than ``scorer`` could not answer and why (``triton:circuit_open``).
+    engine's order. ``fallback`` is empty, or which better scorers than ``scorer`` could not answer and why
+    (``triton:circuit_open``).
 
     ``arm`` names the policy that chose the order and ``propensity`` is the probability with which it chose this arm
     ((0, 1]; 1 where nothing was left to chance); ``context`` is what it looked at, as plain JSON. ``features``
@@ -90,6 +91,8 @@ class Personalizer:
         self.popularity = popularity
         #: Table -> its products that a generator speaks for, see :meth:`endcap.live.LiveModel.newcomers`.
         self.newcomers: Callable[[ProductTable], np.ndarray | None] = lambda table: None
+        #: Told of every search that the scorer has ranked: what it saw, what it said, and how many seconds it took.
+        self.observe: Callable[[RankingInputs, np.ndarray, float], None] = lambda inputs, scores, seconds: None
         self._profiles = profiles
         self._deadline_s = deadline_ms / 1000.0
         self._clock = clock
@@ -152,6 +155,11 @@ class Personalizer:
             hidden=len(ids) - len(arranged.order),
         )
 
+    @property
+    def rules_in_force(self) -> bool:
+        """Whether searches of anonymous shoppers have to be ranked, too."""
+        return bool(self.arranger.rules)
+
     def reasons(self, shopper: str, query: str, ids: Sequence[str]) -> list[list[str]]:
         """For each product, at most two short sentences on why it stands where it does, strongest first.
 
@@ -181,10 +189,12 @@ class Personalizer:
         if not shopper:
             arranged = self.arranger.arrange_anonymous(inputs, ids, visit or NO_VISIT)
             return Scored(arranged.scores, "engine"), inputs, arranged
+        began = time.perf_counter()
         scored = answer(scorer, inputs)
         scores = np.asarray(scored.scores, dtype=np.float32)
         if scores.shape != (len(ids),) or not np.isfinite(scores).all():
             raise ScorerUnavailable(f"scorer {scored.scorer} gave scores of shape {scores.shape} or not finite")
+        self.observe(inputs, scores, time.perf_counter() - began)
         if visit is None:
             plain = Arrangement(np.argsort(-scores, kind="stable"), scores)
             return scored._replace(scores=scores), inputs, plain

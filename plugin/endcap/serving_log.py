@@ -83,7 +83,7 @@ class ServingLog:
     ) -> Served:  # fmt: skip
         products = products[:MOST_PRODUCTS]
         where = np.asarray(places[:MOST_PRODUCTS], dtype=np.int64)
-        outside = (where < 0) | (where >= len(ranking.order))
+        outside = (where < 0) | (where >= len(ranking.order) + ranking.hidden)
         inside = np.where(outside, 0, where)
         scores = features = None
         if ranking.scores is not None:
@@ -103,7 +103,7 @@ class ServingLog:
             index=index,
             start=start,
             engine_positions=tuple((where + 1).tolist()),
-            candidates=len(ranking.order),
+            candidates=len(ranking.order) + ranking.hidden,
             personalized=ranking.personalized,
             scorer=ranking.scorer,
             degraded=ranking.degraded,

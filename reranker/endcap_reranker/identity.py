@@ -13,16 +13,19 @@ from flask import Request
 from itsdangerous import BadSignature, Signer
 
 from endcap.events import MAX_ID_LENGTH
+from endcap.policy.context import NO_VISIT, Visit, device_of
 from endcap.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """``shopper`` is empty for an anonymous one, ``session`` where the storefront names none."""
+    """``shopper`` is empty for an anonymous one, ``session`` where the storefront names none. ``visit``: what else the
+    request says of him: his device, his segment."""
 
     shopper: str = ""
     problem: str = ""
     session: str = ""
+    visit: Visit = NO_VISIT
 
 
 ANONYMOUS = Identity()
@@ -45,14 +48,19 @@ class Identifier:
     def __init__(self, settings: Settings) -> None:
         self.header = settings.shopper_header
         self.cookie = settings.shopper_cookie
+        self._segment_header = settings.segment_header
+        self._internal = frozenset(settings.internal_segments)
         secret = settings.shopper_secret.get_secret_value()
         self._signer = Signer(secret) if secret else None
 
     def of_request(self, request: Request) -> Identity:
         """The header's shopper, else the cookie's, else nobody; with the session of ``X-Endcap-Session``."""
         session = request.headers.get(SESSION_HEADER, "").strip()[:MAX_ID_LENGTH]
-        found = self._of_request(request)
-        return replace(found, session=session) if session.isprintable() and session else found
+        session = session if session.isprintable() else ""
+        segment = request.headers.get(self._segment_header, "").strip()[:MAX_ID_LENGTH]
+        device = device_of(request.headers.get("User-Agent", ""))
+        visit = Visit(device, segment, session, segment in self._internal)
+        return replace(self._of_request(request), session=session, visit=visit)
 
     def _of_request(self, request: Request) -> Identity:
         value = request.headers.get(self.header)

@@ -20,6 +20,7 @@ from werkzeug.serving import make_server
 from endcap.engines import WireAnswer
 from endcap.engines.forward import HttpWireEngine
 from endcap.personalizer import Ranking
+from endcap.policy import Visit
 from endcap.settings import Settings
 from endcap_reranker.hook import hook_blueprint
 from endcap_reranker.hook.reorder import Ranker
@@ -35,7 +36,9 @@ WORDS = ["red", "shoe", "running", "leather", "summer", "winter", "light", "kids
 class ByHash:
     """Orders by a hash of shopper and product: any order, but always the same. Unknown to it: the shopper "new"."""
 
-    def rank(self, shopper: str, query: str, ids: Sequence[str], engine_scores: np.ndarray) -> Ranking:
+    def rank(
+        self, shopper: str, query: str, ids: Sequence[str], engine_scores: np.ndarray, visit: Visit | None = None
+    ) -> Ranking:
         assert engine_scores.dtype == np.float32
         assert engine_scores.shape == (len(ids),)
         if shopper == "new":
@@ -51,7 +54,9 @@ class Backwards:
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, int]] = []
 
-    def rank(self, shopper: str, query: str, ids: Sequence[str], engine_scores: np.ndarray) -> Ranking:
+    def rank(
+        self, shopper: str, query: str, ids: Sequence[str], engine_scores: np.ndarray, visit: Visit | None = None
+    ) -> Ranking:
         self.asked.append((shopper, query, len(ids)))
         return Ranking("r-back", np.arange(len(ids))[::-1].copy(), personalized=True)
 
@@ -62,7 +67,9 @@ class Broken:
     def __init__(self, order: Callable[[int], np.ndarray]) -> None:
         self.order = order
 
-    def rank(self, shopper: str, query: str, ids: Sequence[str], engine_scores: np.ndarray) -> Ranking:
+    def rank(
+        self, shopper: str, query: str, ids: Sequence[str], engine_scores: np.ndarray, visit: Visit | None = None
+    ) -> Ranking:
         return Ranking("r-broken", self.order(len(ids)), personalized=True)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from endcap.personalizer import Ranking
+from endcap.policy import Visit
 from tests.reranker.hook_support import ByHash, Shop
 
 RED: dict[str, Any] = {"query": {"match": {"title": "red"}}, "size": 6}
@@ -17,7 +18,9 @@ RED: dict[str, Any] = {"query": {"match": {"title": "red"}}, "size": 6}
 class ByTheSecond(ByHash):
     """The first scorer in line could not answer."""
 
-    def rank(self, shopper: str, query: str, ids: Sequence[str], engine_scores: np.ndarray) -> Ranking:
+    def rank(
+        self, shopper: str, query: str, ids: Sequence[str], engine_scores: np.ndarray, visit: Visit | None = None
+    ) -> Ranking:
         ranking = super().rank(shopper, query, ids, engine_scores)
         return replace(ranking, scorer="onnx:interest-1", fallback="triton:circuit_open")
 

@@ -41,7 +41,7 @@ def search(
     recall = recaller.recall(request, runtime.settings.window)
     # A shopper who sorts by price wants that order and no other.
     personal = wanted.personalize and not switched_off and wanted.sort == "relevance"
-    ranking = _rank(runtime, recall, who.shopper) if personal else _engine_order(len(recall.ids))
+    ranking = _rank(runtime, recall, who) if personal else _engine_order(len(recall.ids))
     places, scores = _page(recaller, recall, ranking, wanted)
     hits = recaller.page(recall, [one for one, _ in places], wanted.highlight)
     reasons = _reasons(runtime, who.shopper, recall, [one for one, _ in places]) if wanted.explain else None
@@ -52,7 +52,8 @@ def search(
             "engine_position": position,
             "document": hit.document,
             "highlights": hit.highlights,
-            "reasons": reasons[n] if reasons else [],
+            "reasons": [*reasons[n], *ranking.notes.get(position - 1, ())] if reasons else [],
+            "labels": list(ranking.labels.get(position - 1, ())),
         }
         for n, ((one, position), hit) in enumerate(zip(places, hits, strict=True))
         if hit is not None
@@ -108,10 +109,10 @@ def _engine_order(n: int) -> Ranking:
     return Ranking(uuid.uuid4().hex, np.arange(n, dtype=np.int64), personalized=False)
 
 
-def _rank(runtime: Runtime, recall: Recall, shopper: str) -> Ranking:
+def _rank(runtime: Runtime, recall: Recall, who: Identity) -> Ranking:
     if not recall.ids:
         return _engine_order(0)
-    return runtime.personalizer.rank(shopper, recall.request.text, recall.ids, recall.scores)
+    return runtime.personalizer.rank(who.shopper, recall.request.text, recall.ids, recall.scores, who.visit)
 
 
 def _page(

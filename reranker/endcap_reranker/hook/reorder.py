@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from endcap.personalizer import Ranking
+from endcap.policy.context import NO_VISIT, Visit
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +23,9 @@ log = logging.getLogger(__name__)
 class Ranker(Protocol):
     """The part of :class:`~endcap.personalizer.Personalizer` that the hook calls."""
 
-    def rank(self, shopper: str, query: str, ids: Sequence[str], engine_scores: np.ndarray) -> Ranking: ...
+    def rank(
+        self, shopper: str, query: str, ids: Sequence[str], engine_scores: np.ndarray, visit: Visit | None = None
+    ) -> Ranking: ...
 
 
 def hits_of(answer: dict[str, Any]) -> list[dict[str, Any]]:
@@ -32,7 +35,9 @@ def hits_of(answer: dict[str, Any]) -> list[dict[str, Any]]:
     return found if isinstance(found, list) else []
 
 
-def rank_hits(personalizer: Ranker, shopper: str, query: str, hits: list[dict[str, Any]]) -> Ranking:
+def rank_hits(
+    personalizer: Ranker, shopper: str, query: str, hits: list[dict[str, Any]], visit: Visit = NO_VISIT
+) -> Ranking:
     """Rank these hits. Whatever goes wrong, the answer is a ranking that can be applied."""
     try:
         ids = [hit["_id"] for hit in hits]
@@ -42,9 +47,12 @@ def rank_hits(personalizer: Ranker, shopper: str, query: str, hits: list[dict[st
     except (KeyError, TypeError, ValueError):
         return _as_it_was(len(hits), "no_scores")
     try:
-        ranking = personalizer.rank(shopper, query, ids, scores)
-        if sorted(ranking.order.tolist()) != list(range(len(hits))):
+        ranking = personalizer.rank(shopper, query, ids, scores, visit)
+        places = set(ranking.order.tolist())
+        if len(places) < len(ranking.order) or not places <= set(range(len(hits))):
             raise ValueError(f"an order of {len(hits)} hits that is no permutation")
+        if len(places) + ranking.hidden != len(hits):
+            raise ValueError(f"{len(places)} of {len(hits)} hits are left, but {ranking.hidden} are hidden")
         return ranking
     except Exception:
         # rank() does not raise; should it ever, a shop's search must not go down with it.
@@ -63,14 +71,24 @@ def ordered_page(
 
     ``hits`` is the engine's list from its first hit on; the ranking covers its beginning, the rest keeps its order.
     """
-    order = ranking.order.tolist()
-    covered = len(order)
-    ordered = [hits[place] for place in order]
-    ordered += hits[covered:]
-    scores = sorted((hit["_score"] for hit in hits[:covered]), reverse=True) if _scored(hits) else []
-    page = ordered[start : start + size]
-    places = scores[start : start + size] + [hit.get("_score") for hit in hits[max(covered, start) : start + size]]
-    return page, places if scores else [hit.get("_score") for hit in page]
+    page = [hits[place] for place in places_of(ranking, len(hits), start, size)]
+    covered = len(ranking.order) + ranking.hidden
+    if not _scored(hits):
+        return page, [hit.get("_score") for hit in page]
+    best = sorted((hit["_score"] for hit in hits[:covered]), reverse=True)[: len(ranking.order)]
+    scores = best[start : start + size]
+    return page, scores + [hit["_score"] for hit in page[len(scores) :]]
+
+
+def places_of(ranking: Ranking, count: int, start: int, size: int) -> list[int]:
+    """Where the page's hits stand in the engine's list of ``count`` hits.
+
+    What a rule hides leaves its place at the end of the ranking's part empty: pages behind it are the engine's own and
+    would otherwise repeat what had moved up.
+    """
+    covered = len(ranking.order) + ranking.hidden
+    spots = [*ranking.order.tolist(), *([-1] * ranking.hidden), *range(covered, count)]
+    return [place for place in spots[start : start + size] if place >= 0]
 
 
 def _scored(hits: list[dict[str, Any]]) -> bool:

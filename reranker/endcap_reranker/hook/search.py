@@ -18,8 +18,9 @@ from endcap_reranker.errors import MalformedBody
 from endcap_reranker.hook import two_phase
 from endcap_reranker.hook.guard import Guard, telltale
 from endcap_reranker.hook.hidden import hide_in_body
+from endcap_reranker.hook.marks import mark
 from endcap_reranker.hook.plan import Plan, plan_search
-from endcap_reranker.hook.reorder import Ranker, hits_of, ordered_page, put_page, rank_hits
+from endcap_reranker.hook.reorder import Ranker, hits_of, ordered_page, places_of, put_page, rank_hits
 from endcap_reranker.hook.wire import Params, dump_search, parse_search
 from endcap_reranker.identity import Identifier, Identity
 from endcap_reranker.impressions import log_shown
@@ -36,6 +37,7 @@ class Account:
     degraded: dict[str, None] = field(default_factory=dict)
     warnings: dict[str, None] = field(default_factory=dict)
     fallbacks: dict[str, None] = field(default_factory=dict)
+    sponsored: list[int] = field(default_factory=list)
 
     def headers(self) -> dict[str, str]:
         """The ``X-Endcap-*`` and ``Server-Timing`` headers."""
@@ -50,6 +52,8 @@ class Account:
             made["X-Endcap-Ranking"] = ",".join(self.rankings)
         if self.degraded:
             made["X-Endcap-Degraded"] = ",".join(self.degraded)
+        if self.sponsored:
+            made["X-Endcap-Sponsored"] = ",".join(map(str, self.sponsored))
         if self.fallbacks:
             made["X-Endcap-Fallback"] = ",".join(self.fallbacks)
         return made
@@ -73,6 +77,8 @@ class Search:
     ranking: Ranking | None = None
     page: list[dict[str, Any]] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+    labelled: bool = False
 
     def widened(self) -> dict[str, Any]:
         """The body that fetches the window."""
@@ -124,16 +130,17 @@ class Searches:
             if not isinstance(body, dict):
                 raise MalformedBody("the search is not a JSON object")
             self.guard.body(body)
+        labelled = _wants_labels(body)
         identity, stripped = self._identity(body, identity)
         hidden = self.hidden_fields() if self.own_index in indices else ()
         if hidden:
             hide_in_body(body, hidden)
         if stripped or hidden or telltale(raw):
             raw = dump_search(body)
-        search = Search(indices, body, raw, identity, hidden=hidden)
+        search = Search(indices, body, raw, identity, hidden=hidden, labelled=labelled)
         if not personalize:
             search.untouched = "off"
-        elif not identity.shopper:
+        elif not identity.shopper and not getattr(self.personalizer, "rules_in_force", False):
             search.untouched = identity.problem or "anonymous"
         elif not self.products.issuperset(indices):
             search.untouched = "other_index"
@@ -157,7 +164,8 @@ class Searches:
         if not ext:
             del body["ext"]
         if not identity.shopper and not identity.problem and isinstance(own, dict) and "shopper" in own:
-            identity = replace(self.identifier.check(own["shopper"]), session=identity.session)
+            found = self.identifier.check(own["shopper"])
+            identity = replace(found, session=identity.session, visit=identity.visit)
         return identity, True
 
     def finish(self, searches: list[Search], ask: Ask, account: Account) -> None:
@@ -174,6 +182,7 @@ class Searches:
             self._log(search)
             if search.page or hits_of(search.answer):
                 put_page(search.answer, search.page, search.scores)
+                mark(search, account)
             if search.page:
                 self.thrift.learn(search.body, search.indices[0], search.page[0])
 
@@ -181,15 +190,12 @@ class Searches:
         ranking, plan = search.ranking, search.plan
         if ranking is None or plan is None or not search.page:
             return
-        stop = plan.start + len(search.page)
-        covered = len(ranking.order)
-        places = [*ranking.order[plan.start : stop].tolist(), *range(max(covered, plan.start), stop)]
         log_shown(
             self.serving_log,
             ranking,
             search.identity.shopper,
             [hit["_id"] for hit in search.page],
-            places,
+            search.places,
             endpoint="hook",
             query=plan.query,
             session=search.identity.session,
@@ -201,9 +207,11 @@ class Searches:
         plan = search.plan
         assert plan is not None
         hits = hits_of(search.answer)
-        search.ranking, search.page, search.scores = None, [], []
+        search.ranking, search.page, search.scores, search.places = None, [], [], []
         if hits:
-            search.ranking = rank_hits(self.personalizer, search.identity.shopper, plan.query, hits[: plan.window])
+            who = search.identity
+            search.ranking = rank_hits(self.personalizer, who.shopper, plan.query, hits[: plan.window], who.visit)
+            search.places = places_of(search.ranking, len(hits), plan.start, plan.size)
             search.page, search.scores = ordered_page(hits, search.ranking, plan.start, plan.size)
 
     def _fetch_documents(self, searches: list[Search], ask: Ask) -> None:
@@ -233,6 +241,11 @@ class Searches:
                 search.answer = answer
                 if "error" not in answer:
                     self._rank(search)
+
+
+def _wants_labels(body: dict[str, Any]) -> bool:
+    own = body.get("ext", {}).get("endcap") if isinstance(body.get("ext"), dict) else None
+    return isinstance(own, dict) and own.get("labels") is True
 
 
 def _account_for(search: Search, account: Account) -> None:
