@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -108,7 +108,7 @@ class Registry:
         found = self.versions(kind, LIVE, limit=1)
         return found[0] if found else None
 
-    def history(self, kind: str = "", limit: int = 100) -> list[Change]:
+    def history(self, kind: str = "", limit: int = 100) -> Sequence[Change]:
         """What was promoted, pinned, rolled back and refused, newest first."""
         return self._versions.history(kind, limit)
 
@@ -219,10 +219,12 @@ class Registry:
         with self._versions.writing() as connection:
             self._end_shadows(connection, kind)
 
-    def shadowed(self, kind: str, version: str, findings: Mapping[str, Any]) -> None:
-        """Keep what scoring it beside the live version has shown."""
+    def shadowed(self, kind: str, version: str, sums: Mapping[str, float]) -> None:
+        """Add to what scoring it beside the live version has shown: ``searches`` and ``errors`` are counts, what else
+        there is are sums over the searches, of which the means are kept."""
         with self._versions.writing() as connection:
-            self._versions.change(connection, kind, version, shadow=dict(findings))
+            before = self._versions.one(connection, kind, version).shadow or {}
+            self._versions.change(connection, kind, version, shadow=_added(before, sums))
 
     def prune(self, kind: str) -> list[Version]:
         """Remove the files of all but the latest ``keep`` versions; what is live, pinned, a shadow, or what roll back
@@ -290,6 +292,17 @@ class Registry:
 def open_registry(settings: Settings, database: Database) -> Registry:
     """The registry that the settings ask for; ``interest`` is given to Triton where there is one."""
     return Registry(database, settings.models_folder, {INTEREST: _to_triton(settings)}, settings.keep_versions)
+
+
+def _added(before: Mapping[str, Any], sums: Mapping[str, float]) -> dict[str, float]:
+    old, new = float(before.get("searches", 0)), float(sums.get("searches", 0))
+    counts = {name: before.get(name, 0) + sums.get(name, 0) for name in ("searches", "errors")}
+    means = {
+        name: (before.get(name, 0.0) * old + sums.get(name, 0.0)) / (old + new)
+        for name in {**before, **sums}
+        if name not in counts and old + new
+    }
+    return {**counts, **means}
 
 
 def _to_triton(settings: Settings) -> Publish:

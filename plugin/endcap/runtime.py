@@ -24,8 +24,11 @@ from endcap.popularity import Popularity
 from endcap.rates import INTERVAL_S as RATES_S
 from endcap.rates import RateWatch
 from endcap.recommend.discovery import INTERVAL_S, Discovery
+from endcap.registry import open_registry
 from endcap.serving_log import WRITE_EVERY_S, ServingLog
 from endcap.settings import Settings
+from endcap.shadow import TURN_S as SHADOW_S
+from endcap.shadow import ShadowScoring
 from endcap.stores.aliases import Aliases
 from endcap.stores.background import Background
 from endcap.stores.database import Database, open_database
@@ -358,6 +361,9 @@ def open_runtime(settings: Settings, start: bool = True) -> Runtime:
     upkeep.add("traffic", traffic.turn, TRAFFIC_EVERY_S)
     rates = RateWatch(flags, settings.fraud_rate_per_minute)
     upkeep.add("rates", rates.turn, RATES_S)
+    shadow = ShadowScoring(open_registry(settings, database), settings.shadow_sample, encoder.id if encoder else "")
+    personalizer.observe = shadow.offer
+    upkeep.add("shadow", shadow.turn, SHADOW_S)
     if over_celery(settings):
         runs = Runs(database, settings.worker_lease_s, settings.run_attempts)
         upkeep.add("dispatch", Dispatcher(settings, runs).turn, SWEEP_S)

@@ -330,7 +330,7 @@ class Runs:
             connection.execute(update(runs).where(runs.c.id == run_id).values(values))
             return self._one(connection, run_id)
 
-    def to_send(self, again_s: float, limit: int = 100) -> list[Run]:
+    def to_send(self, again_s: float, limit: int = 100) -> Sequence[Run]:
         """Runs whose ids a broker should carry now: those never sent, and those sent ``again_s`` ago without effect
         (the message was lost, or its worker died). Each is given to one caller, who must send it.
 
@@ -362,7 +362,7 @@ class Runs:
         with self._database.transaction() as connection:
             connection.execute(update(runs).where(runs.c.id.in_(ids)).values(sent=0.0))
 
-    def prune(self, keep: int = 1_000) -> list[str]:
+    def prune(self, keep: int = 1_000) -> Sequence[str]:
         """Forget all but the latest ``keep`` runs that have ended; gives the ids of the forgotten."""
         with self._database.transaction() as connection:
             ended = select(runs.c.id).where(runs.c.state.in_(ENDED)).order_by(runs.c.id.desc()).offset(keep)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -119,7 +119,7 @@ class Versions:
         with self._database.transaction(read_only=True) as connection:
             return [_version(row) for row in connection.execute(chosen)]
 
-    def history(self, kind: str = "", limit: int = 100) -> list[Change]:
+    def history(self, kind: str = "", limit: int = 100) -> Sequence[Change]:
         """Newest first."""
         chosen = select(changes).order_by(changes.c.number.desc()).limit(limit)
         if kind:
@@ -169,7 +169,7 @@ class Versions:
         connection.execute(insert(changes).values(time=time.time(), reason=reason[:4_000], **values))
 
     @staticmethod
-    def were_live(connection: Connection, kind: str) -> list[str]:
+    def were_live(connection: Connection, kind: str) -> Sequence[str]:
         """Versions that have been live, the latest first."""
         chosen = select(changes.c.version).where(
             changes.c.kind == kind, changes.c.action.in_(("promote", "pin", "roll-back", "found"))

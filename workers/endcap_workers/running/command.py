@@ -50,12 +50,17 @@ def worker(queues: tuple[str, ...], celery: bool, watched: bool) -> None:
     signal.signal(signal.SIGTERM, told)
     signal.signal(signal.SIGINT, told)
     if watched:
-        threading.Thread(target=lambda: (os.read(0, 1), stop.set()), daemon=True).start()
+        threading.Thread(target=_until_input_ends, args=(stop,), daemon=True).start()
     database = open_database(settings)
     try:
         Worker(settings, database, queues or QUEUES).work(stop)
     finally:
         database.close()
+
+
+def _until_input_ends(stop: threading.Event) -> None:
+    os.read(0, 1)
+    stop.set()
 
 
 def _celery(settings: Settings, queues: tuple[str, ...]) -> None:
