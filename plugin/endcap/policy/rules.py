@@ -224,11 +224,10 @@ def _risen(before: np.ndarray, after: np.ndarray, places: int) -> np.ndarray:
 
 
 def _fallen(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """What others of the list overtook by a rule that only moves down."""
+    """What was overtaken by something that stood below it."""
     was = np.empty(int(before.max(initial=-1)) + 1, dtype=np.int64)
     was[before] = np.arange(len(before))
-    lowest = np.minimum.accumulate(was[after][::-1])[::-1]
-    return after[was[after] > lowest]
+    return after[np.maximum.accumulate(was[after]) > was[after]]
 
 
 __all__ = ["SPONSORED", "RuleBook", "Ruled", "Shown"]
