@@ -18,6 +18,7 @@ SPEC = ModelSpec(products=50, codes=(7, 9), content=5, features=4, width=16, hid
 VARIANTS = {
     **{name: (name, SPEC) for name in MODELS},
     **{f"{name}, unit vectors": (name, replace(SPEC, scale=16.0)) for name in ("lstm", "transformer")},
+    "transformer, relative places": ("transformer", replace(SPEC, relative=True)),
     **{f"interest, {part} alone": ("interest", replace(SPEC, parts=(part,))) for part in PARTS},
     "no content, no codes": ("interest", replace(SPEC, content=0, codes=())),
     "features that bend": ("interest", replace(SPEC, knots=3)),

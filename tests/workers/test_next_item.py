@@ -52,8 +52,11 @@ def test_it_learns_what_comes_next(kind: type[SequenceModel], negatives: int, sc
 
 def test_a_loss_at_every_timestep_sees_no_later_product() -> None:
     torch.manual_seed(0)
-    for kind in (LstmModel, TransformerModel):
-        model = kind(ModelSpec(products=PRODUCTS, width=16, places=10)).eval()
+    for kind, relative in ((LstmModel, False), (TransformerModel, False), (TransformerModel, True)):
+        model = kind(ModelSpec(products=PRODUCTS, width=16, places=10, relative=relative)).eval()
+        for block in getattr(model, "blocks", ()):
+            if relative:
+                torch.nn.init.normal_(block.distance.weight)
         first = torch.tensor([[3, 4, 5, 6]])
         second = torch.tensor([[3, 4, 9, 9]])
         catalogue = Catalogue.bare(PRODUCTS)
@@ -128,3 +131,75 @@ def test_nothing_to_learn_from_is_said() -> None:
     model = LstmModel(ModelSpec(products=9, width=4))
     with pytest.raises(ValueError, match="nothing comes next"):
         train_next(model, Catalogue.bare(9), [np.array([3])], Prefixes([], np.array([])), Schedule())
+
+
+def test_what_was_seen_is_no_rival_and_smoothing_spreads() -> None:
+    draw = torch.Generator().manual_seed(3)
+    states, vectors = torch.randn(5, 8, generator=draw), torch.randn(12, 8, generator=draw).requires_grad_()
+    targets = torch.tensor([2, 3, 4, 5, 6])
+    seen = torch.tensor([[7, 8], [3, 9], [0, 0], [11, 0], [2, 3]])  # the second row's target is seen, too
+
+    full_softmax(states, targets, vectors, seen, smoothing=0.1).backward()
+    found, vectors.grad = vectors.grad, None
+    logits = states @ vectors.T
+    rivals = torch.ones(5, 12, dtype=torch.bool)
+    rivals[:, :2] = False
+    for row, column in [(0, 7), (0, 8), (1, 9), (3, 11), (4, 2), (4, 3)]:
+        rivals[row, column] = False
+    wanted = 0.9 * logits[torch.arange(5), targets] + 0.1 * logits[:, 2:].mean(dim=1)
+    (logits.masked_fill(~rivals, -torch.inf).logsumexp(dim=1) - wanted).mean().backward()
+
+    assert found is not None
+    assert vectors.grad is not None
+    assert torch.allclose(found, vectors.grad, atol=1e-6)
+
+
+def test_recent_sequences_can_weigh_more() -> None:
+    """The fashion changes half-way: 3 follows 2 at first, then 4 does."""
+    walks = [np.array([2, 3])] * 300 + [np.array([2, 4])] * 200
+    scores = {}
+    for recency in (0.0, 8.0):
+        torch.manual_seed(0)
+        model = LstmModel(ModelSpec(products=8, width=8, dropout=0.0, places=4))
+        schedule = Schedule(epochs=15, rate=0.03, warmup=1, patience=0)
+        train_next(model, Catalogue.bare(8), walks, None, schedule, batch=100, recency=recency)
+        three, four = (ranks(model, Catalogue.bare(8), Prefixes([walks[0][:1]], np.array([one])))[0] for one in (3, 4))
+        scores[recency] = three < four
+
+    assert scores == {0.0: True, 8.0: False}
+
+
+def test_half_precision_learns_the_same() -> None:
+    walks = [circle(6, start) for start in range(30)] * 5
+    cases = Prefixes([walk[:-1] for walk in walks], np.array([walk[-1] for walk in walks]))
+    for half in (False, True):
+        torch.manual_seed(0)
+        model = LstmModel(ModelSpec(products=PRODUCTS, width=16, dropout=0.0, scale=12.0, places=10))
+        schedule = Schedule(epochs=20, rate=0.02, warmup=5, patience=0)
+        train_next(model, Catalogue.bare(PRODUCTS), walks, cases, schedule, batch=50, half=half)
+
+        assert evaluate(model, Catalogue.bare(PRODUCTS), cases, 1)["hit"] > 0.9
+        assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+
+
+def test_several_models_vote() -> None:
+    torch.manual_seed(5)
+    catalogue = Catalogue.bare(PRODUCTS)
+    models = [LstmModel(ModelSpec(products=PRODUCTS, width=8, places=6)).eval() for _ in range(2)]
+    cases = Prefixes([np.array([3, 4]), np.array([9])], np.array([5, 6]))
+    found = ranks(models, catalogue, cases)
+
+    for row, (history, target) in enumerate(zip(cases.histories, cases.targets, strict=True)):
+        logs = torch.zeros(PRODUCTS)
+        for model in models:
+            with torch.no_grad():
+                state = states_of(model, catalogue, torch.from_numpy(history)[None])[0, -1]
+                scores = (all_vectors(model, catalogue) @ state)[2:]
+            logs[2:] += scores.log_softmax(dim=0)
+        assert found[row] == (logs[2:] > logs[target]).sum()
+
+
+def test_an_objective_that_does_not_fit_is_said() -> None:
+    model = LstmModel(ModelSpec(products=9, width=4))
+    with pytest.raises(ValueError, match="set negatives to 0"):
+        train_next(model, Catalogue.bare(9), [np.array([3, 4])], None, Schedule(), negatives=4, hide_seen=True)

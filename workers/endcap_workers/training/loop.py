@@ -83,6 +83,7 @@ def fit(
     if world > 1:  # everyone starts where the first one does
         for tensor in model.state_dict().values():
             distributed.broadcast(tensor, src=0)
+    device = next(model.parameters()).device
     optimizer = torch.optim.AdamW(model.parameters(), lr=schedule.rate, weight_decay=schedule.weight_decay)
     outcome = Outcome()
     best = _copy(model)
@@ -96,23 +97,25 @@ def fit(
         model.train()
         work = batches(epoch)
         work = [work[number] for number in range(rank, len(work) - len(work) % world, world)]
-        total = 0.0
+        total = torch.zeros((), device=device)
         for batch in work:
             step += 1
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate * _factor(schedule, step, schedule.epochs * len(work))
             optimizer.zero_grad(set_to_none=True)
             value = loss(batch)
-            if not torch.isfinite(value):
-                raise FloatingPointError(f"the loss is {value.item()} in epoch {epoch + 1}: lower the learning rate")
+            if device.type == "cpu" and not torch.isfinite(value):  # elsewhere it would wait for the device every step
+                raise _not_finite(value, epoch)
             value.backward()
             if world > 1:
                 _average_gradients(model, world)
             nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
             optimizer.step()
-            total += float(value.detach())
+            total += value.detach()
             if schedule.average:
                 _follow(mean, model, min(schedule.average, step / (step + 10.0)))
+        if not torch.isfinite(total):
+            raise _not_finite(total, epoch)
         epoch += 1
         raw = _copy(model)
         if schedule.average:
@@ -120,7 +123,7 @@ def fit(
         model.eval()
         with torch.no_grad():
             value_now = validate() if validate else math.nan
-        outcome.losses.append(total / max(len(work), 1))
+        outcome.losses.append(float(total) / max(len(work), 1))
         outcome.values.append(value_now)
         if value_now > outcome.best or validate is None:
             outcome.best, outcome.best_epoch = value_now, epoch
@@ -131,7 +134,7 @@ def fit(
         late = 0 < schedule.minutes <= outcome.minutes
         outcome.finished = epoch == schedule.epochs or late or 0 < schedule.patience <= waited
         if world > 1:  # clocks differ: the first one's word counts
-            word = torch.tensor(int(outcome.finished))
+            word = torch.tensor(int(outcome.finished), device=device)
             distributed.broadcast(word, src=0)
             outcome.finished = bool(word)
         star = "*" if not waited else ""
@@ -142,6 +145,10 @@ def fit(
     model.load_state_dict(best)
     model.eval()
     return outcome
+
+
+def _not_finite(value: Tensor, epoch: int) -> FloatingPointError:
+    return FloatingPointError(f"the loss is {value.item()} in epoch {epoch + 1}: lower the learning rate")
 
 
 def _factor(schedule: Schedule, step: int, steps: int) -> float:
@@ -188,6 +195,7 @@ def _save(
         "best": best,
         "mean": mean,
         "random": torch.get_rng_state(),
+        "random_on_device": torch.cuda.get_rng_state() if next(model.parameters()).is_cuda else None,
         "epoch": epoch,
         "step": step,
         "outcome": asdict(outcome),
@@ -205,7 +213,7 @@ def _restore(
     mean: dict[str, Tensor],
     schedule: Schedule,
 ) -> tuple[int, int]:
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    state: dict[str, Any] = torch.load(path, map_location=next(model.parameters()).device, weights_only=True)
     if state["schedule"] != asdict(schedule):
         raise ValueError(f"{path} belongs to a run with another schedule: delete it or give the same one")
     try:
@@ -217,5 +225,7 @@ def _restore(
     mean.update(state["mean"])
     for name, value in state["outcome"].items():
         setattr(outcome, name, value)
-    torch.set_rng_state(state["random"])
+    torch.set_rng_state(state["random"].cpu())
+    if state.get("random_on_device") is not None:
+        torch.cuda.set_rng_state(state["random_on_device"].cpu())
     return state["epoch"], state["step"]

@@ -6,7 +6,7 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, softplus
+from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 
 def listwise(scores: Tensor, wanted: Tensor, present: Tensor) -> Tensor:
@@ -26,25 +26,57 @@ def pointwise(scores: Tensor, wanted: Tensor, present: Tensor) -> Tensor:
     return (losses * present).sum() / present.sum().clamp(min=1)
 
 
-def full_softmax(states: Tensor, targets: Tensor, vectors: Tensor) -> Tensor:
+def full_softmax(
+    states: Tensor,
+    targets: Tensor,
+    vectors: Tensor,
+    seen: Tensor | None = None,
+    smoothing: float = 0.0,
+    weight: Tensor | None = None,
+) -> Tensor:
     """Next product among all: states (P, d), numbers of the products that came next (P,), vectors (V, d) of all
-    products. Rows 0 and 1 (padding, unknown) are no products and take no part."""
-    return cross_entropy((states @ vectors[2:].T).float(), targets - 2)
+    products. Rows 0 and 1 (padding, unknown) are no products and take no part.
+
+    Args:
+        seen: (P, L) products that are no rivals, padded with 0; a target among them stays one.
+        smoothing: share of each target that is spread evenly over all products. weight: (P,) of each target.
+    """
+    logits = (states @ vectors.T).float()
+    numbers = targets.unsqueeze(1)
+    wanted = (states * vectors[targets]).sum(dim=1).float()
+    with torch.no_grad():  # in place and unseen by autograd: what is -inf gets no gradient from the sum below anyway
+        logits[:, :2] = -torch.inf
+        if seen is not None:
+            logits.scatter_(1, seen.masked_fill(seen == numbers, 0), -torch.inf)
+    if smoothing:
+        wanted = (1.0 - smoothing) * wanted + smoothing * (states @ vectors[2:].mean(dim=0)).float()
+    return _mean(logits.logsumexp(dim=1) - wanted, weight)
+
+
+def _mean(losses: Tensor, weight: Tensor | None) -> Tensor:
+    return losses.mean() if weight is None else (losses * weight).sum() / weight.sum()
 
 
 def sampled_softmax(
-    states: Tensor, targets: Tensor, positive: Tensor, negative: Tensor, numbers: Tensor, of: int
+    states: Tensor,
+    targets: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    numbers: Tensor,
+    of: int,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """Softmax against products drawn uniformly, the same for the whole batch, each standing for many.
 
     Args:
         positive: (P, d) vectors of the targets. negative: (M, d) vectors of the drawn products; numbers: (M,) theirs.
         of: how many products they were drawn from. A drawn product that is a row's target is no negative there.
+        weight: (P,) of each target.
     """
     negatives = (states @ negative.T).float() + math.log(max(of - 1, 1) / len(numbers))
     negatives = negatives.masked_fill(targets.unsqueeze(1) == numbers.unsqueeze(0), -1e9)
     wanted = (states * positive).sum(dim=1).float()
-    return (torch.logaddexp(wanted, negatives.logsumexp(dim=1)) - wanted).mean()
+    return _mean(torch.logaddexp(wanted, negatives.logsumexp(dim=1)) - wanted, weight)
 
 
 def gbce(
