@@ -138,6 +138,16 @@ class Registry:
                 self._versions.note(connection, kind, "refuse", version, against, by, "; ".join(verdict.reasons))
             return self._versions.one(connection, kind, found.version)
 
+    def publish(self, version: Version) -> None:
+        """Put a version's files where they are served from, without putting it into force.
+
+        Raises:
+            UnknownVersion: its files are gone.
+            BundleRefused, PublishingFailed: it cannot be served.
+        """
+        if version.kind in self._publish:
+            self._publish[version.kind](self.folder(version))
+
     def promote(self, kind: str, version: str, by: str = "", force: bool = False) -> Version:
         """Put a version into force; all servers switch within two seconds, and no search fails for it.
 

@@ -76,6 +76,11 @@ class Settings(BaseSettings):
         "url); a category may be several fields, `department,aisle`. What is not named is guessed; other fields become "
         "attributes.",
     )
+    catalogue_files: list[str] = Field(
+        default_factory=list,
+        description="Files (or patterns such as `/feeds/*.csv`) that the job `reindex` reads; empty: what the index "
+        "holds is encoded anew.",
+    )
     category_separator: str = Field(" > ", description="Between the levels of a category path in one string.")
     text_encoder: str = Field(
         "sentence-transformers/all-MiniLM-L6-v2",

@@ -1,0 +1,81 @@
+"""From a candidate to the live version: its gate judges it, the registry puts it into force."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Any
+
+from endcap.errors import InvalidInput
+from endcap.gates import ENTRY_POINTS, load_gate
+from endcap.registry import Registry, VersionConflict
+from endcap.settings import Settings
+from endcap.stores.versions import CANDIDATE, SHADOW, Version
+
+
+def judge_candidates(
+    registry: Registry,
+    settings: Settings,
+    kind: str = "",
+    version: str = "",
+    promote: bool = False,
+    by: str = "",
+    progress: Callable[[float, float, str], None] = lambda done, total, phase: None,
+) -> list[dict[str, Any]]:
+    """Have gates judge candidates, and (``promote``) put into force what passes.
+
+    Args:
+        kind: only of this kind; empty: of every kind that has a gate.
+        version: this one, whether it was judged before or not; empty: the newest candidate that was not judged yet and
+            is newer than what is live.
+
+    Returns:
+        For each that was judged ``kind``, ``version``, ``passed``, ``reasons``, ``against``, and ``promoted``.
+
+    Raises:
+        UnknownVersion: there is no such version, or its files are gone.
+        InvalidInput: a version without its kind.
+        ConfigurationError: nothing judges this kind.
+        EndcapError: it cannot be judged or served now; what was live stays live.
+    """
+    if version and not kind:
+        raise InvalidInput("a version needs its kind: parameters kind and version")
+    kinds = [kind] if kind else sorted({entry.name for entry in entry_points(group=ENTRY_POINTS)})
+    chosen = [(one, _chosen(registry, one, version)) for one in kinds]
+    todo = [(one, candidate) for one, candidate in chosen if candidate is not None]
+    answers = []
+    for place, (one, candidate) in enumerate(todo):
+        progress(place, len(todo), f"judging {one} {candidate.version}")
+        answers.append(_judged(registry, settings, candidate, promote, by))
+        registry.prune(one)
+    return answers
+
+
+def _judged(registry: Registry, settings: Settings, candidate: Version, promote: bool, by: str) -> dict[str, Any]:
+    kind, version = candidate.kind, candidate.version
+    registry.folder(candidate)
+    live = registry.live(kind)
+    verdict = load_gate(kind, settings).judge(candidate, live)
+    registry.judged(kind, version, verdict, by)
+    answer: dict[str, Any] = {
+        "kind": kind, "version": version, "passed": verdict.passed, "reasons": list(verdict.reasons),
+        "against": live.version if live else "", "promoted": False,
+    }  # fmt: skip
+    if promote and verdict.passed:
+        try:
+            registry.promote(kind, version, by)
+            answer["promoted"] = True
+        except VersionConflict as error:  # pinned: people have decided
+            answer["reasons"] = [*answer["reasons"], str(error)]
+    return answer
+
+
+def _chosen(registry: Registry, kind: str, version: str) -> Version | None:
+    if version:
+        return registry.get(kind, version)
+    live = registry.live(kind)
+    for one in registry.versions(kind, limit=20):
+        if one.state in (CANDIDATE, SHADOW):
+            fresh = one.verdict is None and (live is None or one.created > live.created)
+            return one if fresh and one.folder else None
+    return None
