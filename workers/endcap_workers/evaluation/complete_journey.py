@@ -26,6 +26,7 @@ from endcap.features import RankingInputs, ranking_inputs
 from endcap.metrics import expected_rank, ndcg_at, reciprocal_rank
 from endcap.popularity import Popularity
 from endcap.profiles import Profile, build_profiles
+from endcap.recommend.behaviour import Behaviour
 from endcap.results import Results
 from endcap.scoring import Scorer
 from endcap.scoring.baseline import BaselineScorer
@@ -152,6 +153,18 @@ class World:
             cases.train.household_id.to_numpy(), keys, times, actions, places=places
         )
         self._empty = Profile()
+        self._log = (keys, times, actions)
+        self._who = cases.train.household_id, cases.train.basket_id
+
+    def behaviour(self) -> Behaviour:
+        """What was bought together and again before the cut."""
+        keys, times, actions = self._log
+        shoppers, baskets = (column.astype(str).tolist() for column in self._who)
+        behaviour = Behaviour(most_repeats=8_000_000)
+        for begin in range(0, len(keys), 50_000):
+            part = slice(begin, begin + 50_000)
+            behaviour.add(keys[part], times[part], actions[part], shoppers[part], baskets[part])
+        return behaviour
 
     def score_with(self, scorer: Scorer, engine: Score) -> Score:
         """A scorer as a row of :func:`evaluate`, behind the given engine."""

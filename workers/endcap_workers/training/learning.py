@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -23,7 +23,8 @@ from endcap_workers.training.cases import TRAIN, VALID, Cases
 from endcap_workers.training.loop import Outcome, Schedule, fit
 from endcap_workers.training.losses import listwise
 
-BATCH = 120
+#: Lists a step: fewer where there are few, so that an epoch still has a hundred steps.
+MOST_BATCH, LEAST_BATCH = 120, 16
 #: Lists that a validation looks at, at most.
 MOST_VALIDATION = 8_000
 #: Rows that the features' scale is taken from.
@@ -85,16 +86,17 @@ def learn(
         scale.fit(torch.from_numpy(np.asarray(cases.features[rows]).astype(np.float32)))
     model.to(device)
     sizes = cases.lists["size"][train]
+    batch = int(np.clip(len(train) // 100, LEAST_BATCH, MOST_BATCH))
+    steps = schedule.epochs * max(1, len(train) // batch)
+    schedule = replace(schedule, warmup=min(schedule.warmup, steps // 4))
     done = 0
 
     def batches(epoch: int) -> list[np.ndarray]:
         # Lists of like length go together, so that little is padding; a random part keeps the batches mixed.
         draw = np.random.default_rng([schedule.seed, epoch])
         order = np.argsort(sizes + 20.0 * draw.random(len(sizes)))
-        parts = np.array_split(train[order], max(1, len(train) // BATCH))
+        parts = np.array_split(train[order], max(1, len(train) // batch))
         return [parts[number] for number in draw.permutation(len(parts))]
-
-    steps = schedule.epochs * max(1, len(train) // BATCH)
 
     def loss(chosen: np.ndarray) -> Tensor:
         nonlocal done

@@ -1,0 +1,249 @@
+"""From an event log to a bundle: end to end on a small shop, and what becomes of logs that teach nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from endcap.bundles import live_bundle, load_bundle, make_live, write_bundle
+from endcap.catalog import Product, ProductTable
+from endcap.errors import ConfigurationError
+from endcap.events import Action, Event
+from endcap.features import FEATURES
+from endcap.popularity import Popularity
+from endcap.profiles import Profile
+from endcap.runtime import Runtime, open_runtime
+from endcap.scoring.onnx import OnnxScorer
+from endcap.settings import Settings
+from endcap.stores.flags import Suspicion
+from endcap_workers.models import Interest, ModelSpec
+from endcap_workers.training.cases import Cases, CaseWriter
+from endcap_workers.training.export import to_onnx
+from endcap_workers.training.lists import Lists
+from endcap_workers.training.plan import Plan
+from endcap_workers.training.promotion import promote_bundle, register
+from endcap_workers.training.replay import Replay
+from endcap_workers.training.train import Request, Trained, train
+from tests.serving import search
+from tests.workers.train_support import DAY_S, START, events, products, shop
+
+REQUEST = Request(lists=400, epochs=2)
+
+
+def trained(settings: Settings, request: Request = REQUEST) -> Trained:
+    made = train(settings, request, settings.data_dir / "training")
+    assert made is not None
+    return made
+
+
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Trained]:
+    settings = shop(tmp_path_factory.mktemp("shop"), events(shoppers=40, days=80))
+    return settings, trained(settings)
+
+
+def test_a_run_leaves_a_bundle_that_serves(installation: tuple[Settings, Trained]) -> None:
+    settings, made = installation
+    bundle = load_bundle(made.folder)
+    about = bundle.description
+    assert about["seed"] == 0
+    assert about["model"]["name"] == "interest"
+    assert about["data_window"]["sequence"] == about["data_window"]["events"]
+    assert bundle.affinity is not None
+    assert bundle.calibration is not None
+    assert not (settings.data_dir / "training").exists(), "cases and checkpoints are gone"
+    assert made.metrics["held-out ndcg@10"] > 0.4, "own brands and repeats are there to be learned"
+    runtime = open_runtime(settings)
+    try:
+        assert runtime.upkeep.wait_ready(30.0)
+        make_live(made.folder)
+        until = time.monotonic() + 10.0
+        ids = [f"p{number}" for number in range(0, 80, 5)]
+        while time.monotonic() < until:
+            ranking = runtime.personalizer.rank("s1", "shelf0", ids, np.zeros(len(ids), dtype=np.float32))
+            if ranking.scorer.startswith("onnx:"):
+                break
+            time.sleep(0.1)
+        assert ranking.scorer == f"onnx:{made.folder.name}", "it replaces the baseline in the running process"
+    finally:
+        runtime.close()
+
+
+def test_the_same_request_gives_the_same_model(installation: tuple[Settings, Trained], tmp_path: Path) -> None:
+    settings, made = installation
+    time.sleep(1.1)  # versions are seconds
+    again = trained(settings)
+    assert again.metrics == made.metrics
+    one, two = (load_bundle(each.folder) for each in (made, again))
+    np.testing.assert_allclose(one.probe_scores, two.probe_scores, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", ["dnn", "lstm", "transformer"])
+def test_every_model_can_be_trained_and_speaks_for_products_that_it_never_saw(
+    installation: tuple[Settings, Trained], model: str
+) -> None:
+    settings, _ = installation
+    made = trained(settings, replace(REQUEST, model=model, epochs=1, lists=150, seed=len(model)))
+    bundle = load_bundle(made.folder)
+    assert any(name.startswith("history") for name in bundle.spec.inputs)
+    table = ProductTable([*products(), Product("brand-new", brand="Brand 1", categories=("Shop", "shelf0"))])
+    scores = OnnxScorer(bundle).score(search(Profile(), ["p0", "brand-new", "nowhere"], table))
+    assert np.isfinite(scores).all()
+
+
+def test_the_gate_lets_a_better_model_pass_and_refuses_a_worse_one(
+    installation: tuple[Settings, Trained], tmp_path: Path
+) -> None:
+    settings, made = installation
+    # Of so small a log the segments are noise.
+    eased = settings.model_copy(
+        update={
+            "gate_min_searches": 50,
+            "gate_max_latency_ms": 1e3,
+            "gate_max_drift": 1e9,
+            "gate_max_segment_loss": 0.3,
+            "gate_max_loss": 0.1,
+        }
+    )
+    register(eased, made)
+    verdict = promote_bundle(eased, made.folder)
+    assert verdict is not None
+    assert verdict.passed, verdict.reasons
+    assert live_bundle(settings.models_folder) == made.folder
+    time.sleep(1.1)
+    bundle = load_bundle(made.folder)
+    noise = Interest(ModelSpec(products=2, features=len(FEATURES), width=4, parts=("features",)))
+    with torch.no_grad():
+        noise.linear.weight.normal_(generator=torch.Generator().manual_seed(1))
+    to_onnx(noise, tmp_path / "noise.onnx")
+    graph = (tmp_path / "noise.onnx").read_bytes()
+    worse = write_bundle(
+        settings.models_folder, graph, bundle.spec, bundle.vocabulary,
+        data_window=bundle.description["data_window"], affinity=bundle.affinity, calibration=bundle.calibration,
+    )  # fmt: skip
+    register(eased, replace(made, folder=worse))
+    verdict = promote_bundle(eased, worse)
+    assert verdict is not None
+    assert not verdict.passed
+    assert "NDCG@10" in verdict.reasons[0]
+    assert live_bundle(settings.models_folder) == made.folder, "what was live stays"
+
+
+def test_an_update_goes_on_from_a_bundle(installation: tuple[Settings, Trained]) -> None:
+    settings, made = installation
+    updated = trained(settings, Request(lists=200, days=30.0, base=str(made.folder)))
+    about = load_bundle(updated.folder).description
+    assert about["training"]["base"] == made.folder.name
+    assert about["model"] == load_bundle(made.folder).description["model"]
+
+
+def test_flagged_shoppers_teach_nothing(tmp_path: Path) -> None:
+    log = events(shoppers=20, days=60)
+    farm = [Event(f"farm{n}", START + (40 + n % 20) * DAY_S + n, "farmer", Action.PURCHASE, "p3") for n in range(400)]
+    clean = shop(tmp_path / "clean", log)
+    settings = shop(tmp_path / "farmed", [*log, *farm])
+    runtime = open_runtime(settings, start=False)
+    try:
+        runtime.flags.suspect([Suspicion("shopper", "farmer", 1.0, ["a farm"])], "test")
+    finally:
+        runtime.close()
+    one, two = trained(clean), trained(settings)
+    assert one.window["events"] == two.window["events"]
+
+
+def test_no_feature_sees_what_comes_later(tmp_path: Path) -> None:
+    """The same cases, whether the log ends after them or goes on."""
+    log = events(shoppers=12, days=60)
+    log.sort(key=lambda one: one.time)
+    cut = START + 45 * DAY_S
+    made: list[Cases] = []
+    for name, part in (("short", [one for one in log if one.time < cut]), ("long", log)):
+        settings = shop(tmp_path / name, part)
+        runtime = open_runtime(settings, start=False)
+        try:
+            made.append(replayed(runtime, tmp_path / f"{name}-cases", cut))
+        finally:
+            runtime.close()
+    short, long = made
+    earlier = long.lists["moment"] < cut
+    assert len(short.lists) == earlier.sum() > 20
+    rows = np.repeat(earlier, long.lists["size"])
+    np.testing.assert_array_equal(short.features, long.features[rows])
+    np.testing.assert_array_equal(short.rows, long.rows[rows])
+
+
+def replayed(runtime: Runtime, folder: Path, cut: float) -> Cases:
+    table = ProductTable.collect(runtime.engine.scan())
+    popularity = Popularity()
+    plan = Plan(
+        START + 20 * DAY_S, cut, cut, START + 100 * DAY_S, (START + 20 * DAY_S, START + 30 * DAY_S), (6,), 1_000
+    )
+    lists = Lists(table, popularity, runtime.engine)
+    with CaseWriter(folder, 50) as writer:
+        Replay(table, runtime.settings, plan, lists, popularity).run(runtime.log, writer.add)
+    writer.finish({})
+    return Cases(folder)
+
+
+def test_searches_without_a_purchase_teach_the_outside_option(tmp_path: Path) -> None:
+    made = trained(shop(tmp_path, events(shoppers=30, days=60, searches=True)))
+    bundle = load_bundle(made.folder)
+    assert bundle.description["training"]["lists_without_choice"] > 50
+    assert bundle.calibration is not None
+    assert bundle.calibration.outside > -5.0
+    assert made.metrics["calibration error"] < 0.1
+
+
+def test_an_unknown_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="there are dnn"):
+        trained(shop(tmp_path, []), Request(model="oracle"))
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from endcap.settings import load_settings
+from endcap_workers.training.train import Request, train
+settings = load_settings(data_dir=Path(sys.argv[1]), index="shop", text_encoder="none", window=100)
+def report(line):
+    print(line, flush=True)
+made = train(settings, Request(lists=400, epochs=40), settings.data_dir / "training", report=report)
+print("done", made.metrics["validation ndcg@10"], flush=True)
+"""
+
+
+def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
+    settings = shop(tmp_path, events(shoppers=20, days=60))
+    command = [sys.executable, "-c", CHILD, str(settings.data_dir)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    assert child.stdout is not None
+    seen = _until(child, lambda line: line.startswith("epoch 2:"))
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert not any("done" in line for line in seen)
+    rest = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, check=True, timeout=120).stdout
+    assert "goes on with the cases" in rest
+    assert "goes on after epoch" in rest
+    assert "epoch 1:" not in rest
+    assert "done" in rest
+
+
+def _until(child: subprocess.Popen[str], found: Callable[[str], bool]) -> list[str]:
+    lines: list[str] = []
+    assert child.stdout is not None
+    for line in child.stdout:
+        lines.append(line)
+        if found(line):
+            return lines
+    raise AssertionError("".join(lines))
