@@ -107,7 +107,7 @@ def export(
 
 def restore(
     database: Database, folder: Path, progress: Progress = lambda done, total, day: None
-) -> dict[str, dict[str, int]]:
+) -> dict[Kind, dict[str, int]]:
     """Read every file of :func:`export` in the folder back. What is there already stays as it is.
 
     Returns:

@@ -104,7 +104,8 @@ class LogProfiles:
             # An event that arrives while the log is being read marks the shopper stale again.
             self._stale.discard(shopper)
             self._loading[shopper] += 1
-        fresh, joined = None, []
+        fresh: Profile | None = None
+        joined: list[str] = []
         try:
             fresh, joined = self._restorer.caught_up(shopper, profile)
         finally:

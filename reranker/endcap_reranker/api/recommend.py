@@ -103,13 +103,13 @@ def recommend(
         )
         if document is not None
     ]
-    places = dict(zip(made.ids, made.places, strict=True))
+    out = [number for number, document in enumerate(documents) if document is not None]
     log_shown(
         runtime.serving_log,
         made.ranking,
         who.shopper,
-        [item["id"] for item in items],
-        [places[item["id"]] for item in items],
+        [made.ids[number] for number in out],
+        [made.places[number] for number in out],
         endpoint=placement,
         session=who.session,
         index=runtime.settings.index,

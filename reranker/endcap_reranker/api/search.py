@@ -58,12 +58,13 @@ def search(
         for n, ((one, position), hit) in enumerate(zip(places, hits, strict=True))
         if hit is not None
     ]
+    out = [one for one, hit in zip(places, hits, strict=True) if hit is not None]
     log_shown(
         runtime.serving_log,
         ranking,
         who.shopper,
-        [one["id"] for one in shown],
-        [one["engine_position"] - 1 for one in shown],
+        [one for one, _ in out],
+        [position - 1 for _, position in out],
         endpoint="search",
         query=wanted.q,
         session=who.session,
