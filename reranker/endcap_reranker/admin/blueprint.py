@@ -21,8 +21,12 @@ _ALL_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 TOPICS = (
     "endcap_reranker.admin.runs",
     "endcap_reranker.admin.versions",
+    "endcap_reranker.admin.catalogue",
     "endcap_reranker.admin.products",
     "endcap_reranker.admin.augmentation",
+    "endcap_reranker.admin.shoppers",
+    "endcap_reranker.admin.traffic",
+    "endcap_reranker.admin.settings",
 )
 
 

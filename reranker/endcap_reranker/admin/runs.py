@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -10,7 +12,8 @@ from endcap.errors import EndcapError
 from endcap.jobs import Job, load_jobs
 from endcap.runtime import Runtime
 from endcap.schedule import next_time, schedule_of
-from endcap.stores.runs import Run, Runs, State
+from endcap.stores.runs import QUEUED, RUNNING, Run, Runs, State
+from endcap.stores.workers import Workers, WorkerSeen
 from endcap_reranker.admin.access import caller
 from endcap_reranker.admin.operation import Answer, Strict, Topic
 
@@ -33,6 +36,7 @@ class RunAnswer(Answer):
     state: State
     attempt: int = Field(description="Counts from 1 once it has begun.")
     submitted: float
+    waiting: str = Field(description="What a queued run waits for; empty for any other.")
     due: float = Field(description="Not begun before: a run whose fault may pass is tried again after a while.")
     started: float
     finished: float
@@ -51,6 +55,25 @@ class RunList(Answer):
 
     runs: list[RunAnswer]
     counts: dict[str, int] = Field(description="All runs that are remembered, by state.")
+
+
+class WorkerAnswer(Answer):
+    """A worker that lives."""
+
+    name: str
+    kind: str = Field(description="`embedded` or `celery`.")
+    host: str
+    pid: int
+    queues: list[str]
+    runs: list[str] = Field(description="What it is at, as far as it says.")
+    started: float
+    seen: float
+
+
+class WorkerList(Answer):
+    """Workers, the oldest first."""
+
+    workers: list[WorkerAnswer]
 
 
 class RunsQuery(Strict):
@@ -93,6 +116,14 @@ def routes(runtime: Runtime) -> Topic:
     topic = Topic("runs", "Background jobs: what there is, what runs, what came of it.")
     settings = runtime.settings
     runs = Runs(runtime.database, settings.worker_lease_s, settings.run_attempts)
+    workers = Workers(runtime.database)
+
+    def shown(run: Run) -> RunAnswer:
+        if run.state != QUEUED:
+            return run_answer(run)
+        at_work = {one.job for one in runs.list(job=run.job, state=RUNNING)}
+        problem = runtime.upkeep.problems.get("dispatch", "")
+        return run_answer(run, waiting_for(run, at_work, workers.alive(), problem))
 
     @topic.operation("GET", "/jobs", role="reader", summary="Every job, with its schedule.", answer=JobList)
     def list_jobs() -> JobList:
@@ -112,21 +143,28 @@ def routes(runtime: Runtime) -> Topic:
     )
     def start_job(job: str, body: StartBody) -> RunAnswer:
         """The run waits in its queue until a worker is free; ask for it by its id to see how far it is."""
-        jobs = load_jobs()
-        if job not in jobs:
-            raise UnknownJob(f"there is no job {job[:100]!r}: there are {', '.join(jobs) or 'none'}")
-        return run_answer(runs.get(runs.submit(jobs[job], body.parameters, caller().name)))
+        wanted = known_job(load_jobs(), job)
+        return shown(runs.get(runs.submit(wanted, body.parameters, caller().name)))
 
     @topic.operation("GET", "/runs", role="reader", summary="The latest runs.", query=RunsQuery, answer=RunList)
     def list_runs(query: RunsQuery) -> RunList:
         found = runs.list(query.job, query.state, query.limit, query.before)
-        return RunList(runs=[run_answer(one, with_log=False) for one in found], counts=runs.count())
+        at_work, alive = {one.job for one in runs.list(state=RUNNING)}, workers.alive()
+        problem = runtime.upkeep.problems.get("dispatch", "")
+        return RunList(
+            runs=[run_answer(one, waiting_for(one, at_work, alive, problem), with_log=False) for one in found],
+            counts=runs.count(),
+        )
+
+    @topic.operation("GET", "/workers", role="reader", summary="The workers that live.", answer=WorkerList)
+    def list_workers() -> WorkerList:
+        return WorkerList(workers=[WorkerAnswer.model_validate(one) for one in workers.alive()])
 
     @topic.operation(
         "GET", "/runs/<run_id>", role="reader", summary="One run: how far it is.", answer=RunAnswer, errors=(404,)
     )
     def get_run(run_id: str) -> RunAnswer:
-        return run_answer(runs.get(run_id))
+        return shown(runs.get(run_id))
 
     @topic.operation(
         "POST",
@@ -138,7 +176,7 @@ def routes(runtime: Runtime) -> Topic:
     )
     def cancel_run(run_id: str) -> RunAnswer:
         """A waiting run ends at once, a running one when its job next looks (within seconds)."""
-        return run_answer(runs.cancel(run_id))
+        return shown(runs.cancel(run_id))
 
     @topic.operation(
         "POST",
@@ -151,20 +189,44 @@ def routes(runtime: Runtime) -> Topic:
     )
     def retry_run(run_id: str) -> RunAnswer:
         """It goes on from its last checkpoint, where its job writes such."""
-        return run_answer(runs.retry(run_id, caller().name))
+        return shown(runs.retry(run_id, caller().name))
 
     return topic
 
 
-def run_answer(run: Run, with_log: bool = True) -> RunAnswer:
+def known_job(jobs: Mapping[str, Job], name: str) -> Job:
+    """The job of this name. Raises UnknownJob."""
+    if name not in jobs:
+        raise UnknownJob(f"there is no job {name[:100]!r}: there are {', '.join(jobs) or 'none'}")
+    return jobs[name]
+
+
+def run_answer(run: Run, waiting: str = "", with_log: bool = True) -> RunAnswer:
     """A run as the API shows it."""
-    values = {name: getattr(run, name) for name in RunAnswer.model_fields}
-    return RunAnswer(**values | ({} if with_log else {"log": ""}))
+    values = {name: getattr(run, name) for name in RunAnswer.model_fields if name != "waiting"}
+    return RunAnswer(waiting=waiting, **values | ({} if with_log else {"log": ""}))
+
+
+def waiting_for(run: Run, at_work: Collection[str], workers: Sequence[WorkerSeen], problem: str) -> str:
+    """What a queued run waits for, in words; empty for any other.
+
+    Args:
+        at_work: jobs that run now. problem: of handing runs to the broker.
+    """
+    if run.state != QUEUED:
+        return ""
+    if run.due > time.time() + 1.0:
+        return "its next attempt"
+    if run.alone and run.job in at_work:
+        return "another run of this job"
+    if problem:
+        return problem
+    if not any(run.queue in one.queues for one in workers):
+        return "a worker: none is alive (endcap serve, endcap worker)"
+    return "its turn"
 
 
 def _job(job: Job, crontab: str, last: float) -> JobAnswer:
-    import time
-
     return JobAnswer(
         name=job.name,
         title=job.title,
