@@ -48,7 +48,7 @@ class LiveModel:
             _prepare(step, table)
 
     def newcomers(self, table: ProductTable) -> np.ndarray | None:
-        """bool (n + 1,): the table's products that the generator speaks for; None where it speaks for none."""
+        """:attr:`endcap.sequences.Alignment.newcomers` of the table; None where no generator speaks."""
         aligned = self._aligned
         try:
             return aligned.of(table).newcomers if aligned is not None else None

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from endcap.features import INDEX, RankingInputs
+from endcap.sequences import KNOWS
 
 MOST_REASONS = 2
 
 
+_KNOWN = {KNOWS["brand"]: "brand", KNOWS["category"]: "category", KNOWS["content"]: "description"}
 #: Up to this weight of events (log(1 + weight)) a product is called new.
 _FEW = math.log1p(10.0)
 
@@ -19,7 +21,8 @@ _FEW = math.log1p(10.0)
 def reasons(inputs: RankingInputs, new: np.ndarray | None = None) -> list[list[str]]:
     """At most two reasons for each candidate, strongest first; an empty list where nothing sets it apart.
 
-    ``new``: bool (n,), candidates whose embedding a generator made.
+    ``new``: uint8 (n,), for candidates whose embedding a generator made, what it knew of them (see
+    :attr:`endcap.sequences.Alignment.newcomers`).
 
     A reason states a fact about the shopper's own behaviour or the product's sales, never a guess about him.
     """
@@ -32,7 +35,7 @@ def reasons(inputs: RankingInputs, new: np.ndarray | None = None) -> list[list[s
         column = features[number]
         said: list[str] = []
         if new is not None and new[number] and column[INDEX["total"]] <= _FEW:
-            said.append(_newcomer(inputs, number))
+            said.append(_newcomer(inputs, number, int(new[number])))
         buys = round(float(np.expm1(column[INDEX["own_buys"]])))
         if buys >= 2:
             said.append(f"You bought this {'more than 30' if buys > 30 else buys} times")
@@ -55,11 +58,8 @@ def reasons(inputs: RankingInputs, new: np.ndarray | None = None) -> list[list[s
     return found
 
 
-def _newcomer(inputs: RankingInputs, number: int) -> str:
-    table, row = inputs.table, int(inputs.rows[number])
-    known = ["brand"] * (table.brand[row] >= 0) + ["category"] * (table.category[row] >= 0)
-    if table.vectors is not None and table.vectors[row].any():
-        known.append("description")
+def _newcomer(inputs: RankingInputs, number: int, knows: int) -> str:
+    known = [word for bit, word in _KNOWN.items() if knows & bit]
     if not known:
         return "New here; nothing is known of it yet"
     judged = known[0] if len(known) == 1 else f"{', '.join(known[:-1])} and {known[-1]}"

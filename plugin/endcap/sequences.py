@@ -56,6 +56,10 @@ OUTPUT = "scores"
 #: Code columns that a model may read. ``price_band`` is the place of the price within its leaf category.
 CODES = ("brand", "category", "parent", "price_band")
 
+#: Bits of :attr:`Alignment.newcomers`: it is one; and what the model knows of it. A price band is nothing to speak of.
+NEW = 1
+KNOWS: Mapping[str, int] = {"brand": 2, "category": 4, "parent": 4, "content": 8}
+
 #: A longest history that a specification may ask for; more is a mistake, not a model.
 MAX_PLACES = 1_000
 
@@ -213,10 +217,11 @@ class Alignment:
     """A product table in a model's terms: what each row is called. Made once per table, off the request's path.
 
     ``numbers`` int32 (n + 1,), ``codes`` int32 (n + 1, K): the last row is a product of which nothing is known.
-    ``unknown`` is the number of a product that training never saw.
+    ``unknown`` is the number of a product that training never saw. ``newcomers`` uint8 (n + 1,): of products that a
+    generator speaks for, what it knows of them (``NEW`` and ``KNOWS``), 0 for others; None without a generator.
     """
 
-    __slots__ = ("_gone_keys", "_gone_order", "affinity", "codes", "numbers", "spec", "table", "unknown")
+    __slots__ = ("_gone_keys", "_gone_order", "affinity", "codes", "newcomers", "numbers", "spec", "table", "unknown")
 
     def __init__(
         self,
@@ -242,15 +247,20 @@ class Alignment:
         self.codes = np.zeros((len(table) + 1, len(spec.codes)), dtype=np.int32)
         for place, column in enumerate(spec.codes):
             self.codes[:, place] = _code_column(table, vocabulary, column)
+        self.newcomers = self._newcomers() if unknown != UNKNOWN else None
         # Products that left the catalogue since training still have a meaning in a shopper's history.
         keys = short_keys(product_keys(vocabulary.products))
         self._gone_order = np.argsort(keys, kind="stable")
         self._gone_keys = keys[self._gone_order]
 
-    @property
-    def newcomers(self) -> np.ndarray | None:
-        """bool (n + 1,): rows that a generator speaks for; None where there is none."""
-        return self.numbers == self.unknown if self.unknown != UNKNOWN else None
+    def _newcomers(self) -> np.ndarray:
+        found = np.full(len(self.numbers), NEW, dtype=np.uint8)
+        for column, name in enumerate(self.spec.codes):
+            found |= np.where(self.codes[:, column] > 0, KNOWS.get(name, 0), 0).astype(np.uint8)
+        if self.spec.content and self.table.vectors is not None:
+            found |= np.where(self.table.vectors.any(axis=1), KNOWS["content"], 0).astype(np.uint8)
+        found[self.numbers != self.unknown] = 0
+        return found
 
     def history(self, profile: Profile, now: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """The latest L' <= L actions, oldest first: rows in the table (int64, -1 where gone), product numbers (int64),
@@ -325,9 +335,8 @@ def model_inputs(inputs: RankingInputs, aligned: Alignment, history_places: int 
     if "candidate_content" in wanted:
         made["candidate_content"] = aligned.content(inputs.rows)
     if "candidate_features" in wanted:
-        if aligned.affinity is not None:
-            aligned.affinity.fill(inputs)
-        made["candidate_features"] = inputs.features[:, : len(spec.features)]
+        features = inputs.features if aligned.affinity is None else aligned.affinity.fill(inputs)
+        made["candidate_features"] = features[:, : len(spec.features)]
     return {name: made[name][None] for name in wanted}
 
 

@@ -17,7 +17,6 @@ import torch
 
 from endcap.catalog.table import ProductTable
 from endcap.errors import InvalidInput
-from endcap.events import Action
 from endcap.metrics import ndcg_at
 from endcap.sequences import UNKNOWN, Alignment
 from endcap_workers.augmentation import GENERATORS
@@ -116,7 +115,8 @@ def material(model: InterestModel, content: Content, sequences: Sequence[np.ndar
     """Split, states, cases.
 
     Args:
-        content: a row for each number of the model. sequences: int64 product numbers of each shopper, oldest first.
+        content: a row for each number of the model. sequences: int64 (n, 2) of each shopper, oldest first: product
+            numbers and actions.
 
     Raises:
         InvalidInput: the model has no product embeddings that its scores hang on, or the catalogue is too small.
@@ -128,7 +128,8 @@ def material(model: InterestModel, content: Content, sequences: Sequence[np.ndar
         )
     if not content.sizes and not content.vectors.shape[1]:
         raise InvalidInput("the live model reads neither codes nor content: nothing tells a new product from another")
-    counts = np.bincount(np.concatenate([*sequences, np.zeros(0, np.int64)]), minlength=len(content))[: len(content)]
+    done = np.concatenate([*sequences, np.zeros((0, 2), np.int64)])[:, 0]
+    counts = np.bincount(done, minlength=len(content))[: len(content)]
     usable = np.flatnonzero((counts > 0) & content.known)
     usable = usable[usable > UNKNOWN]
     draw = np.random.default_rng([seed, 41])
@@ -248,12 +249,12 @@ def _states(
     with torch.no_grad():
         for start in range(0, len(order), 256):
             rows = order[start : start + 256].tolist()
-            products = padded([kept[row][:-1] for row in rows])
-            actions = torch.where(products == 0, 0, int(Action.PURCHASE))
+            products = padded([kept[row][:-1, 0] for row in rows])
+            actions = padded([kept[row][:-1, 1] for row in rows])
             ages = torch.zeros(products.shape)
             read = _read(model, products, codes[products], vectors[products], actions, ages)
             for row, state in zip(rows, read.numpy(), strict=True):
-                sequence = kept[row]
+                sequence = kept[row][:, 0]
                 states.append(state[: len(sequence) - 1])
                 targets.append(sequence[1:])
                 seen += [sequence[max(0, place - 20) : place] for place in range(1, len(sequence))]

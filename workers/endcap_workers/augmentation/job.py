@@ -111,9 +111,9 @@ def _augment(
 def sequences(
     log: EventLog, table: ProductTable, aligned: Alignment, excluded: frozenset[str] = frozenset()
 ) -> list[np.ndarray]:
-    """Product numbers of what each shopper did, oldest first, the same product not twice in a row; shoppers whose
-    behaviour does not count are left out."""
-    parts: dict[str, list[int]] = {}
+    """What each shopper did, int64 (n, 2): product numbers and actions, oldest first, the same product not twice in a
+    row; shoppers whose behaviour does not count are left out."""
+    parts: dict[str, list[tuple[int, int]]] = {}
     after = (-np.inf, 0)
     while True:
         columns = log.lines_by_time(after, 50_000).columns
@@ -122,11 +122,12 @@ def sequences(
         after = (float(columns.times[-1]), int(columns.sequence[-1]))
         rows = kept(columns.shoppers, excluded)
         numbers = aligned.numbers[table.rows_of_short_keys(short_keys(columns.keys[rows]))]
-        for place, number in zip(rows.tolist(), numbers.tolist(), strict=True):
+        actions = columns.actions[rows].tolist()
+        for place, number, action in zip(rows.tolist(), numbers.tolist(), actions, strict=True):
             if number > aligned.unknown:
                 mine = parts.setdefault(columns.shoppers[place], [])
-                if not mine or mine[-1] != number:
-                    mine.append(number)
+                if not mine or mine[-1][0] != number:
+                    mine.append((number, action))
                 if len(mine) > 2 * MOST_ACTIONS:
                     del mine[:-MOST_ACTIONS]
 

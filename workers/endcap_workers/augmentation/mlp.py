@@ -27,7 +27,8 @@ class Trunk(nn.Module):
     def __init__(self, sizes: tuple[int, ...], content: int, hidden: int, dropout: float) -> None:
         super().__init__()
         self.codes = nn.ModuleList(nn.Embedding(size, hidden, padding_idx=0) for size in sizes)
-        self.content = nn.Linear(content, hidden)
+        self.bias = nn.Parameter(torch.zeros(hidden))
+        self.content = nn.Linear(content, hidden, bias=False) if content else None
         self.drop = nn.Dropout(dropout)
         for table in self.codes:
             assert isinstance(table, nn.Embedding)
@@ -40,7 +41,9 @@ class Trunk(nn.Module):
         nothing new."""
         if hide:
             codes = codes.masked_fill(torch.rand(codes.shape) < hide, 0)
-        total = self.content(self.drop(vectors))
+        total = self.bias
+        if self.content is not None:
+            total = total + self.content(self.drop(vectors))
         for column, table in enumerate(self.codes):
             total = total + table(codes[..., column])
         return self.drop(torch.nn.functional.gelu(total))

@@ -30,11 +30,14 @@ class NearestNetwork(ContentNetwork):
         self.register_buffer("targets", torch.zeros(products, width))
 
     def generate(self, codes: Tensor, vectors: Tensor) -> Tensor:
-        likeness = normalize(vectors, dim=-1) @ self.vectors.T
+        alike = []
         # Column by column: all at once would hold n · products · K truth values.
         for column in range(self.codes.shape[1]):
             mine, theirs = codes[:, column].unsqueeze(1), self.codes[:, column].unsqueeze(0)
-            likeness = likeness + ((mine == theirs) & (mine != 0)).to(likeness.dtype) / self.codes.shape[1]
+            alike.append(((mine == theirs) & (mine != 0)).to(self.targets.dtype) / self.codes.shape[1])
+        if self.vectors.shape[1]:
+            alike.append(normalize(vectors, dim=-1) @ self.vectors.T)
+        likeness = torch.stack(alike).sum(dim=0)
         best, place = likeness.topk(self.k, dim=1)
         weight = (best * self.sharpness).softmax(dim=1)
         return (weight.unsqueeze(-1) * self.targets[place]).sum(dim=1)

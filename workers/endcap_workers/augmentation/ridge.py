@@ -21,11 +21,11 @@ class LinearNetwork(ContentNetwork):
     def __init__(self, sizes: tuple[int, ...], content: int, width: int, norm: float) -> None:
         super().__init__(width, norm)
         self.codes = nn.ModuleList(nn.Embedding(size, width) for size in sizes)
-        self.content = nn.Linear(content, width, bias=False)
+        self.content = nn.Linear(content, width, bias=False) if content else None
         self.constant = nn.Parameter(torch.zeros(width))
 
     def generate(self, codes: Tensor, vectors: Tensor) -> Tensor:
-        total = self.constant + self.content(vectors)
+        total = self.constant if self.content is None else self.constant + self.content(vectors)
         for column, table in enumerate(self.codes):
             total = total + table(codes[..., column])
         return total
@@ -79,7 +79,8 @@ class RidgeGenerator(Generator):
                 assert isinstance(table, nn.Embedding)
                 table.weight.copy_(torch.from_numpy(np.where(place[:, None] >= 0, weights[place], 0.0)))
             columns = int(offsets.max(initial=-1)) + 1
-            network.content.weight.copy_(torch.from_numpy(weights[columns:].T))
+            if network.content is not None:
+                network.content.weight.copy_(torch.from_numpy(weights[columns:].T))
             network.constant.copy_(torch.from_numpy(constant))
 
     @classmethod

@@ -1,0 +1,202 @@
+"""A product that nobody has bought: added by the API, ranked for the right shoppers at once, and said to be new."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from endcap.catalog.product import GENERATED_PREFIX
+from endcap.indexing import index_products
+from endcap.registry import open_registry
+from endcap.runtime import Runtime, open_runtime
+from endcap.settings import Settings
+from endcap.stores.generated import GeneratedProduct, GeneratedProducts
+from endcap.stores.tokens import Tokens
+from endcap_reranker.app import create_app
+from endcap_workers.augmentation.job import augment
+from tests.reranker.augment_support import open_up, product
+from tests.serving import eventually
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return open_up(tmp_path_factory.mktemp("new"))
+
+
+@pytest.fixture(scope="module")
+def trained(settings: Settings) -> dict[str, Any]:
+    """What the job says."""
+    return dict(augment(settings, names=("nearest", "ridge")))
+
+
+@pytest.fixture(scope="module")
+def runtime(settings: Settings, trained: dict[str, Any]) -> Iterator[Runtime]:
+    opened = open_runtime(settings)
+    assert opened.upkeep.wait_ready(30.0)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def client(runtime: Runtime) -> FlaskClient:
+    return create_app(runtime).test_client()
+
+
+@pytest.fixture(scope="module")
+def operator(runtime: Runtime) -> dict[str, str]:
+    text, _ = Tokens(runtime.database).create("shopkeeper", "operator")
+    return {"Authorization": f"Bearer {text}"}
+
+
+def body(product_id: str, brand: str, shelf: int = 1, title: str = "novelty lamp") -> dict[str, Any]:
+    return {"id": product_id, "title": title, "brand": brand, "categories": ["Shop", f"shelf{shelf}"], "price": 3.0}
+
+
+def hits(client: FlaskClient, shopper: str, query: str = "novelty") -> list[dict[str, Any]]:
+    answer = client.get(
+        "/v1/search", query_string={"q": query, "explain": "on"}, headers={"X-Endcap-Shopper": shopper}
+    ).get_json()
+    assert answer["ranking"]["scorer"].startswith("onnx:"), answer["ranking"]
+    return list(answer["hits"])
+
+
+def test_the_job_puts_a_generator_into_force_that_helps(trained: dict[str, Any], runtime: Runtime) -> None:
+    assert trained["outcome"] == "live"
+    assert trained["ndcg@20 with"] > trained["ndcg@20 without"]
+    assert trained["lower bound of the gain"] > 0
+    bundle = runtime.live_bundle
+    assert bundle is not None
+    assert bundle.augmentation["version"] == trained["version"]
+    assert bundle.augmentation["seed"] == 0
+    assert bundle.augmentation["virtual products"] >= 0
+    live = open_registry(runtime.settings, runtime.database).live("augmentation")
+    assert live is not None
+    assert live.version == trained["version"]
+
+
+def test_a_product_added_live_is_ranked_for_the_right_shoppers(
+    client: FlaskClient, operator: dict[str, str], runtime: Runtime
+) -> None:
+    added = client.post(
+        "/admin/v1/products", json={"products": [body(f"new-{n}", f"Brand {n}") for n in range(4)]}, headers=operator
+    )
+
+    assert added.status_code == 200, added.text
+    assert added.get_json()["indexed"] == 4
+    assert added.get_json()["scored_by"] == "generator"
+    # The very next search: nothing was waited for.
+    for brand in range(4):
+        for shopper in (f"s{brand}", f"s{brand + 8}", f"s{brand + 16}"):
+            first = hits(client, shopper)[0]
+            assert first["id"] == f"new-{brand}"
+            assert first["reasons"][0] == "New here; judged by brand and category"
+
+
+def test_first_buyers_are_evidence(client: FlaskClient, operator: dict[str, str]) -> None:
+    client.post(
+        "/admin/v1/products", json={"products": [body("seen", "Brand 5", title="brass kettle")]}, headers=operator
+    )
+    events = [
+        {"action_name": "purchase", "client_id": f"s{n}", "event_attributes": {"object": {"object_id": "seen"}}}
+        for n in (5, 13)
+    ]
+    assert client.post("/v1/events", json=events).get_json()["accepted"] == 2
+
+    def says() -> str:
+        return str(hits(client, "s21", "kettle")[0]["reasons"][0])
+
+    assert eventually(lambda: says() == "New here; judged by brand and category, and by its first buyers")
+
+
+def test_switched_off_a_new_product_is_nothing_special(
+    client: FlaskClient, operator: dict[str, str], runtime: Runtime
+) -> None:
+    client.post(
+        "/admin/v1/products", headers=operator,
+        json={"products": [body(f"off-{n}", f"Brand {n}", title="velvet curtain") for n in range(2)]},
+    )  # fmt: skip
+
+    def order(shopper: str) -> list[str]:
+        return [hit["id"] for hit in hits(client, shopper, "curtain")]
+
+    assert order("s0") != order("s1")
+    answer = client.put("/admin/v1/augmentation", json={"on": False}, headers=operator).get_json()
+    assert answer["on"] is False
+    assert answer["live"]["name"] in ("nearest", "ridge")
+    assert eventually(lambda: order("s0") == order("s1"))
+    assert not any("New here" in reason for hit in hits(client, "s0", "curtain") for reason in hit["reasons"])
+    assert augment(runtime.settings) == {"outcome": "switched off"}
+    client.put("/admin/v1/augmentation", json={"on": True}, headers=operator)
+    assert eventually(lambda: order("s0") != order("s1"))
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        ({"id": "bare"}, "New here; nothing is known of it yet"),
+        ({"id": "odd", "brand": "Never Heard", "categories": ["Shop", "shelf2"]}, "New here; judged by category"),
+    ],
+)
+def test_a_product_of_which_little_is_known_is_ranked_all_the_same(
+    client: FlaskClient, operator: dict[str, str], runtime: Runtime, sent: dict[str, Any], said: str
+) -> None:
+    answer = client.post("/admin/v1/products", json={"products": [sent]}, headers=operator)
+    assert answer.get_json()["indexed"] == 1, answer.text
+
+    assert runtime.personalizer.reasons("s0", "", [sent["id"]])[0][0] == said
+    ranked = client.post(
+        "/v1/rerank", json={"shopper": "s0", "candidates": [{"id": sent["id"]}, {"id": "b0-s1-0"}]}
+    ).get_json()
+    assert ranked["degraded"] == "" if "degraded" in ranked else ranked
+
+
+def test_what_a_generator_made_up_goes_nowhere(client: FlaskClient, operator: dict[str, str], runtime: Runtime) -> None:
+    """Every path by which a generated row could come among the products, or be counted."""
+    made_up = f"{GENERATED_PREFIX}v1:0"
+    store = GeneratedProducts(runtime.database)
+    row = GeneratedProduct(made_up, "Shop > shelf0", 2.0, {"brand": "Brand 1"}, ("b1-s0-0", "b2-s0-0"), ((made_up,),))
+    store.add("v1", 3, [row])
+    assert list(store.rows("v1")) == [row]
+    before = runtime.log.last_sequence(), runtime.engine.count()
+
+    # Indexing, by the API and by hand; events; then nothing of it is in the index, the table or the popularity.
+    answer = client.post("/admin/v1/products", json={"products": [body(made_up, "Brand 1")]}, headers=operator)
+    assert answer.get_json()["indexed"] == 0
+    assert "training only" in answer.get_json()["refused"][0]["reason"]
+    refused: list[str] = []
+    index_products([product(made_up, 1, 1)], runtime.engine, None, on_refused=lambda one, why: refused.append(one))
+    assert refused == [made_up]
+    event = {"action_name": "purchase", "client_id": "s1", "event_attributes": {"object": {"object_id": made_up}}}
+    assert client.post("/v1/events", json=[event]).get_json()["accepted"] == 0
+    assert (runtime.log.last_sequence(), runtime.engine.count()) == before
+    runtime.upkeep.reload()
+    assert runtime.personalizer.table is not None
+    assert not [one for one in runtime.personalizer.table.ids if one.startswith(GENERATED_PREFIX)]
+    for path in ("/v1/search?q=&size=100", "/v1/recommend?count=50", "/v1/suggest?q=endcap"):
+        assert GENERATED_PREFIX not in client.get(path, headers={"X-Endcap-Shopper": "s1"}).text
+
+    # It can be listed, and deleted whole.
+    listed = client.get("/admin/v1/augmentation/generated", headers=operator).get_json()["generations"]
+    assert ("v1", 3, 1) in {(one["generator"], one["seed"], one["rows"]) for one in listed}
+    assert client.delete("/admin/v1/augmentation/generated?generator=v9", headers=operator).status_code == 404
+    assert client.delete("/admin/v1/augmentation/generated", headers=operator).get_json()["deleted"] >= 1
+    assert store.generations() == []
+
+
+def test_readers_add_nothing(client: FlaskClient, runtime: Runtime) -> None:
+    text, _ = Tokens(runtime.database).create("guest", "reader")
+    headers = {"Authorization": f"Bearer {text}"}
+
+    assert client.post("/admin/v1/products", json={"products": [body("x", "y")]}, headers=headers).status_code == 403
+    assert client.put("/admin/v1/augmentation", json={"on": False}, headers=headers).status_code == 403
+    assert client.get("/admin/v1/augmentation", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "bad", [{"products": []}, {"products": [{"title": "no id"}]}, {"products": [{"id": "a", "x": 1}]}]
+)
+def test_a_malformed_product_is_refused(client: FlaskClient, operator: dict[str, str], bad: dict[str, Any]) -> None:
+    assert client.post("/admin/v1/products", json=bad, headers=operator).status_code == 400
