@@ -148,7 +148,7 @@ class Personalizer:
             scored.fallback,
             arranged.arm,
             arranged.propensity,
-            arranged.context,
+            {**arranged.context, "took_ms": round(_since(started), 2)} if arranged.context else {},
             features=inputs.features if shopper else None,
             notes=arranged.notes,
             labels=arranged.labels,

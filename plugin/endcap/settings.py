@@ -273,6 +273,9 @@ class Settings(BaseSettings):
         description="Ranking profiles that a policy chooses between, the first one where nothing was learnt: "
         '`[{"name": "interest", "weights": {"interest": 1}}, …]`; empty: the ones in the package.',
     )
+    learn_policy: bool = Field(
+        False, description="Try out other ranking profiles within the bound below, before a policy was learnt, too."
+    )
     policy_exploration: float = Field(
         0.05,
         ge=0,

@@ -7,6 +7,7 @@ from pathlib import Path
 from endcap.errors import ConfigurationError, InvalidInput
 from endcap.experiments.service import Experiments, LiveExperiments
 from endcap.policy.arrange import Arranger
+from endcap.policy.base import Exploration
 from endcap.policy.blend import DEFAULT_BLENDS, Blend
 from endcap.policy.fixed import FixedPolicy
 from endcap.policy.live import Exposure, LivePolicy
@@ -40,14 +41,20 @@ def profiles_of(settings: Settings) -> tuple[Blend, ...]:
 
 
 def open_arranger(settings: Settings) -> Arranger:
-    """An arranger with the standard policy: the first profile for everyone.
+    """An arranger with the standard policy.
 
     Raises:
         ConfigurationError: see :func:`profiles_of`.
     """
-    return Arranger(
-        FixedPolicy((profiles_of(settings)[0],)), no_exploration=frozenset(settings.no_exploration_segments)
-    )
+    return Arranger(standard_policy(settings), no_exploration=frozenset(settings.no_exploration_segments))
+
+
+def standard_policy(settings: Settings) -> FixedPolicy:
+    """What serves where nothing was learnt: the first profile; with ``learn_policy`` the others within the bound."""
+    profiles = profiles_of(settings)
+    if not settings.learn_policy:
+        return FixedPolicy(profiles[:1])
+    return FixedPolicy(profiles, Exploration(settings.policy_exploration, 1.0))
 
 
 def auction_of(settings: Settings) -> Auction:

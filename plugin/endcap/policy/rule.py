@@ -108,8 +108,8 @@ class Rule(_Strict):
 
     name: str = Field(min_length=1, max_length=100, description="Shown in explanations.")
     kind: Kind
-    target: Target = Field(default_factory=Target)
-    when: When = Field(default_factory=When)
+    target: Target = Target()
+    when: When = When()
     enabled: bool = True
     priority: int = Field(0, ge=-1_000, le=1_000, description="Of two pins of one place the higher one wins.")
     amount: float | None = Field(None, gt=0, le=10, allow_inf_nan=False)

@@ -70,7 +70,7 @@ class Auction:
         for row in rows:
             if row[2] not in {other[2] for other in ranked}:
                 ranked.append(row)
-        sales = []
+        sales: list[Sale] = []
         for (_, _, place, bid, name), position in zip(ranked, sorted(self.places)):
             following = ranked[len(sales) + 1][0] if len(sales) + 1 < len(ranked) else 0.0
             price = max(self.reserve, following / quality[place]) if self.second_price else bid

@@ -15,7 +15,9 @@ from endcap.errors import EndcapError
 from endcap.stores.database import Database, metadata
 
 State = Literal["draft", "running", "stopped"]
-DRAFT, RUNNING, STOPPED = "draft", "running", "stopped"
+DRAFT: State = "draft"
+RUNNING: State = "running"
+STOPPED: State = "stopped"
 
 experiments = Table(
     "experiments",

@@ -170,6 +170,12 @@ class Rankings:
         """The next rankings after number ``sequence``, oldest first, at most ``limit``."""
         return self.read(select(rankings).where(rankings.c.sequence > sequence).order_by(rankings.c.sequence), limit)
 
+    def before(self, time: float) -> int:
+        """Number of the newest ranking made before a moment (seconds since 1970); 0 where there is none."""
+        with self._database.transaction(read_only=True) as connection:
+            chosen = select(func.max(rankings.c.sequence)).where(rankings.c.time < time)
+            return int(connection.execute(chosen).scalar() or 0)
+
     def by_id(self, id: str) -> Served | None:
         """The ranking of this id."""
         found = self.read(select(rankings).where(rankings.c.id == id), 1)

@@ -77,7 +77,7 @@ def ordered_page(
         return page, [hit.get("_score") for hit in page]
     best = sorted((hit["_score"] for hit in hits[:covered]), reverse=True)[: len(ranking.order)]
     scores = best[start : start + size]
-    return page, scores + [hit["_score"] for hit in page[len(scores) :]]
+    return page, [*scores, *(hit["_score"] for hit in page[len(scores) :])]
 
 
 def places_of(ranking: Ranking, count: int, start: int, size: int) -> list[int]:

@@ -1,0 +1,211 @@
+"""One number a shopper for every metric of an experiment, from the rankings log joined with what followed.
+
+Every shopper of whom the log has a ranking under the experiment counts, in the arm that his first such ranking names.
+Sums are kept, so that rankings may come in batches of any size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from endcap.errors import InvalidInput
+from endcap.events import Action
+from endcap.experiments.definition import LOWER_IS_BETTER, METRICS, Definition
+from endcap.experiments.interleaving import credit, preference
+from endcap.experiments.power import detectable_effect
+from endcap.experiments.sample import Sample
+from endcap.experiments.sequential import mean_sequence
+from endcap.experiments.verdict import Rules, Verdict, judge, judge_interleaving
+from endcap.stores.outcomes import Outcome
+
+#: Arm of the shoppers who take part in no experiment, ever.
+CONTROL = "control"
+INTERLEAVED = "interleaved"
+
+
+@dataclass(slots=True)
+class _Shopper:
+    arm: str
+    rankings: int = 0
+    clicked: int = 0
+    bought: bool = False
+    revenue: float = 0.0
+    gain: float = 0.0
+    empty: int = 0
+    latency: float = 0.0
+    timed: int = 0
+
+
+@dataclass(slots=True)
+class Measured:
+    """What is known of an experiment's shoppers so far. ``moved``: shoppers that were seen in more than one arm: their
+    later rankings count for nothing."""
+
+    definition: Definition
+    shoppers: dict[str, _Shopper] = field(default_factory=dict)
+    moved: set[str] = field(default_factory=set)
+    wins: list[int] = field(default_factory=lambda: [0, 0, 0])  # of the first arm, of the second, ties
+
+    def add(self, outcomes: Iterable[Outcome], excluded: frozenset[str] = frozenset()) -> None:
+        """Take in rankings with what followed. ``excluded``: shoppers whose behaviour counts for nothing."""
+        name, interleaved = self.definition.name, self.definition.design == "interleaving"
+        arms = {one.name for one in self.definition.arms}
+        for outcome in outcomes:
+            ranking = outcome.ranking
+            noted = ranking.context.get("experiments")
+            arm = noted.get(name) if isinstance(noted, Mapping) else None
+            if arm is None or not ranking.shopper or ranking.shopper in excluded or ranking.context.get("internal"):
+                continue
+            if interleaved:
+                if arm == INTERLEAVED:
+                    self._interleaved(outcome)
+                continue
+            if arm not in arms:
+                continue  # of an arm that was taken out by hand: its shoppers are no one's
+            one = self.shoppers.setdefault(ranking.shopper, _Shopper(arm))
+            if one.arm != arm:
+                self.moved.add(ranking.shopper)
+            elif ranking.start == 0:
+                _count(one, outcome)
+
+    def _interleaved(self, outcome: Outcome) -> None:
+        teams = outcome.ranking.context.get("teams")
+        if not isinstance(teams, list) or outcome.ranking.start:
+            return
+        clicked = [
+            one.position - 1
+            for one in outcome.reactions
+            if one.action in (Action.CLICK, Action.CART, Action.PURCHASE) and 0 < one.position <= len(teams)
+        ]
+        said = credit(teams, clicked)
+        self.wins[0 if said > 0 else 1 if said < 0 else 2] += 1
+
+    def sample(self, metric: str, arm: str) -> Sample:
+        """One number for each shopper of an arm.
+
+        Raises:
+            InvalidInput: there is no such metric.
+        """
+        if metric not in METRICS:
+            raise InvalidInput(f"there is no metric {metric}; there are {', '.join(METRICS)}")
+        mine = [one for one in self.shoppers.values() if one.arm == arm]
+        return Sample.of(np.array([_value(one, metric) for one in mine], dtype=np.float64))
+
+
+def _count(one: _Shopper, outcome: Outcome) -> None:
+    one.rankings += 1
+    actions = {reaction.action for reaction in outcome.reactions}
+    clicks = [r.position for r in outcome.reactions if r.action in (Action.CLICK, Action.CART, Action.PURCHASE)]
+    one.clicked += bool(clicks)
+    one.bought = one.bought or Action.PURCHASE in actions
+    for reaction in outcome.reactions:
+        worth = max(reaction.value, 0.0) * max(reaction.quantity, 0.0)
+        one.revenue += worth if reaction.action is Action.PURCHASE else 0.0
+        one.revenue -= worth if reaction.action is Action.RETURN else 0.0
+    places = sorted({position for position in clicks if position > 0})
+    if places:
+        ideal = float((1 / np.log2(1 + np.arange(1, len(places) + 1))).sum())
+        one.gain += float((1 / np.log2(1 + np.array(places))).sum()) / ideal
+    one.empty += not outcome.ranking.products
+    took = outcome.ranking.context.get("took_ms")
+    if isinstance(took, (int, float)):
+        one.latency += float(took)
+        one.timed += 1
+
+
+def _value(one: _Shopper, metric: str) -> float:
+    searches = max(one.rankings, 1)
+    return {
+        "conversion": float(one.bought),
+        "ctr": one.clicked / searches,
+        "revenue": one.revenue / searches,
+        "ndcg": one.gain / searches,
+        "zero_results": one.empty / searches,
+        "latency_ms": one.latency / max(one.timed, 1),
+    }[metric]
+
+
+def report_of(measured: Measured, now: float, rankings: int) -> dict[str, Any]:
+    """What the console shows, as plain JSON: the verdict in words, every metric of every arm with its interval."""
+    definition = measured.definition
+    if definition.design == "interleaving":
+        a, b = definition.arms
+        first, second, ties = measured.wins
+        found = preference(first, second, first + second + ties)
+        return {
+            "time": now,
+            "rankings": rankings,
+            "words": judge_interleaving(found, a.name, b.name),
+            "advantage": [found.advantage.estimate, found.advantage.low, found.advantage.high],
+            "wins": {a.name: first, b.name: second, "ties": ties},
+        }
+    experiment = definition.experiment()
+    verdicts: dict[str, Verdict] = {}
+    metrics: dict[str, Any] = {}
+    for metric in METRICS:
+        samples = {arm.name: measured.sample(metric, arm.name) for arm in definition.arms}
+        rules = Rules(
+            smallest_effect=definition.smallest_effect if metric == definition.metric else 0.0,
+            planned=float(definition.planned),
+            more_is_better=metric not in LOWER_IS_BETTER,
+        )
+        verdicts[metric] = verdict = judge(experiment, metric, samples, rules)
+        metrics[metric] = {
+            "arms": {name: _shown(sample, definition.planned) for name, sample in samples.items()},
+            "comparisons": [
+                {
+                    "arm": one.arm,
+                    "outcome": one.outcome.value,
+                    "difference": [
+                        _finite(v) for v in (one.difference.estimate, one.difference.low, one.difference.high)
+                    ],
+                    "words": one.words,
+                }
+                for one in verdict.comparisons
+            ],
+        }
+    ratio = verdicts[definition.metric].ratio
+    words = verdicts[definition.metric].words
+    if measured.moved:
+        words += f" {len(measured.moved):,} shoppers were seen in more than one arm; look for ids that change."
+    return {
+        "time": now,
+        "rankings": rankings,
+        "words": words,
+        "metric": definition.metric,
+        "metrics": metrics,
+        "shoppers": ratio.observed,
+        "expected": ratio.expected,
+        "split_probability": ratio.probability,
+        "split_wrong": ratio.mismatch,
+        "moved": len(measured.moved),
+        "detectable": _detectable(measured),
+    }
+
+
+def _shown(sample: Sample, planned: int) -> dict[str, Any]:
+    interval = mean_sequence(sample, tightest=float(planned))
+    return {
+        "count": sample.count,
+        "mean": sample.mean,
+        "low": _finite(interval.low),
+        "high": _finite(interval.high),
+        "deviation": float(np.sqrt(sample.variance)),
+    }
+
+
+def _detectable(measured: Measured) -> float | None:
+    """The least difference of the deciding metric that the planned number of shoppers can show."""
+    definition = measured.definition
+    sample = measured.sample(definition.metric, definition.arms[0].name)
+    if sample.variance <= 0:
+        return None
+    return detectable_effect(float(definition.planned), sample.variance)
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,207 @@
+"""From the rankings log to a live policy: what counts, what is refused, and when the gate lets a candidate pass."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from endcap.errors import InvalidInput
+from endcap.events import Action, Event
+from endcap.ope.verdict import Decision, Gate
+from endcap.policy import Context, Exploration, FixedPolicy
+from endcap.policy.arrange import Arranger
+from endcap.policy.decisions import DecisionReader, Rewards
+from endcap.policy.live import LivePolicy
+from endcap.policy.opening import POLICY, live_policy, profiles_of
+from endcap.registry import open_registry
+from endcap.settings import Settings
+from endcap.stores.database import Database
+from endcap.stores.events import EventLog
+from endcap.stores.flags import Flags, Suspicion
+from endcap.stores.outcomes import Outcome, Reaction
+from endcap.stores.rankings import Rankings, Served
+from endcap.stores.rules import Rules
+from endcap_workers.policies.gate import compare
+from endcap_workers.policies.learning import learn, read_decisions
+from endcap_workers.tasks.policy import run
+
+NOW = time.time()
+OLD = NOW - 3 * 86_400.0
+ARMS = profiles_of(Settings())[:3]
+CONTEXT = {**Context().as_json(), "explored": True, "policy": ""}
+
+
+def served(number: int, arm: str = "interest", propensity: float = 0.5, **more: Any) -> Served:
+    values: dict[str, Any] = {"context": CONTEXT, "time": OLD + number, "shopper": f"s{number % 50}", **more}
+    return Served(id=f"r{number}", products=("a", "b"), arm=arm, propensity=propensity, **values)
+
+
+def bought(ranking: Served, *actions: Action) -> Outcome:
+    return Outcome(ranking, tuple(Reaction("a", 1, one, ranking.time + 5, 1.0, 9.0, True) for one in actions))
+
+
+def reader(**more: Any) -> DecisionReader:
+    return DecisionReader([arm.name for arm in ARMS], Rewards(), NOW - 86_400, **more)
+
+
+def test_rewards_weigh_clicks_carts_and_purchases() -> None:
+    rewards = Rewards(0.1, 0.3, 1.0)
+    assert rewards.of(bought(served(1))) == 0
+    assert rewards.of(bought(served(1), Action.CLICK, Action.CLICK)) == pytest.approx(0.1)
+    assert rewards.of(bought(served(1), Action.CLICK, Action.CART, Action.PURCHASE)) == pytest.approx(1.4)
+    assert rewards.of(bought(served(1), Action.CART, Action.UNCART)) == 0
+    assert rewards.of(bought(served(1), Action.PURCHASE, Action.RETURN)) == 0
+    for bad in ((0, 0, 0), (-1, 0, 1), (float("nan"), 0, 1)):
+        with pytest.raises(InvalidInput):
+            Rewards(*bad)
+
+
+def test_what_teaches_nothing_is_left_out_and_counted() -> None:
+    found = reader(excluded=frozenset({"bot"}))
+    found.add(
+        bought(one)
+        for one in (
+            served(1),
+            served(2, shopper="bot"),
+            served(3, context={**CONTEXT, "internal": True}),
+            served(4, context={**CONTEXT, "explored": False}),
+            served(5, time=NOW - 60),
+            served(6, arm="gone"),
+            served(7, degraded="deadline"),
+            served(8, start=10),
+            served(9, shopper=""),
+        )
+    )
+    decisions = found.decisions()
+    assert len(decisions) == 1
+    assert decisions.left_out == {
+        "flagged shopper": 1,
+        "internal shopper": 1,
+        "nothing left to chance": 1,
+        "too recent": 1,
+        "profile that is gone": 1,
+        "no decision": 3,
+    }
+
+
+@pytest.mark.parametrize("propensity", [0.0, -0.1, 1.5, float("nan"), None])
+def test_a_log_without_propensities_is_refused(propensity: Any) -> None:
+    with pytest.raises(InvalidInput, match="propensity"):
+        reader().add([bought(served(1, propensity=propensity))])
+
+
+@dataclass
+class Shop:
+    """A shop whose rankings are made by three profiles alike; ``engine`` sells three times as much."""
+
+    folder: Path
+    settings: Settings = field(init=False)
+    parameters: dict[str, Any] = field(default_factory=dict)
+    run_id: str = "run1"
+    database: Database = field(init=False)
+
+    def __post_init__(self) -> None:
+        profiles = [one.as_json() for one in ARMS]
+        self.settings = Settings(data_dir=self.folder, ranking_profiles=profiles, learn_policy=True)
+        self.database = Database.in_folder(self.folder)
+
+    def progress(self, done: float, total: float, phase: str = "") -> None:
+        assert 0 <= done <= total
+
+    def sells(self, count: int, chances: dict[str, float], shopper: str = "", first: int = 0) -> None:
+        random = np.random.default_rng(first)
+        names = [one.name for one in ARMS]
+        logged, events = [], []
+        for number in range(first, first + count):
+            arm = names[random.integers(len(names))]
+            who = shopper or f"s{number % 400}"
+            ranking = served(number, arm, 1 / len(names), time=OLD + number / 100, shopper=who)
+            logged.append(ranking)
+            if random.random() < chances.get(arm, 0.0):
+                events.append(
+                    Event(f"e{number}", ranking.time + 1, who, Action.PURCHASE, "a", query_id=ranking.id, value=9.0)
+                )
+        Rankings(self.database).append(logged)
+        EventLog(self.database).append(events)
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Shop]:
+    made = Shop(tmp_path)
+    yield made
+    made.database.close()
+
+
+def test_a_better_policy_goes_live_and_servers_take_it_up(shop: Shop) -> None:
+    shop.sells(6_000, {"interest": 0.1, "engine": 0.3, "balanced": 0.1})
+    said = run(shop)
+    assert said["promoted"], said["reason"]
+    registry = open_registry(shop.settings, shop.database)
+    live = registry.live(POLICY)
+    assert live is not None
+    assert live.version == said["version"]
+    arranger = Arranger()
+    LivePolicy(arranger, Rules(shop.database), lambda: live_policy(registry)).look()
+    assert arranger.policy.version == said["version"]
+    assert arranger.policy.choose(Context(), 0.5).arm.name == "engine"
+    assert arranger.policy.choose(Context(), 0.5).propensity >= 1 - shop.settings.policy_exploration
+    # Once more, on the same data: the new one is no better than what is live now.
+    shop.run_id = "run2"
+    again = run(shop)
+    assert again["learnt"]
+    assert not again["promoted"]
+    live = registry.live(POLICY)
+    assert live is not None
+    assert live.version == said["version"]
+
+
+def test_no_difference_keeps_the_live_policy(shop: Shop) -> None:
+    shop.sells(4_000, {"interest": 0.2, "engine": 0.2, "balanced": 0.2})
+    said = run(shop)
+    assert (said["learnt"], said["promoted"]) == (True, False)
+    assert open_registry(shop.settings, shop.database).live(POLICY) is None
+
+
+def test_too_little_data_says_so(shop: Shop) -> None:
+    shop.sells(150, {"interest": 0.2})
+    said = run(shop)
+    assert (said["learnt"], said["promoted"], said["decisions"]) == (False, False, 150)
+    assert "too little data" in said["reason"]
+
+
+def test_all_zero_rewards_say_so(shop: Shop) -> None:
+    shop.sells(1_000, {})
+    assert "no decision earned anything" in run(shop)["reason"]
+
+
+def test_what_a_flagged_shopper_buys_teaches_nothing(shop: Shop) -> None:
+    shop.sells(600, {"interest": 0.2, "engine": 0.2, "balanced": 0.2})
+    shop.sells(600, {"balanced": 1.0}, shopper="farm", first=600)
+    Flags(shop.database).suspect([Suspicion("shopper", "farm", 0.99, ["far too many clicks"])], source="test")
+    decisions = read_decisions(shop.settings, shop.database, ARMS)
+    assert len(decisions) == 600
+    assert decisions.left_out["flagged shopper"] == 600
+
+
+def test_only_one_profile_ever_tried_cannot_teach(shop: Shop) -> None:
+    Rankings(shop.database).append([served(number, propensity=1.0) for number in range(400)])
+    decisions = read_decisions(shop.settings, shop.database, ARMS)
+    decisions.reward[:] = 1.0
+    with pytest.raises(InvalidInput, match="only one ranking profile"):
+        learn(decisions, ARMS, "thompson", Exploration(), "v")
+
+
+def test_a_live_policy_with_other_profiles_is_not_replaced(shop: Shop) -> None:
+    shop.sells(600, {"engine": 0.5})
+    decisions = read_decisions(shop.settings, shop.database, ARMS)
+    new = learn(decisions, ARMS, "linucb", Exploration(), "v")
+    said = compare(new.policy, FixedPolicy(), decisions, new.judged_from, Gate(fewest_effective=10))
+    assert said.decision is not Decision.TOO_LITTLE_DATA
+    other = FixedPolicy((profiles_of(Settings())[4],))
+    kept = compare(new.policy, other, decisions, new.judged_from, Gate(fewest_effective=10))
+    assert kept.decision is Decision.KEEP
+    assert "does not know" in kept.reason
