@@ -22,10 +22,6 @@ def test_swapped_neighbours_reveal_the_propensities() -> None:
     clicks_lower = random.random(count) < TRUE[upper] * second
     found = from_swaps(PLACES, upper, clicks_upper, clicks_lower)
     assert np.abs(found.propensity - TRUE).max() < 0.05
-    naive = (
-        np.array([clicks_lower[~coin & (upper == p)].mean() for p in (1,)]) / clicks_upper[coin & (upper == 1)].mean()
-    )
-    assert abs(naive[0] - TRUE[1]) < 0.1 or naive[0] != found.propensity[1]
 
 
 def impressions(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -83,9 +79,9 @@ def _market(correct: bool, explore: float, seed: int) -> float:
     """Rankings by counted clicks over 4,000 searches: the share of clicks that the truly best product gets at the end.
     It starts as a newcomer behind others who have clicks already."""
     random = np.random.default_rng(seed)
-    worth = np.array([0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.6])
+    worth = np.array([0.3] * 7 + [0.6])
     known = Examination(TRUE, np.full(PLACES, 1e4))
-    clicks, shown = np.array([30.0] * 7 + [0.0]), np.array([100.0] * 7 + [1.0])
+    clicks, shown = np.array([900.0] * 7 + [0.0]), np.array([3_000.0] * 7 + [1.0])
     late = np.zeros(PLACES)
     for step in range(4_000):
         order = np.argsort(-clicks / (shown if correct else 1.0), kind="stable")
@@ -103,8 +99,8 @@ def _market(correct: bool, explore: float, seed: int) -> float:
 
 
 def test_a_popularity_loop_is_broken_by_exploration_and_correction() -> None:
-    """Ranking by counted clicks keeps the newcomer down although he is three times as good; a bounded exploration with
-    clicks weighted by examination finds him."""
+    """Ranking by counted clicks keeps the newcomer down although it is twice as good; a bounded exploration with
+    clicks weighted by examination finds it."""
     loop = np.mean([_market(correct=False, explore=0.0, seed=seed) for seed in range(3)])
     broken = np.mean([_market(correct=True, explore=0.05, seed=seed) for seed in range(3)])
     assert broken > 0.5

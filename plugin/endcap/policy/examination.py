@@ -5,8 +5,8 @@ attracts). Two ways to part the one from the other, neither of which needs to kn
 
 - :func:`from_swaps`: pairs of neighbours were shown in either order by a coin (FairPairs, Radlinski & Joachims 2006).
 - :func:`harvested`: the same product stood at different places for the same query because different rankings were in
-  force: intervention harvesting (Agarwal et al. 2019), which needs no randomisation beyond the exploration that a policy
-  does anyway.
+  force: intervention harvesting (Agarwal et al. 2019), which needs no randomisation beyond the exploration that a
+  policy does anyway.
 
 Clicks divided by these propensities say what products are worth, not where they stood (Joachims, Swaminathan & Schnabel
 2017).
