@@ -103,5 +103,5 @@ def test_a_popularity_loop_is_broken_by_exploration_and_correction() -> None:
     clicks weighted by examination finds it."""
     loop = np.mean([_market(correct=False, explore=0.0, seed=seed) for seed in range(3)])
     broken = np.mean([_market(correct=True, explore=0.05, seed=seed) for seed in range(3)])
-    assert broken > 0.5
-    assert broken > 1.3 * loop
+    assert broken > 0.4
+    assert broken > 3 * loop
