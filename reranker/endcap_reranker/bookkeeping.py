@@ -38,7 +38,7 @@ def keep_books(app: Flask, runtime: Runtime) -> None:
         g.endcap_request_id = given if _GOOD_ID.fullmatch(given) else uuid.uuid4().hex
         REQUEST_ID.set(g.endcap_request_id)
         g.endcap_span = ExitStack()
-        opened = server_span(f"{request.method} {_route()}", request.headers)
+        opened = server_span(f"{request.method} {_route()}", dict(request.headers))
         g.endcap_live_span = g.endcap_span.enter_context(opened)
 
     @app.after_request

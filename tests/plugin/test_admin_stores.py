@@ -55,7 +55,7 @@ def test_a_token_opens_until_it_is_revoked(database: Database) -> None:
     with pytest.raises(TokenRefused):
         tokens.by_id(made.id)
     assert tokens.usable() == []
-    first = tokens.list()[0].revoked
+    first = tokens.all()[0].revoked
     assert tokens.revoke(made.id).revoked == first
     with pytest.raises(UnknownToken):
         tokens.revoke("0" * 12)
@@ -99,7 +99,7 @@ def test_its_use_is_noted_now_and_then(database: Database) -> None:
     seen = []
     for _ in range(4):
         tokens.check(given)
-        seen.append(tokens.list()[0].last_used)
+        seen.append(tokens.all()[0].last_used)
         clock.now += 25
     start = 1_800_000_000.0
     assert seen == [start, start, start, start + 75]
@@ -112,7 +112,7 @@ def test_its_use_is_noted_now_and_then(database: Database) -> None:
 def test_a_bad_token_is_not_made(database: Database, name: str, role: str, days: float | None) -> None:
     with pytest.raises(InvalidInput):
         Tokens(database).create(name, role, days)
-    assert Tokens(database).list() == []
+    assert Tokens(database).all() == []
 
 
 def test_roles_are_ordered() -> None:

@@ -24,7 +24,7 @@ from endcap_reranker.console.sessions import KEY_FILE, key_of
 from tests.reranker.demo_support import open_shop, set_up_shop
 from tests.serving import eventually, make_bundle
 
-READER, OPERATOR = ("overview", "events", "models", "jobs", "catalogue"), ("shopper", "settings")
+READER, OPERATOR = ("overview", "events", "models", "jobs", "catalogue", "newcomers"), ("shopper", "settings")
 ADMIN = ("audit", "tokens")
 
 
@@ -134,7 +134,7 @@ def test_forms_from_elsewhere_are_refused(
     enter: Callable[[str], FlaskClient], runtime: Runtime, headers: dict[str, str] | None
 ) -> None:
     client = enter("admin")
-    before = len(Tokens(runtime.database).list())
+    before = len(Tokens(runtime.database).all())
     fields = {"name": "evil", "role": "admin"}
     good = proof(client, "/console/tokens")
     if headers is None:  # no proof, a wrong one, that of another session
@@ -143,7 +143,7 @@ def test_forms_from_elsewhere_are_refused(
         before += 1
     else:
         client.post("/console/tokens", data=fields | {"csrf": good}, headers=headers)
-    assert len(Tokens(runtime.database).list()) == before
+    assert len(Tokens(runtime.database).all()) == before
     assert {one.outcome for one in AuditLog(runtime.database).latest(1, action="/tokens")} == {"forged_form"}
     assert (
         client.post("/console/tokens", data=fields | {"csrf": good}, headers={"Origin": "http://localhost"}).status_code

@@ -35,7 +35,7 @@ def create(role: str, name: str, days: float | None) -> None:
 def list_() -> None:
     """Show all tokens: never the tokens themselves."""
     with _tokens() as store:
-        found = store.list()
+        found = store.all()
     if not found:
         click.echo("No tokens yet. endcap token create --role admin")
         return

@@ -170,7 +170,7 @@ class Tokens:
             raise TokenRefused("token_unknown", "the token of this session is gone: log in with another")
         return self._used(_token(row))
 
-    def list(self) -> list[Token]:
+    def all(self) -> list[Token]:
         """All tokens, the newest first, those that cannot be used any more included."""
         with self._database.transaction(read_only=True) as connection:
             rows = connection.execute(select(tokens).order_by(tokens.c.created.desc())).mappings()
@@ -193,7 +193,7 @@ class Tokens:
     def usable(self) -> list[Token]:
         """Those that open something now."""
         now = self._clock()
-        return [token for token in self.list() if token.usable(now)]
+        return [token for token in self.all() if token.usable(now)]
 
     def _used(self, token: Token) -> Token:
         now = self._clock()

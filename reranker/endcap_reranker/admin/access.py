@@ -20,6 +20,7 @@ from typing import Any, TypeVar, cast
 
 import orjson
 from flask import Blueprint, Flask, Response, current_app, g, request
+from flask.sansio.blueprints import BlueprintSetupState
 
 from endcap.runtime import Runtime
 from endcap.stores.audit import AuditLog, Entry, without_secrets
@@ -141,7 +142,11 @@ def access() -> Access:
 
 def guarded(blueprint: Blueprint, runtime: Runtime) -> None:
     """Make :func:`needs` work in a blueprint's views, and have its changes written to the audit log."""
-    blueprint.record_once(lambda state: access_of(state.app, runtime) and None)
+
+    def know(state: BlueprintSetupState) -> None:
+        access_of(cast(Flask, state.app), runtime)
+
+    blueprint.record_once(know)
     blueprint.after_request(lambda response: access().written(response))
 
 

@@ -5,26 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from endcap.errors import InvalidInput
+from pydantic import BaseModel, ConfigDict, Field
+
 from endcap.jobs import Job, JobContext
 
 
+class Parameters(BaseModel):
+    """What to train, and on how much."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = Field("interest", max_length=60, description="Which kind of network.")
+    seed: int = Field(0, ge=0, description="Of everything random.")
+    days: float = Field(120.0, gt=0, description="Days of the log, up to its latest event.")
+    lists: int = Field(60_000, ge=1, description="At most so many searches to learn from.")
+    epochs: int = Field(0, ge=0, description="Passes over them; 0: as many as help.")
+    promote: bool = Field(False, description="Judge it afterwards, and put it into force where the gate lets it.")
+
+
 def run(context: JobContext) -> Mapping[str, Any]:
-    """Parameters: ``model``, ``seed``, ``days``, ``lists``, ``epochs``, ``promote`` (default false)."""
+    """Parameters: see :class:`Parameters`."""
     from endcap_workers.training.promotion import promote_bundle, register
     from endcap_workers.training.train import Request, train
 
-    given = context.parameters
-    try:
-        request = Request(
-            model=str(given.get("model", "interest")),
-            seed=int(given.get("seed", 0)),
-            days=float(given.get("days", 120.0)),
-            lists=int(given.get("lists", 60_000)),
-            epochs=int(given.get("epochs", 0)),
-        )
-    except (TypeError, ValueError) as error:
-        raise InvalidInput(f"parameters of train: {error}") from error
+    given = Parameters.model_validate(context.parameters)
+    request = Request(given.model, given.seed, given.days, given.lists, given.epochs)
     made = train(context.settings, request, context.folder / "training", context.progress)
     assert made is not None  # a job is one process
     version = register(context.settings, made, context.run_id)
@@ -32,7 +37,7 @@ def run(context: JobContext) -> Mapping[str, Any]:
         "version": version, "bundle": made.folder.name, "metrics": made.metrics, "held_out": made.segments,
         "seconds": round(made.seconds, 1),
     }  # fmt: skip
-    if given.get("promote"):
+    if given.promote:
         verdict = promote_bundle(context.settings, made.folder, by=f"run {context.run_id}", progress=context.progress)
         assert verdict is not None
         result |= {"promoted": verdict.passed, "gate": list(verdict.reasons)}
@@ -40,5 +45,10 @@ def run(context: JobContext) -> Mapping[str, Any]:
 
 
 JOB = Job(
-    "train", "Train a model of the shoppers' interest from the event log", run, queue="heavy", time_limit_s=6 * 3600
+    "train",
+    "Train a model of the shoppers' interest from the event log",
+    run,
+    queue="heavy",
+    time_limit_s=6 * 3600,
+    takes=Parameters,
 )

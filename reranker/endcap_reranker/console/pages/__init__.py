@@ -35,7 +35,7 @@ View = TypeVar("View", bound=Callable[..., str | Response])
 #: Modules, in the order of the navigation.
 PAGES = tuple(
     f"endcap_reranker.console.pages.{name}"
-    for name in ("overview", "events", "models", "jobs", "shopper", "catalogue", "audit", "tokens", "settings")
+    for name in ("overview", "events", "models", "jobs", "shopper", "catalogue", "newcomers", "audit", "tokens", "settings")
 )
 
 

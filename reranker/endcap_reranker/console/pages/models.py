@@ -136,7 +136,8 @@ def _routes(routes: Routes) -> None:
     @routes.post("/start/<job>")
     def start(job: str) -> Response:
         chosen = _maker(job)
-        runs.submit(chosen, {}, caller().name)
+        known = chosen.takes.model_fields if chosen.takes else {}
+        runs.submit(chosen, {"promote": True} if "promote" in known else {}, caller().name)
         return back(f"{chosen.title}: asked for.", url_for("endcap_console.models_show"))
 
 

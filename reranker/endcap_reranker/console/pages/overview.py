@@ -97,7 +97,7 @@ def _routes(routes: Routes) -> None:
     def context(span: str) -> dict[str, object]:
         table = runtime.personalizer.table
         sequence = runtime.log.last_sequence()
-        last = runtime.log.since(sequence - 1, 1).times if sequence else ()
+        last = runtime.log.since(sequence - 1, 1).times
         return {
             "span": span,
             "spans": SPANS,

@@ -16,7 +16,7 @@ from endcap_reranker.console.pages import Page, Routes
 def _routes(routes: Routes) -> None:
     @routes.get()
     def show() -> str:
-        return render("console/tokens.html", tokens=access().tokens.list(), roles=ROLES, now=time.time(), fresh="")
+        return render("console/tokens.html", tokens=access().tokens.all(), roles=ROLES, now=time.time(), fresh="")
 
     @routes.post("", role="admin")
     def create() -> Response:
@@ -28,7 +28,7 @@ def _routes(routes: Routes) -> None:
         text, made = access().tokens.create(request.form.get("name", ""), request.form.get("role", ""), days)
         # Shown in the answer itself and nowhere else: it must not be in an address or a cookie.
         page = render(
-            "console/tokens.html", tokens=access().tokens.list(), roles=ROLES, now=time.time(), fresh=text, made=made
+            "console/tokens.html", tokens=access().tokens.all(), roles=ROLES, now=time.time(), fresh=text, made=made
         )
         return make_response(page)
 
