@@ -8,11 +8,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import onnxruntime
+
 from endcap.bundles import sync_folder, write_through
 from endcap.errors import ConfigurationError
+from endcap.sequences import Alignment
 
 #: Is there while somebody has switched augmentation off.
 OFF = "augmentation.off"
+#: In a generator's folder: its graph by itself, and the learned products that it is compared with.
+GRAPH, LEARNED = "generator.onnx", "learned.npz"
 
 
 def is_switched_on(models: Path) -> bool:
@@ -35,3 +41,38 @@ def switch(models: Path, on: bool, by: str = "") -> None:
         sync_folder(models)
     except OSError as error:
         raise ConfigurationError(f"{models / OFF} cannot be written or removed: {error}") from error
+
+
+class Neighbours:
+    """What a generator says of new products, in terms of products that behaviour has taught: for people to look at."""
+
+    def __init__(self, folder: Path) -> None:
+        """``folder``: of the generator.
+
+        Raises:
+            ConfigurationError: it has no graph there.
+        """
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        try:
+            self._session = onnxruntime.InferenceSession(
+                (folder / GRAPH).read_bytes(), options, providers=["CPUExecutionProvider"]
+            )
+            with np.load(folder / LEARNED) as stored:
+                self._ids, vectors = stored["products"].tolist(), stored["vectors"].astype(np.float32)
+        except Exception as error:  # onnxruntime's errors have no common class but this one
+            raise ConfigurationError(f"{folder} has no graph of a generator to look at: {error}") from error
+        self._unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+
+    def nearest(self, aligned: Alignment, rows: np.ndarray, k: int = 3) -> list[list[tuple[str, float]]]:
+        """Of each row of the product table, the k learned products whose embeddings are nearest to the generated one:
+        (id, cosine), nearest first."""
+        given = {"codes": aligned.codes[rows].astype(np.int64), "vectors": aligned.content(rows)}
+        taken = {one.name for one in self._session.get_inputs()}
+        (made,) = self._session.run(None, {name: one for name, one in given.items() if name in taken})
+        cosines = made / np.maximum(np.linalg.norm(made, axis=1, keepdims=True), 1e-9) @ self._unit.T
+        best = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
+        return [
+            [(self._ids[place], float(row[place])) for place in places.tolist()]
+            for row, places in zip(cosines, best, strict=True)
+        ]

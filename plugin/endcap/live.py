@@ -17,6 +17,7 @@ from endcap.scoring.baseline import BaselineScorer
 from endcap.scoring.fallback import FallbackScorer
 from endcap.scoring.onnx import OnnxScorer
 from endcap.scoring.triton import State, TritonScorer
+from endcap.sequences import Alignment
 
 log = logging.getLogger(__name__)
 
@@ -47,13 +48,18 @@ class LiveModel:
         for step in self.scorer.steps:
             _prepare(step, table)
 
-    def newcomers(self, table: ProductTable) -> np.ndarray | None:
-        """:attr:`endcap.sequences.Alignment.newcomers` of the table; None where no generator speaks."""
+    def alignment(self, table: ProductTable) -> Alignment | None:
+        """The table in the live model's terms; None for the baseline, or where the two do not go together."""
         aligned = self._aligned
         try:
-            return aligned.of(table).newcomers if aligned is not None else None
+            return aligned.of(table) if aligned is not None else None
         except ScorerUnavailable:
             return None
+
+    def newcomers(self, table: ProductTable) -> np.ndarray | None:
+        """:attr:`endcap.sequences.Alignment.newcomers` of the table; None where no generator speaks."""
+        alignment = self.alignment(table)
+        return alignment.newcomers if alignment is not None else None
 
     def look(self) -> None:
         """Look at the pointer, and switch where it names another bundle. To be called about once a second.

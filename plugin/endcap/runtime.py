@@ -25,6 +25,7 @@ from endcap.rates import INTERVAL_S as RATES_S
 from endcap.rates import RateWatch
 from endcap.recommend.discovery import INTERVAL_S, Discovery
 from endcap.registry import open_registry
+from endcap.sequences import Alignment
 from endcap.serving_log import WRITE_EVERY_S, ServingLog
 from endcap.settings import Settings
 from endcap.shadow import TURN_S as SHADOW_S
@@ -88,7 +89,13 @@ class Runtime:
     @property
     def live_bundle(self) -> Bundle | None:
         """The bundle that scores in this process; None for the baseline."""
-        return self.upkeep.bundle
+        return self.upkeep.model.bundle
+
+    @property
+    def alignment(self) -> Alignment | None:
+        """The products in the live model's terms; None for the baseline, or before they are loaded."""
+        table = self.personalizer.table
+        return self.upkeep.model.alignment(table) if table is not None else None
 
     def record(self, events: Sequence[Event]) -> list[bool]:
         """Store events; True for each that is new. The shoppers' next search knows of them.
@@ -166,9 +173,9 @@ class Upkeep:
         ]
 
     @property
-    def bundle(self) -> Bundle | None:
-        """The live bundle, as of the last look."""
-        return self._model.bundle
+    def model(self) -> LiveModel:
+        """What scores in this process, as of the last look."""
+        return self._model
 
     def add(self, name: str, work: Callable[[], float], interval_s: float) -> None:
         """Have one more thread call ``work``, which gives the seconds that it wants to rest. Before :meth:`start`."""
@@ -348,7 +355,9 @@ def open_runtime(settings: Settings, start: bool = True) -> Runtime:
     personalizer.newcomers = model.newcomers
     flags = Flags(database)
     upkeep = Upkeep(settings, engine, events, popularity, profiles, personalizer, model, flags)
-    discovery = Discovery(events, popularity, personalizer, settings.data_dir, excluded=flags.excluded_shoppers)
+    discovery = Discovery(
+        events, popularity, personalizer, settings.data_dir, excluded=flags.excluded_shoppers, owners=aliases.owners
+    )
     upkeep.add("discovery", discovery.turn, INTERVAL_S)
     rankings = Rankings(database)
     serving_log = ServingLog(rankings, settings.log_rankings, settings.log_features)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from endcap.augmentation import is_switched_on
+from endcap.augmentation import GRAPH, LEARNED, is_switched_on
 from endcap.bundles import WEIGHTS, Bundle, inputs_of, live_bundle, load_bundle, write_bundle
 from endcap.catalog.product import PATH_SEPARATOR
 from endcap.catalog.table import ProductTable
@@ -31,6 +31,7 @@ from endcap.stores.generated import GeneratedProduct, GeneratedProducts, generat
 from endcap_workers.augmentation import GENERATORS
 from endcap_workers.augmentation.base import Generator, GeneratorDiverged
 from endcap_workers.augmentation.files import save_generator
+from endcap_workers.augmentation.files import to_onnx as generator_to_onnx
 from endcap_workers.augmentation.gate import KIND, AugmentationGate, helps
 from endcap_workers.augmentation.interest import Choice, Material, attach, blend, choose, content_of, material
 from endcap_workers.augmentation.virtual import VirtualProducts, enriched, virtual_products
@@ -85,7 +86,7 @@ def _augment(
         return {"outcome": "none is better than the model by itself", **choice.numbers()}
     generator, virtual = _with_virtual(made, choice, bundle, seed)
     progress(9, 10, "putting it into force")
-    folder, version = _saved(settings, generator)
+    folder, version = _saved(settings, generator, made, bundle)
     rows = _rows(virtual, made, generator, version, bundle, table) if virtual else []
     if rows:
         GeneratedProducts(database).add(version, seed, rows)
@@ -210,13 +211,16 @@ def _rows(
     return rows
 
 
-def _saved(settings: Settings, generator: Generator) -> tuple[Path, str]:
-    """Where the generator's files lie, and its version."""
+def _saved(settings: Settings, generator: Generator, material: Material, bundle: Bundle) -> tuple[Path, str]:
+    """Where the generator's files lie, and its version. Beside it: its graph, and the learned products, to look at."""
     parent = settings.models_folder / "generators"
     parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=parent, prefix=".new.") as scratch:
         made = Path(scratch) / "generator"
         version = save_generator(generator, made)
+        generator_to_onnx(generator, made / GRAPH)
+        names = [bundle.vocabulary.products[number - 2] for number in material.numbers.tolist()]
+        np.savez(made / LEARNED, products=np.array(names), vectors=material.warm.vectors.astype(np.float16))
         folder = parent / version
         if not folder.exists():
             made.rename(folder)

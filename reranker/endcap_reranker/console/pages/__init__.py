@@ -33,10 +33,21 @@ from endcap.stores.tokens import Role
 View = TypeVar("View", bound=Callable[..., str | Response])
 
 #: Modules, in the order of the navigation.
-PAGES = tuple(
-    f"endcap_reranker.console.pages.{name}"
-    for name in ("overview", "events", "models", "jobs", "shopper", "catalogue", "newcomers", "audit", "tokens", "settings")
+_NAMES = (
+    "overview",
+    "events",
+    "models",
+    "jobs",
+    "shopper",
+    "catalogue",
+    "newcomers",
+    "experiments",
+    "rules",
+    "audit",
+    "tokens",
+    "settings",
 )
+PAGES = tuple(f"endcap_reranker.console.pages.{name}" for name in _NAMES)
 
 
 @dataclass(frozen=True, slots=True)
