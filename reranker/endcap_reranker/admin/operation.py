@@ -89,7 +89,7 @@ class Operation:
             if self.query is not Nothing:
                 given["query"] = query
             if self.body is not None:
-                given["body"] = checked(self.body, _body(max_body_bytes))
+                given["body"] = checked(self.body, _body(max_body_bytes), strict=True)
             made = self.call(**given)
             if isinstance(made, Response):
                 return made

@@ -11,13 +11,20 @@ from flask import Response, stream_with_context
 from pydantic import Field
 
 from endcap.engines import SearchRequest
-from endcap.errors import EndcapError, InvalidInput
+from endcap.errors import EndcapError
 from endcap.events import MAX_ID_LENGTH, to_ubi
 from endcap.recall import Recaller
 from endcap.runtime import Runtime
 from endcap_reranker.admin.operation import Answer, Strict, Topic
 
 NDJSON = "application/x-ndjson"
+
+
+class UnknownShopper(EndcapError):
+    """No shopper can have this id."""
+
+    status = 404
+    kind = "unknown_shopper"
 
 
 class ShopperAnswer(Answer):
@@ -84,7 +91,7 @@ def routes(runtime: Runtime) -> Topic:
 
     @topic.operation(
         "GET", "/shoppers/<path:shopper>", role="operator", summary="What is remembered of a shopper.",
-        query=ShopperQuery, answer=ShopperAnswer,
+        query=ShopperQuery, answer=ShopperAnswer, errors=(404,),
     )  # fmt: skip
     def get_shopper(shopper: str, query: ShopperQuery) -> ShopperAnswer:
         shopper = checked_shopper(shopper)
@@ -104,14 +111,14 @@ def routes(runtime: Runtime) -> Topic:
 
     @topic.operation(
         "GET", "/shoppers/<path:shopper>/why", role="operator", summary="Why a shopper sees this order.",
-        query=WhyQuery, answer=WhyAnswer,
+        query=WhyQuery, answer=WhyAnswer, errors=(404,),
     )  # fmt: skip
     def why_ranking(shopper: str, query: WhyQuery) -> WhyAnswer:
         return why(runtime, recaller, checked_shopper(shopper), query.q, query.size)
 
     @topic.operation(
         "GET", "/shoppers/<path:shopper>/export", role="admin", summary="All that is kept about a shopper.",
-        media=NDJSON,
+        media=NDJSON, errors=(404,),
     )  # fmt: skip
     def export_shopper(shopper: str) -> Response:
         """One JSON object a line, each with its `kind`: `shopper`, `profile`, `event` (as UBI), `ranking`, or the name
@@ -124,7 +131,12 @@ def routes(runtime: Runtime) -> Topic:
         return response
 
     @topic.operation(
-        "DELETE", "/shoppers/<path:shopper>", role="admin", summary="Erase a shopper.", answer=ErasedAnswer
+        "DELETE",
+        "/shoppers/<path:shopper>",
+        role="admin",
+        summary="Erase a shopper.",
+        answer=ErasedAnswer,
+        errors=(404,),
     )
     def erase_shopper(shopper: str) -> ErasedAnswer:
         """Everything, under all his ids, at once and for good. Counts without names keep what they learned. Doing it
@@ -139,11 +151,11 @@ def checked_shopper(shopper: str) -> str:
     """The id, as the shop's own system has it: without a signature.
 
     Raises:
-        InvalidInput: it cannot be one.
+        UnknownShopper: no shopper can have it.
     """
     shopper = shopper.strip()
     if not shopper or len(shopper) > MAX_ID_LENGTH or not shopper.isprintable():
-        raise InvalidInput("shopper: not the id of a shopper")
+        raise UnknownShopper("this is not the id of a shopper: no event that names it would be taken")
     return shopper
 
 

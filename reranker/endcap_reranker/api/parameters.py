@@ -206,14 +206,14 @@ def read_body(request: Request, limit: int, keep: bool = False) -> bytes:
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-def checked(model: type[_Model], raw: dict[str, Any]) -> _Model:
-    """The parameters of a route, as its model has them.
+def checked(model: type[_Model], raw: dict[str, Any], strict: bool = False) -> _Model:
+    """The parameters of a route, as its model has them. ``strict``: of JSON, where a text is not taken for a number.
 
     Raises:
         InvalidInput: naming at most five parameters and what they take.
     """
     try:
-        return model.model_validate(raw)
+        return model.model_validate(raw, strict=strict)
     except ValidationError as error:
         problems = [
             f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}".removeprefix(": ").replace(

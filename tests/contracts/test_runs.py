@@ -1,0 +1,209 @@
+"""The table of runs, on SQLite and on PostgreSQL alike."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from endcap.errors import InvalidInput
+from endcap.jobs import Job
+from endcap.stores.database import Database, metadata
+from endcap.stores.runs import LOG_BYTES, Run, RunConflict, RunLost, Runs, UnknownRun, back_off, firings, runs
+
+LEASE_S = 0.4
+
+
+class Takes(BaseModel):
+    epochs: int = 3
+
+
+HEAVY = Job("train", "Train", lambda context: {}, queue="heavy", takes=Takes)
+LIGHT = Job("report", "Report", lambda context: {}, alone=False)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    if request.param == "sqlite":
+        made = Database.in_folder(tmp_path)
+    else:
+        made = Database(request.getfixturevalue("postgres"))
+        with made.transaction() as connection:
+            for table in (runs, firings):
+                connection.execute(metadata.tables[table.name].delete())
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def table(database: Database) -> Runs:
+    return Runs(database, LEASE_S, attempts=2)
+
+
+def claimed(table: Runs, owner: str, *queues: str) -> Run:
+    run = table.claim(owner, queues)
+    assert run is not None
+    return run
+
+
+def test_a_run_from_its_asking_to_its_end(table: Runs) -> None:
+    run_id = table.submit(HEAVY, {"epochs": 5}, "ada")
+    waiting = table.get(run_id)
+    assert (waiting.state, waiting.by, waiting.parameters) == ("queued", "ada", {"epochs": 5})
+    assert table.claim("w", ["light"]) is None
+    assert not table.claimable(["light"])
+    assert table.claimable(["heavy"])
+    run = claimed(table, "w", "heavy")
+    assert (run.id, run.state, run.attempt) == (run_id, "running", 1)
+    assert table.beat(run_id, "w", phase="epoch 2", done=2.0, total=5.0, log="x" * LOG_BYTES)
+    assert table.get(run_id).done == 2.0
+    table.finish(run_id, "w", {"ndcg": 0.31})
+    done = table.get(run_id)
+    assert (done.state, done.result) == ("done", {"ndcg": 0.31})
+    assert done.finished >= done.started >= done.submitted
+    assert table.count() == {"queued": 0, "running": 0, "done": 1, "failed": 0, "cancelled": 0}
+
+
+def test_parameters_are_checked_when_the_run_is_asked_for(table: Runs) -> None:
+    with pytest.raises(InvalidInput, match="epochs"):
+        table.submit(HEAVY, {"epochs": "many"})
+    with pytest.raises(InvalidInput, match="JSON"):
+        table.submit(LIGHT, {"what": object()})
+    assert table.get(table.submit(HEAVY)).parameters == {"epochs": 3}
+    assert table.list(job="report") == []
+
+
+def test_of_many_who_claim_at_once_each_run_has_one(table: Runs) -> None:
+    for _ in range(12):
+        table.submit(LIGHT)
+    taken: list[str] = []
+
+    def work(name: str) -> None:
+        while (run := table.claim(name, ["light"])) is not None:
+            taken.append(run.id)
+
+    threads = [threading.Thread(target=work, args=(f"w{n}",)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(taken) == len(set(taken)) == 12
+
+
+def test_a_job_that_runs_alone_waits_for_its_other_run(table: Runs) -> None:
+    first, second = table.submit(HEAVY), table.submit(HEAVY)
+    assert claimed(table, "a", "heavy").id == first
+    assert table.claim("b", ["heavy"]) is None
+    table.finish(first, "a", {})
+    assert claimed(table, "b", "heavy").id == second
+
+
+def test_a_dead_owner_s_run_is_taken_up_before_others_and_he_is_refused(table: Runs) -> None:
+    first, second = table.submit(HEAVY), table.submit(HEAVY)
+    assert claimed(table, "a", "heavy").id == first
+    time.sleep(LEASE_S * 1.5)
+    again = claimed(table, "b", "heavy")
+    assert (again.id, again.attempt, again.owner) == (first, 2, "b")
+    for told in (
+        lambda: table.beat(first, "a"),
+        lambda: table.finish(first, "a", {}),
+        lambda: table.release(first, "a"),
+    ):
+        with pytest.raises(RunLost):
+            told()
+    assert table.get(first).owner == "b"
+    time.sleep(LEASE_S * 1.5)
+    assert claimed(table, "c", "heavy").id == second
+    killer = table.get(first)
+    assert killer.state == "failed"
+    assert "died 2 times" in killer.error
+
+
+def test_what_may_pass_is_tried_again_after_a_while(table: Runs) -> None:
+    run_id = table.submit(LIGHT)
+    table.claim("a")
+    table.fail(run_id, "a", "the engine is away", passing=True)
+    waiting = table.get(run_id)
+    assert (waiting.state, waiting.error) == ("queued", "the engine is away")
+    assert back_off(1) * 0.5 < waiting.due - time.time() <= back_off(1)
+    assert table.claim("b") is None
+    assert back_off(2) == 2 * back_off(1)
+    assert back_off(50) == back_off(60)
+
+
+def test_a_run_given_back_counts_no_attempt(table: Runs) -> None:
+    run_id = table.submit(LIGHT)
+    table.claim("a")
+    table.release(run_id, "a")
+    assert table.get(run_id).attempt == 0
+    assert claimed(table, "b").attempt == 1
+
+
+def test_cancel_and_retry(table: Runs) -> None:
+    waiting, running = table.submit(LIGHT), table.submit(HEAVY)
+    assert table.cancel(waiting).state == "cancelled"
+    table.claim("a", run_id=running)
+    assert table.cancel(running).cancelling
+    assert not table.beat(running, "a"), "the owner is not told"
+    table.cancelled(running, "a")
+    assert table.get(running).state == "cancelled"
+    assert table.retry(running, "eve").state == "queued"
+    again = table.claim("b", run_id=running)
+    assert again is not None
+    assert table.beat(running, "b"), "the old wish to cancel is still there"
+    table.finish(running, "b", {})
+    with pytest.raises(RunConflict, match="done already"):
+        table.cancel(running)
+    with pytest.raises(RunConflict, match="only a failed or cancelled"):
+        table.retry(running)
+    with pytest.raises(UnknownRun):
+        table.cancel("nothing")
+
+
+def test_a_cancelled_run_whose_worker_died_is_cancelled(table: Runs) -> None:
+    run_id = table.submit(HEAVY)
+    table.claim("a")
+    table.cancel(run_id)
+    time.sleep(LEASE_S * 1.5)
+    assert table.claim("b") is None
+    assert table.get(run_id).state == "cancelled"
+
+
+def test_a_slot_is_fired_once_and_never_piles_up(table: Runs) -> None:
+    now = time.time()
+    assert table.fire(LIGHT, now - 60) is None, "a schedule seen for the first time fires for the past"
+    fired: list[str | None] = []
+    threads = [threading.Thread(target=lambda: fired.append(table.fire(LIGHT, now + 60))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len([one for one in fired if one]) == 1
+    assert table.fire(LIGHT, now + 120) is None, "it still waits from the slot before"
+    assert len(table.list(job="report")) == 1
+
+
+def test_what_a_broker_should_carry(table: Runs) -> None:
+    first, _, light = table.submit(HEAVY), table.submit(HEAVY), table.submit(LIGHT)
+    assert [run.id for run in table.to_send(again_s=60)] == [first, light], "a run behind another one is sent"
+    assert table.to_send(again_s=60) == []
+    assert [run.id for run in table.to_send(again_s=0)] == [first, light]
+    table.not_sent([light])
+    assert [run.id for run in table.to_send(again_s=60)] == [light]
+
+
+def test_the_history_is_bounded(table: Runs) -> None:
+    ids = []
+    for _ in range(5):
+        ids.append(table.submit(LIGHT))
+        table.claim("a", run_id=ids[-1])
+        table.finish(ids[-1], "a", {})
+        time.sleep(0.002)
+    waiting = table.submit(LIGHT)
+    assert sorted(table.prune(keep=2)) == sorted(ids[:3])
+    assert [run.id for run in table.list()] == [waiting, ids[4], ids[3]]
+    assert [run.id for run in table.list(before=ids[4])] == [ids[3]]
