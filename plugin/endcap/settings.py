@@ -336,7 +336,7 @@ class Settings(BaseSettings):
     review_days: float = Field(7.0, ge=0, description="Days between two orders to a supplier.")
     service_level: float = Field(0.95, gt=0, lt=1, description="Probability of not running out until delivery.")
     currency: str = Field("", max_length=8, description="How reports write money: `€`, `USD`.")
-    keep_reports: int = Field(60, ge=1, description="Reports kept of each kind; the oldest are removed.")
+    keep_reports: int = Field(30, ge=1, description="Reports kept of each kind and period; the oldest are removed.")
     report_webhook: str = Field("", description="URL that is told of every new report; empty: none.")
     report_webhook_secret: SecretStr = Field(
         SecretStr(""), description="Key of the HMAC-SHA256 in the webhook's `X-Endcap-Signature`."

@@ -380,7 +380,7 @@ def _changes(connection: Connection, number: int) -> list[Change]:
     ]
 
 
-def _flag(row: Mapping[str, Any]) -> Flag:
+def _flag(row: Any) -> Flag:
     fields = dict(row)
     reasons: Iterator[str] = iter(orjson.loads(fields.pop("reasons")))
     return Flag(reasons=tuple(reasons), evidence=orjson.loads(fields.pop("evidence")), **fields)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-#: Weeks with sales, and spread of the log price, below which nothing can be told.
-FEWEST_WEEKS, LEAST_SPREAD = 16, 0.03
+#: Weeks with sales, spread of the log price, units a week and share of weeks with sales below which nothing can be
+#: told: where most weeks sell one or none, the price of the others is not known.
+FEWEST_WEEKS, LEAST_SPREAD, FEWEST_UNITS, LEAST_STEADY = 16, 0.03, 4.0, 0.75
 #: The interval is this wide in standard errors: 90 %.
 _Z = 1.645
 
@@ -44,7 +45,10 @@ def price_bands(units: np.ndarray, revenue: np.ndarray, category: np.ndarray) ->
         logs, demand = np.log(price), np.log(np.where(units > 0, units, np.nan))
     demand = demand - _trend(units, category)
     found: dict[int, tuple[float, float, np.ndarray]] = {}
-    for row in np.flatnonzero((~np.isnan(logs)).sum(axis=1) >= FEWEST_WEEKS).tolist():
+    sold, weeks = (~np.isnan(logs)).sum(axis=1), np.maximum((~np.isnan(units)).sum(axis=1), 1)
+    enough = (sold >= FEWEST_WEEKS) & (sold >= LEAST_STEADY * weeks)
+    enough &= np.nan_to_num(units).sum(axis=1) >= FEWEST_UNITS * weeks
+    for row in np.flatnonzero(enough).tolist():
         known = ~np.isnan(logs[row]) & ~np.isnan(demand[row])
         if known.sum() < FEWEST_WEEKS or np.std(logs[row][known]) < LEAST_SPREAD:
             continue
@@ -74,7 +78,7 @@ def _slope(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     slope = float(x @ y) / square
     rest = y - slope * x
     error = np.sqrt(float((x**2) @ (rest**2)) * len(x) / (len(x) - 2)) / square
-    return slope, float(max(error, 1e-3))
+    return slope, float(max(error, 0.02))
 
 
 def _shrunk(slopes: np.ndarray, errors: np.ndarray, category: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

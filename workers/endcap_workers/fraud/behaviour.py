@@ -188,13 +188,13 @@ class BehaviourStream:
 
     def _count(self, slots: np.ndarray, times: np.ndarray, lines: LogLines, order: np.ndarray) -> None:
         action = lines.action[order]
-        np.add.at(self._sums, (slots, _AT["events"]), 1.0)
+        np.add.at(self._sums[:, _AT["events"]], slots, 1.0)
         np.add.at(self._sums, (slots, _AT["impression"] + action.astype(np.int64) - 1), 1.0)
         night = ((times + self._offset) % DAY_S) < 6 * 3600
-        np.add.at(self._sums, (slots[night], _AT["night"]), 1.0)
+        np.add.at(self._sums[:, _AT["night"]], slots[night], 1.0)
         bought = action == Action.PURCHASE
         for name, column in (("quantity", lines.quantity), ("value", lines.value), ("coupons", lines.coupon)):
-            np.add.at(self._sums, (slots[bought], _AT[name]), column[order][bought].astype(np.float64))
+            np.add.at(self._sums[:, _AT[name]], slots[bought], column[order][bought].astype(np.float64))
 
     def _time(self, slots: np.ndarray, times: np.ndarray) -> None:
         """Gaps, hours and days; the batch is sorted by shopper and time."""
@@ -209,12 +209,12 @@ class BehaviourStream:
         visits = (before > 0) & (gap > _SAME_VISIT_S)
         logs = np.log(gap[visits])
         for name, value in (("gaps", np.ones(len(logs))), ("gap_logs", logs), ("gap_squares", logs**2)):
-            np.add.at(sums, (slots[visits], _AT[name]), value)
+            np.add.at(sums[:, _AT[name]], slots[visits], value)
         self._buckets(slots, np.floor(times / 3600), starts)
         days = np.floor(times / DAY_S)
         new_day = np.r_[True, days[1:] != days[:-1]] | fresh
         new_day[starts] = days[starts] != sums[who, _AT["day"]]
-        np.add.at(sums, (slots[new_day], _AT["days"]), 1.0)
+        np.add.at(sums[:, _AT["days"]], slots[new_day], 1.0)
         sums[who, _AT["day"]] = days[ends]
         sums[who, _AT["last"]] = np.maximum(sums[who, _AT["last"]], times[ends])
 
@@ -227,7 +227,7 @@ class BehaviourStream:
         who, hour = slots[first], hours[first]
         goes_on = np.isin(first, starts) & (hour == sums[who, _AT["hour"]])
         counts[goes_on] += sums[who[goes_on], _AT["in_hour"]]
-        np.maximum.at(sums, (who, _AT["most_in_hour"]), counts)
+        np.maximum.at(sums[:, _AT["most_in_hour"]], who, counts)
         last = np.r_[who[1:] != who[:-1], True]
         sums[who[last], _AT["hour"]], sums[who[last], _AT["in_hour"]] = hour[last], counts[last]
 

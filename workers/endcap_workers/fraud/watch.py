@@ -179,7 +179,8 @@ def _sellers(behaviour: Behaviour, judgement: Judgement, sellers: Mapping[str, s
     named = {product_key(product) & 0xFFFFFFFF: seller for product, seller in sellers.items()}
     bad: dict[str, float] = {}
     total: dict[str, float] = {}
-    pairs, products = behaviour.pairs, {}
+    products: dict[str, set[str]] = {}
+    pairs = behaviour.pairs
     suspected = judgement.suspected[pairs.left]
     for key, count, guilty in zip(pairs.right.tolist(), pairs.counts.tolist(), suspected.tolist()):
         seller = named.get(key)

@@ -1,0 +1,1 @@
+"""Reports on fraud and inventory: made from the event log, rendered, kept, sent."""

@@ -1,0 +1,347 @@
+"""The inventory report: demand, what to order, what may run out, what does not move, what people look for in vain."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import date, timedelta
+from typing import Any
+
+import numpy as np
+
+from endcap.settings import Settings
+from endcap.stores.database import Database
+from endcap.stores.flags import Flags
+from endcap_workers.demand.plan import Item, Plan, Terms, make_plan
+from endcap_workers.demand.prices import price_bands
+from endcap_workers.demand.sales_log import INTEREST_DAYS, SalesLog, read_sales
+from endcap_workers.reports.model import Chart, Column, Report, Table, Tile
+from endcap_workers.reports.searches import searches
+
+#: A product moves slowly where its stock lasts longer than this, or nobody bought it for that long.
+SLOW_COVER_DAYS, SLOW_SALE_DAYS = 180.0, 60
+#: A gap in steady sales that chance makes less often than this is taken for a stock-out.
+_GAP_CHANCE = 1e-3
+_MOST_LOST_DAYS = 90
+_SHOWN_WEEKS = 26
+
+Progress = Callable[[float, float, str], None]
+
+
+def inventory_report(
+    database: Database,
+    settings: Settings,
+    items: Sequence[Item],
+    progress: Progress = lambda done, total, phase: None,
+    now: float | None = None,
+) -> Report:
+    """Read the log, plan every product, put together what people need to see.
+
+    ``items``: the catalogue; products that were sold but are not in it are planned too, under their id. A product that
+    was renamed is one product: its id counts.
+
+    Raises:
+        LogUnavailable: the log cannot be read.
+    """
+    now = time.time() if now is None else now
+    left_out = Flags(database).excluded_shoppers()
+    sales = read_sales(
+        database, settings.time_zone, left_out, now, progress=lambda share: progress(0.4 * share, 1.0, "reading sales")
+    )
+    rows = _items(sales, items)
+    weekly, revenue = sales.weekly(), sales.weekly(sales.revenue)
+    terms = Terms(
+        settings.lead_time_days, settings.lead_time_deviation_days, settings.review_days, settings.service_level
+    )
+    plan = make_plan(weekly, rows, terms, lambda share, phase: progress(0.4 + 0.45 * share, 1.0, phase))
+    progress(0.86, 1.0, "prices")
+    leaf = {path: number for number, path in enumerate(dict.fromkeys(item.category for item in rows))}
+    codes = np.array([leaf[item.category] for item in rows], dtype=np.int64)
+    bands = price_bands(weekly, revenue, codes) if len(rows) else {}
+    progress(0.92, 1.0, "searches")
+    asked = searches(database, {item.id: item.stock for item in rows}, left_out, now)
+    progress(0.96, 1.0, "writing")
+    return _assembled(sales, rows, plan, bands, asked, settings, items, now)
+
+
+def _items(sales: SalesLog, items: Sequence[Item]) -> list[Item]:
+    known = {item.id: item for item in items}
+    return [known.get(product, Item(product, product)) for product in sales.products]
+
+
+def lost_units(sales: SalesLog, plan: Plan, rows: Sequence[Item]) -> np.ndarray:
+    """Units that were probably not sold for want of stock, float64 (n,).
+
+    Where the stock is known to be gone: what is expected a day, for the days since the last sale. Where it is not
+    known: gaps in otherwise steady sales that are too long for chance (a Poisson process of the product's own rate).
+    """
+    found = np.zeros(len(rows))
+    recent = sales.units[:, -_MOST_LOST_DAYS:] > 0
+    selling = recent.mean(axis=1)
+    for row, item in enumerate(rows):
+        rate = float(plan.mean[row].mean()) / 7
+        if rate <= 0:
+            continue
+        if item.stock is not None and item.stock <= 0:
+            found[row] = rate * min(int(sales.since_sale[row]), _MOST_LOST_DAYS)
+        elif item.stock is None and selling[row] > 0.3:
+            gap = np.log(_GAP_CHANCE / _MOST_LOST_DAYS) / np.log1p(-min(float(selling[row]), 0.99))
+            lengths = _gaps(recent[row])
+            found[row] = rate * float(lengths[lengths > gap].sum())
+    return found
+
+
+def _gaps(sold: np.ndarray) -> np.ndarray:
+    """Lengths of the runs of days without a sale, int64, those at the ends included."""
+    edges = np.flatnonzero(np.r_[True, sold, True])
+    return np.diff(edges) - 1
+
+
+def _assembled(
+    sales: SalesLog, rows: Sequence[Item], plan: Plan, bands: dict[int, Any], asked: Sequence[Table],
+    settings: Settings, items: Sequence[Item], now: float,
+) -> Report:  # fmt: skip
+    lost = lost_units(sales, plan, rows)
+    products = [_row(row, item, sales, plan, float(lost[row])) for row, item in enumerate(rows)]
+    unsold = len({item.id for item in items} - {item.id for item in rows})
+    stocked = [one for one in products if one["stock"] is not None]
+    order = sorted((one for one in stocked if one["order"] > 0), key=lambda one: (-one["risk"], -one["demand"]))
+    risky = [one for one in stocked if one["risk"] > 1 - settings.service_level and one["demand"] > 0]
+    slow = sorted((one for one in products if _is_slow(one)), key=lambda one: -(one["cover"] or one["quiet"]))
+    losing = sorted((one for one in products if one["lost"] >= 0.5), key=lambda one: -one["lost"])
+    tiles = _tiles(sales, plan, products, stocked, order, risky, slow, settings)
+    by_demand = sorted(products, key=lambda one: -one["demand"])
+    tables = [
+        Table(
+            "order",
+            "To order now",
+            _columns("title category stock demand reorder safety order cover risk"),
+            order,
+            f"Stock at or below the reorder point (service level {settings.service_level:.0%}); the most urgent first.",
+        ),
+        Table(
+            "demand",
+            "Demand of every product",
+            _columns("title category class demand low high last cover stock reorder safety"),
+            by_demand,
+            "Units a week, forecast over the lead time and review period, with a 90 % interval.",
+        ),
+        Table(
+            "lost",
+            "Sales probably lost",
+            _columns("title category lost demand quiet stock"),
+            losing,
+            "In the last 90 days: stock gone while demand went on, or gaps in steady sales that chance hardly makes.",
+        ),
+        Table(
+            "slow",
+            "What hardly moves",
+            _columns("title category stock cover quiet demand interest"),
+            slow,
+            f"Stock for more than {SLOW_COVER_DAYS:.0f} days, or not bought for {SLOW_SALE_DAYS} days.",
+        ),
+        *asked,
+        _price_table(rows, bands),
+        _category_table(plan),
+        _backtest_table(plan),
+    ]
+    notes = [*sales.notes]
+    if unsold:
+        notes.append(f"{unsold:,} products of the catalogue were not sold in the last {sales.units.shape[1]} days")
+    if len(stocked) < len(products):
+        notes.append(
+            f"{len(products) - len(stocked):,} products have no stock in the catalogue: what to order cannot be said "
+            "of them, only the reorder point"
+        )
+    below = sum(one["stock"] < 0 for one in stocked)
+    if below:
+        notes.append(f"{below:,} products have a stock below 0: counted as owed to shoppers")
+    day = date(1970, 1, 1) + timedelta(days=sales.last_day)
+    return Report(
+        "inventory", "Demand and stock", f"Sales up to {day:%d %B %Y}", now, settings.time_zone, settings.currency,
+        tiles, _charts(plan, sales, products), tables, notes,
+    )  # fmt: skip
+
+
+def _row(row: int, item: Item, sales: SalesLog, plan: Plan, lost: float) -> dict[str, Any]:
+    advice = plan.advice[row]
+    known = item.stock is not None
+    last = float(np.nan_to_num(plan.weekly[row, -4:]).mean()) if plan.weekly.shape[1] else 0.0
+    return {
+        "id": item.id,
+        "title": item.title or item.id,
+        "category": " > ".join(item.category),
+        "class": plan.classes[row],
+        "demand": round(float(plan.mean[row].mean()), 3),
+        "low": round(float(plan.low[row].mean()), 3),
+        "high": round(float(plan.high[row].mean()), 3),
+        "last": round(last, 3),
+        "stock": item.stock,
+        "reorder": round(advice.reorder_point, 2),
+        "safety": round(advice.safety_stock, 2),
+        "order": advice.order_quantity if known else None,
+        "cover": round(advice.days_of_cover, 1) if known and advice.days_of_cover is not None else None,
+        "risk": round(advice.stockout_risk, 4) if known else None,
+        "lost": round(lost, 1),
+        "quiet": int(sales.since_sale[row]),
+        "interest": int(sales.interest[row]),
+        "method": advice.method,
+        "price": item.price,
+    }
+
+
+def _is_slow(one: dict[str, Any]) -> bool:
+    if one["stock"] is not None and one["stock"] <= 0:
+        return False
+    return one["quiet"] >= SLOW_SALE_DAYS or (one["cover"] is not None and one["cover"] > SLOW_COVER_DAYS)
+
+
+_TITLES = {
+    "title": Column("title", "Product"),
+    "category": Column("category", "Category"),
+    "class": Column("class", "Kind of demand"),
+    "demand": Column("demand", "Forecast a week", "number"),
+    "low": Column("low", "5 %", "number"),
+    "high": Column("high", "95 %", "number"),
+    "last": Column("last", "Last four weeks", "number"),
+    "stock": Column("stock", "Stock", "number"),
+    "reorder": Column("reorder", "Reorder point", "number"),
+    "safety": Column("safety", "Safety stock", "number"),
+    "order": Column("order", "Order", "count"),
+    "cover": Column("cover", "Days of cover", "number"),
+    "risk": Column("risk", "Risk of running out", "share"),
+    "lost": Column("lost", "Units lost", "number"),
+    "quiet": Column("quiet", "Days since last sale", "count"),
+    "interest": Column("interest", f"Looks in {INTEREST_DAYS} days", "count"),
+}
+
+
+def _columns(names: str) -> list[Column]:
+    return [_TITLES[name] for name in names.split()]
+
+
+def _tiles(
+    sales: SalesLog, plan: Plan, products: Sequence[Any], stocked: Sequence[Any], order: Sequence[Any],
+    risky: Sequence[Any], slow: Sequence[Any], settings: Settings,
+) -> list[Tile]:  # fmt: skip
+    week, before = float(sales.units[:, -7:].sum()), float(sales.units[:, -14:-7].sum())
+    money = float(sales.revenue[:, -7:].sum())
+    ahead = float(plan.mean[:, :1].sum())
+    change = f"{week / before - 1:+.1%} on the week before" if before else ""
+    found = [
+        Tile("Products sold", f"{len(products):,}", f"in {sales.units.shape[1]} days"),
+        Tile("Units last week", f"{week:,.0f}", change),
+        Tile("Revenue last week", f"{money:,.0f} {settings.currency}".strip()),
+        Tile("Forecast next week", f"{ahead:,.0f}", "units"),
+    ]
+    if stocked:
+        gone = sum(one["stock"] <= 0 for one in stocked)
+        found += [
+            Tile("To order", f"{len(order):,}", "at or below the reorder point", "warn" if order else "good"),
+            Tile("May run out", f"{len(risky):,}", "before the next delivery", "warn" if risky else "good"),
+            Tile("Out of stock", f"{gone:,}", "", "bad" if gone else "good"),
+        ]
+    found.append(Tile("Hardly moving", f"{len(slow):,}", f"no sale in {SLOW_SALE_DAYS} days, or too much stock"))
+    return found
+
+
+def _charts(plan: Plan, sales: SalesLog, products: Sequence[Any]) -> list[Chart]:
+    if not len(products):
+        return []
+    past = plan.history_sums[-1][0][-_SHOWN_WEEKS:]
+    ahead = plan.forecast_sums[-1][0]
+    weeks = [f"week {number - len(past) + 1}" for number in range(len(past))]
+    labels = [*weeks[:-1], "last week", *[f"week +{number + 1}" for number in range(len(ahead))]]
+    actual: list[float | None] = [*(float(value) for value in past), *[None] * len(ahead)]
+    forecast: list[float | None] = [*[None] * (len(past) - 1), float(past[-1]), *(float(value) for value in ahead)]
+    kinds: dict[str, int] = {}
+    for name in plan.classes:
+        kinds[name] = kinds.get(name, 0) + 1
+    ordered = sorted(kinds.items(), key=lambda one: -one[1])
+    level = min(len(plan.tree.names) - 1, max(0, len(plan.tree.names) - 2))
+    top = np.nan_to_num(plan.history_sums[level + 1][:, -4:]).sum(axis=1)
+    best = np.argsort(-top)[:12].tolist()
+    days = sales.units.shape[1]
+    daily = sales.units[:, max(days - 60, 0) :].sum(axis=0)
+    start = date(1970, 1, 1) + timedelta(days=sales.last_day - len(daily) + 1)
+    return [
+        Chart("lines", "Units a week, all products", labels, [("sold", actual), ("forecast", forecast)]),
+        Chart(
+            "lines",
+            "Units a day, last 60 days",
+            [f"{start + timedelta(days=number):%d %b}" for number in range(len(daily))],
+            [("sold", [float(value) for value in daily])],
+        ),
+        Chart(
+            "bars", "Units of the last four weeks by category", [plan.tree.names[level][row] or "all" for row in best],
+            [("units", [float(top[row]) for row in best])],
+        ),
+        Chart("bars", "Kinds of demand", [one for one, _ in ordered], [("products", [n for _, n in ordered])]),
+    ]  # fmt: skip
+
+
+def _price_table(rows: Sequence[Item], bands: dict[int, Any]) -> Table:
+    found = [
+        {
+            "id": rows[row].id,
+            "title": rows[row].title or rows[row].id,
+            "elasticity": round(band.elasticity, 2),
+            "from": round(band.low, 2),
+            "to": round(band.high, 2),
+            "cheap": round(band.observed[0], 2),
+            "dear": round(band.observed[1], 2),
+            "low": round(band.recommended[0], 2),
+            "high": round(band.recommended[1], 2),
+            "verdict": band.verdict,
+            "weeks": band.weeks,
+        }
+        for row, band in bands.items()
+    ]
+    found.sort(key=lambda one: (one["verdict"].startswith("not clear"), one["to"] - one["from"]))
+    columns = [
+        Column("title", "Product"), Column("elasticity", "Elasticity", "number"), Column("from", "5 %", "number"),
+        Column("to", "95 %", "number"), Column("cheap", "Price seen, low", "money"),
+        Column("dear", "Price seen, high", "money"), Column("low", "Range, from", "money"),
+        Column("high", "Range, to", "money"), Column("verdict", "What it says"), Column("weeks", "Weeks", "count"),
+    ]  # fmt: skip
+    line = "Percent more units for one percent more price. For people to weigh: no price is changed by it."
+    return Table("prices", "Price bands", columns, found, line)
+
+
+def _category_table(plan: Plan) -> Table:
+    found = []
+    for names, past, ahead in zip(plan.tree.names, plan.history_sums[1:], plan.forecast_sums[1:]):
+        for number, name in enumerate(names):
+            found.append(
+                {
+                    "id": name,
+                    "title": name or "All products",
+                    "last": round(float(np.nan_to_num(past[number, -4:]).mean()), 1) if past.shape[1] else 0.0,
+                    "demand": round(float(ahead[number].mean()), 1),
+                }
+            )
+    unique = {one["title"]: one for one in found}
+    columns = [Column("title", "Category"), _TITLES["last"], _TITLES["demand"]]
+    rows = sorted(unique.values(), key=lambda one: -one["demand"])
+    return Table("categories", "Demand by category", columns, rows, "Forecasts add up: products, categories, shop.")
+
+
+def _backtest_table(plan: Plan) -> Table:
+    rows = [
+        {
+            "title": test.name,
+            "products": test.products,
+            "chosen": test.chosen,
+            "mase": None if np.isnan(test.mase) else round(test.mase, 3),
+            "coverage": None if np.isnan(test.coverage) else round(test.coverage, 4),
+            "tried": ", ".join(f"{name} {error:.3f}" for name, error in test.rmsse.items()),
+        }
+        for test in plan.backtests
+    ]
+    columns = [
+        Column("title", "Kind of demand"), Column("products", "Products", "count"), Column("chosen", "Forecast by"),
+        Column("mase", "MASE", "number"), Column("coverage", "90 % interval holds", "share"),
+        Column("tried", "RMSSE of all tried"),
+    ]  # fmt: skip
+    line = "Judged on the latest weeks as if they had not happened yet; the least RMSSE is taken."
+    return Table("backtest", "How good the forecasts are", columns, rows, line)
