@@ -192,14 +192,10 @@ class Registry:
         """
         self._follow_pointer()
         with self._versions.writing() as connection:
-            live = self._versions.live(connection, kind)
-            current = live.version if live else ""
-            # What came before the live one: behind its latest time, so that two calls do not swing to and fro.
-            order = list(dict.fromkeys(self._versions.were_live(connection, kind)))
-            back = [one for one in order[order.index(current) + 1 :] if current in order] if current else order
-            for one in back:
+            line = self._versions.were_live(connection, kind)
+            for one in reversed(line[:-1]):
                 found = self._versions.one(connection, kind, one)
-                if found.folder and (self.models / found.folder).is_dir():
+                if found.version != line[-1] and found.folder and (self.models / found.folder).is_dir():
                     target = found
                     break
             else:
@@ -240,7 +236,7 @@ class Registry:
         """Remove the files of all but the latest ``keep`` versions; what is live, pinned, a shadow, or what roll back
         would go to stays. The rows stay, for the figures."""
         with self._versions.writing() as connection:
-            were = list(dict.fromkeys(self._versions.were_live(connection, kind)))[:2]
+            were = self._versions.were_live(connection, kind)[-2:]
         present = [one for one in self.versions(kind, limit=1_000) if one.folder]
         old = [one for one in present[self.keep :] if one.state in (CANDIDATE, RETIRED) and one.version not in were]
         for one in old:

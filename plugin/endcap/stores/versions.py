@@ -170,11 +170,17 @@ class Versions:
 
     @staticmethod
     def were_live(connection: Connection, kind: str) -> Sequence[str]:
-        """Versions that have been live, the latest first."""
-        chosen = select(changes.c.version).where(
+        """Versions that have been live one after another, the latest last; a roll back takes back what came after."""
+        chosen = select(changes.c.action, changes.c.version).where(
             changes.c.kind == kind, changes.c.action.in_(("promote", "pin", "roll-back", "found"))
         )
-        return [row.version for row in connection.execute(chosen.order_by(changes.c.number.desc()))]
+        line: list[str] = []
+        for action, version in connection.execute(chosen.order_by(changes.c.number)):
+            if action == "roll-back" and version in line:
+                del line[len(line) - line[::-1].index(version) :]
+            elif line[-1:] != [version]:
+                line.append(version)
+        return line
 
 
 class _Turn:
