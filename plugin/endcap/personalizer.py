@@ -47,6 +47,9 @@ class Ranking:
 
     ``notes`` say what business rules did to a product and ``labels`` what it has to be marked as (``sponsored``), both
     by its place in the engine's order. ``hidden``: so many candidates are left out of ``order`` by a rule.
+
+    ``interest`` (float64, (n,), in the engine's order) is how probable it is that the shopper wants each candidate, as
+    the model's calibration says (:mod:`endcap.interest`); None where the scorer has none.
     """
 
     id: str
@@ -64,6 +67,7 @@ class Ranking:
     notes: Mapping[int, Sequence[str]] = field(default_factory=dict, repr=False)
     labels: Mapping[int, Sequence[str]] = field(default_factory=dict, repr=False)
     hidden: int = 0
+    interest: np.ndarray | None = field(default=None, repr=False)
 
 
 class Personalizer:
@@ -153,6 +157,7 @@ class Personalizer:
             notes=arranged.notes,
             labels=arranged.labels,
             hidden=len(ids) - len(arranged.order),
+            interest=scored.calibration.probability(scored.scores) if scored.calibration is not None else None,
         )
 
     @property

@@ -28,7 +28,7 @@ class RankingInputs:
     """What a scorer sees of one search.
 
     ``features``: float32 (n, len(FEATURES)), finite; the columns of ``AFFINITY`` are filled in by the scorer whose
-    model brings an affinity (:func:`~endcap.features.affinity.affinity_features`). ``rows``: int64 (n,) candidates'
+    model brings an ``affinity``, which is kept beside them. ``rows``: int64 (n,) candidates'
     rows in ``table``, -1 for products that it does not know. ``engine_scores``: float32 (n,). ``until``: by when the
     scores are wanted, on the clock of ``time.perf_counter``.
     """
@@ -41,6 +41,7 @@ class RankingInputs:
     now: float
     table: ProductTable
     until: float = math.inf
+    affinity: object = None
 
 
 def ranking_inputs(

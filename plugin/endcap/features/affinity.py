@@ -98,38 +98,49 @@ class AlignedAffinity:
         self.table = table
         self.count = count
         self._rarity = affinity.rarity
-        self._factors, self._traits = _one_more(affinity.factors), _one_more(affinity.traits)
-        norm = np.linalg.norm(self._factors.astype(np.float32), axis=1)
+        # Unpacked once: converting them at every search would cost more than the multiplications.
+        self._factors, self._traits = _one_more(affinity.factors).astype(np.float32), _one_more(affinity.traits)
+        norm = np.linalg.norm(self._factors, axis=1)
         self._norm = (norm + 1e-3).astype(np.float32)
         self._alike, self._basket = _one_more(affinity.alike, count), _one_more(affinity.basket, count)
-        self._alike_by, self._basket_by = _one_more(affinity.alike_by), _one_more(affinity.basket_by)
+        self._alike_by = _one_more(affinity.alike_by).astype(np.float32)
+        self._basket_by = _one_more(affinity.basket_by).astype(np.float32)
         self._own = threading.local()
 
-    def fill(self, inputs: RankingInputs) -> None:
-        """Fill the columns of ``AFFINITY`` in ``inputs.features``."""
-        if not len(inputs.rows):
-            return
-        features, at = inputs.features, self.place[inputs.rows]
+    def fill(self, inputs: RankingInputs) -> np.ndarray:
+        """The features with the columns of ``AFFINITY``: those of ``inputs`` themselves, so that what is logged is what
+        was served, unless another affinity has filled them already (a shadow's comes second): then a copy's."""
+        if inputs.affinity is self or not len(inputs.rows):
+            return inputs.features
+        if inputs.affinity is None:
+            inputs.affinity = self
+            self._fill(inputs, inputs.features)
+            return inputs.features
+        features = inputs.features.copy()
+        features[:, INDEX[AFFINITY[0]] :] = 0.0
+        self._fill(inputs, features)
+        return features
+
+    def _fill(self, inputs: RankingInputs, features: np.ndarray) -> None:
+        at = self.place[inputs.rows]
         features[:, _FIRST_TRAIT : _FIRST_TRAIT + len(TRAITS)] = self._traits[at]
         if not inputs.profile:
             return
         shopper, places, ever, lately = self._shopper(inputs)
         if not len(places):
             return
-        match = self._factors[at].astype(np.float32) @ shopper
+        match = self._factors[at] @ shopper
         features[:, INDEX["like_latent"]] = 6.0 * np.sign(match) * np.sqrt(np.abs(match))
         features[:, INDEX["like_latent_cosine"]] = 3.0 * match / self._norm[at]
         # A table of all products, of which few places are not 0, and those again at the end.
         weights = self._scratch()
-        alike, alike_by = self._alike[at], self._alike_by[at].astype(np.float32)
+        alike, alike_by = self._alike[at], self._alike_by[at]
         try:
             weights[places] = ever
             features[:, INDEX["like_bought"]] = _strength(weights[alike], alike_by)
             weights[places] = lately
             features[:, INDEX["like_bought_lately"]] = _strength(weights[alike], alike_by)
-            features[:, INDEX["like_basket"]] = _strength(
-                weights[self._basket[at]], self._basket_by[at].astype(np.float32)
-            )
+            features[:, INDEX["like_basket"]] = _strength(weights[self._basket[at]], self._basket_by[at])
         finally:
             weights[places] = 0.0
 
@@ -145,7 +156,7 @@ class AlignedAffinity:
         rare = np.log1p(memory.buys[bought]) * self._rarity[place]
         rare /= (np.sqrt(rare @ rare) + 1e-6) ** 0.7
         answer = (
-            rare @ self._factors[place].astype(np.float32),
+            rare @ self._factors[place],
             place,
             np.ones(len(place), dtype=np.float32),
             np.log1p(memory.decayed[bought]),

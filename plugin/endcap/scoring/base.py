@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from endcap.features import RankingInputs
+from endcap.interest import Calibration
 from endcap.tracing import span
 
 
@@ -24,11 +25,13 @@ class Scorer(Protocol):
 
 
 class Scored(NamedTuple):
-    """Scores, who gave them, and, where that was not the first in line, why: ``step:reason``, comma-separated."""
+    """Scores, who gave them, and, where that was not the first in line, why: ``step:reason``, comma-separated.
+    ``calibration`` turns the scores into probabilities; None where the scorer has none."""
 
     scores: np.ndarray
     scorer: str
     fallback: str = ""
+    calibration: Calibration | None = None
 
 
 @runtime_checkable
@@ -49,7 +52,7 @@ def answer(scorer: Scorer, inputs: RankingInputs) -> Scored:
         if isinstance(scorer, AnsweringScorer):
             scored = scorer.answer(inputs)
         else:
-            scored = Scored(scorer.score(inputs), scorer.name)
+            scored = Scored(scorer.score(inputs), scorer.name, "", getattr(scorer, "calibration", None))
         if spanned is not None:
             spanned.set_attributes({"scorer": scored.scorer, "fallback": scored.fallback})
         return scored

@@ -74,7 +74,7 @@ class FallbackScorer:
                 continue
             if self._ill:
                 self._healed(step.name)
-            return Scored(scores, step.name, ",".join(passed))
+            return Scored(scores, step.name, ",".join(passed), getattr(step, "calibration", None))
         raise last
 
     def _fell(self, name: str, why: str, kind: str) -> bool:

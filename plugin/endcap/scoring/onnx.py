@@ -19,6 +19,7 @@ class OnnxScorer:
         """``aligned``: shared with another scorer of the same bundle."""
         self.name = f"onnx:{bundle.label}"
         self.bundle = bundle
+        self.calibration = bundle.calibration
         self._aligned = aligned or Aligned(bundle)
 
     def prepare(self, table: ProductTable) -> None:

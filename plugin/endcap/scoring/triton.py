@@ -93,6 +93,7 @@ class TritonScorer:
             raise ConfigurationError("triton_url needs tritonclient: pip install 'endcap[triton]'") from error
         self.name = f"triton:{bundle.label}"
         self.bundle = bundle
+        self.calibration = bundle.calibration
         self.reason = "not checked yet"
         self._client = client
         self._aligned = aligned or Aligned(bundle)

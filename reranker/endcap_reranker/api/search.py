@@ -50,6 +50,7 @@ def search(
             "id": one,
             "score": scores[n],
             "engine_position": position,
+            "interest": _interest(ranking, position),
             "document": hit.document,
             "highlights": hit.highlights,
             "reasons": [*reasons[n], *ranking.notes.get(position - 1, ())] if reasons else [],
@@ -108,6 +109,14 @@ def search(
 
 def _engine_order(n: int) -> Ranking:
     return Ranking(uuid.uuid4().hex, np.arange(n, dtype=np.int64), personalized=False)
+
+
+def _interest(ranking: Ranking, position: int) -> float | None:
+    """How probable it is that the shopper wants the product at a place of the engine's order (from 1); None where no
+    calibrated model said so."""
+    if ranking.interest is None or position > len(ranking.interest):
+        return None
+    return round(float(ranking.interest[position - 1]), 4)
 
 
 def _rank(runtime: Runtime, recall: Recall, who: Identity) -> Ranking:
