@@ -14,6 +14,7 @@ import pytest
 from flask.testing import FlaskClient
 from itsdangerous import Signer
 
+from endcap.recommend.behaviour import shopper_key
 from endcap.runtime import Runtime, open_runtime
 from endcap.stores import rejects
 from endcap.stores.rejects import Rejects
@@ -221,3 +222,13 @@ def test_where_ids_are_signed_both_ids_of_a_login_must_be(client: FlaskClient, r
     said = {"from": sign("visitor"), "to": sign("ann")}
     assert client.post("/v1/identify", json=said).get_json() == {"shopper": "ann", "joined": True}
     assert runtime.aliases.mapping() == {"visitor": "ann"}
+
+
+def test_what_is_recommended_follows_the_shopper_over_the_login(client: FlaskClient, runtime: Runtime) -> None:
+    client.post("/v1/identify", json={"from": "visitor", "to": "ann"})
+    client.post("/v1/events", json=[event("purchase", "p1", client_id="visitor"), event("purchase", "p2")])
+    until = time.monotonic() + 30
+    while runtime.discovery.behaviour.sequence < runtime.log.last_sequence() and time.monotonic() < until:
+        time.sleep(0.05)
+    runtime.discovery.behaviour.merge()
+    assert len(runtime.discovery.behaviour.repeats.of(shopper_key("ann")).keys) == 2

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from endcap.personalizer import Personalizer
@@ -46,9 +46,11 @@ class Discovery:
         folder: Path | None = None,
         clock: Callable[[], float] = time.time,
         excluded: Callable[[], frozenset[str]] = frozenset,
+        owners: Callable[[Collection[str]], Mapping[str, str]] = lambda ids: {},
     ) -> None:
         """``folder``: where a snapshot of the behaviour is kept; None: nowhere. ``excluded``: whose behaviour counts
-        for nothing now. What is known is learned anew from the whole log, beside the old, when that changes."""
+        for nothing now. What is known is learned anew from the whole log, beside the old, when that changes.
+        ``owners``: of anonymous ids, whose they turned out to be; asked as events are read."""
         self.behaviour = Behaviour()
         self.queries = QueryCounts()
         self.shelves: Shelves | None = None
@@ -61,6 +63,7 @@ class Discovery:
         self._file = folder / FILE if folder is not None else None
         self._clock = clock
         self._excluded = excluded
+        self._owners = owners
         self._anew: tuple[Behaviour, QueryCounts] | None = None
         self._anew_since = self._anew_from = 0.0
         self._started = False
@@ -101,8 +104,10 @@ class Discovery:
             rows = kept(found.columns.shoppers, behaviour.left_out)
             one, chosen = found.columns.at(rows), rows.tolist()
             sessions = [found.sessions[row] for row in chosen]
-            behaviour.add(one.keys, one.times, one.actions, one.shoppers, sessions, last)
-            queries.add([found.queries[row] for row in chosen], one.times, one.actions, one.shoppers)
+            owners = self._owners(set(one.shoppers))
+            shoppers = [owners.get(shopper, shopper) for shopper in one.shoppers] if owners else one.shoppers
+            behaviour.add(one.keys, one.times, one.actions, shoppers, sessions, last)
+            queries.add([found.queries[row] for row in chosen], one.times, one.actions, shoppers)
         return False
 
     def _renew(self) -> bool:
