@@ -49,6 +49,7 @@ def load() -> tuple[list[np.ndarray], Content]:
         codes[number, 2] = parents.setdefault("|".join(path[:-1]), len(parents))
         texts[number] = ", ".join(names)
     encoder = open_text_encoder(load_settings(data_dir=cache_dir() / "icecat", text_encoder=ENCODER))
+    assert encoder is not None  # one was named
     vectors = embeddings(encoder, texts)
     vectors[:2] = 0.0
     return sequences, Content(codes, vectors, (max(brands.values()) + 1, len(leaves), len(parents)), encoder.id)

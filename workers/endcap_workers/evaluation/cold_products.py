@@ -34,7 +34,7 @@ from endcap_workers.augmentation.gan import GanSettings
 from endcap_workers.augmentation.health import health
 from endcap_workers.augmentation.interest import EVIDENCE
 from endcap_workers.augmentation.virtual import enriched, virtual_products
-from endcap_workers.evaluation import cold_beauty
+from endcap_workers.evaluation import cold_beauty, cold_journey
 from endcap_workers.evaluation.cold_world import K, World, retrained
 from endcap_workers.training.loop import Schedule
 
@@ -50,6 +50,12 @@ MAKERS: Mapping[str, Callable[[], Generator]] = {
     ALONE: lambda: GanGenerator(replace(GanSettings(), adversary=0.0)),
     GAN: GanGenerator,
 }
+#: What is printed: name, data, and whether the recommender reads brand, category and text beside the number.
+DATA = (
+    ("Beauty", cold_beauty, True),
+    ("Beauty, numbers only", cold_beauty, False),
+    ("Complete Journey", cold_journey, True),
+)
 GO_ON = Schedule(epochs=3, patience=2, rate=1e-3, warmup=20)
 
 Figures = dict[str, float]
@@ -59,17 +65,17 @@ def run(seed: int = 0, report: Callable[[str], None] = lambda line: None, seeds:
     """Every row, over the seeds ``seed`` … ``seed + seeds - 1``."""
     results = Results("cold-products", "endcap evaluate cold-products", seed)
     torch.set_num_threads(min(2, os.cpu_count() or 1))
-    for name, reads_content in (("", True), (", numbers only", False)):
+    for name, module, reads_content in DATA:
         began, spent = time.monotonic(), time.process_time()
         found: dict[str, list[Figures]] = {}
         checks: dict[str, list[Figures]] = {}
         chosen: list[str] = []
         console = Console(stderr=True)
         with Progress(console=console) as bar:
-            task = bar.add_task(f"Beauty{name}", total=seeds)
+            task = bar.add_task(name, total=seeds)
             for one in range(seed, seed + seeds):
-                world = cold_beauty.world(one, report, reads_content)
-                rows, healthy, best = judge(world, one, report, full=reads_content)
+                world = module.world(one, report, reads_content)
+                rows, healthy, best = judge(world, one, report, reads_content, getattr(module, "search", None))
                 for row, values in rows.items():
                     found.setdefault(row, []).append(values)
                 for row, values in healthy.items():
@@ -78,22 +84,34 @@ def run(seed: int = 0, report: Callable[[str], None] = lambda line: None, seeds:
                 bar.advance(task)
         _table(results, name, found)
         if reads_content:
-            _verdict(results, found, chosen)
+            _verdict(results, name, found, chosen)
             for row, several in checks.items():
-                results.add(f"health: {row}", {key: mean(one[key] for one in several) for key in several[0]})
+                results.add(f"{name}, health: {row}", {key: mean(one[key] for one in several) for key in several[0]})
         minutes = (time.monotonic() - began) / 60, (time.process_time() - spent) / 60
-        results.notes.append(f"Beauty{name}: {minutes[0]:.1f} minutes, {minutes[1]:.1f} of processor time.")
+        results.notes.append(f"{name}: {minutes[0]:.1f} minutes, {minutes[1]:.1f} of processor time.")
     return results
 
 
 def judge(
-    world: World, seed: int, report: Callable[[str], None], full: bool = True
+    world: World,
+    seed: int,
+    report: Callable[[str], None],
+    full: bool = True,
+    search: Callable[[World, np.ndarray, np.ndarray | None], Figures] | None = None,
 ) -> tuple[dict[str, Figures], dict[str, Figures], str]:
     """A seed's rows, the health of its generators, and which row validation would choose. A generator that diverges
-    is kept out, with its reason reported. ``full``: also the row that goes on training the recommender."""
+    is kept out, with its reason reported. ``full``: also the row that goes on training the recommender. ``search``:
+    further figures of a world's embeddings."""
+
+    def figures(place: World, vectors: np.ndarray, bias: np.ndarray | None = None) -> Figures:
+        return place.judge(vectors, bias) | (search(place, vectors, bias) if search else {})
+
     warm, validation, numbers = world.learned(), world.validation(), world.split.test
     cold = world.content.rows(numbers)
-    rows = {NOTHING: world.judge(world.vectors, _no_order(world, seed)), CATEGORY: _by_category(world)}
+    rows = {
+        NOTHING: figures(world, world.vectors, _no_order(world, seed)),
+        CATEGORY: figures(world, np.zeros_like(world.vectors), _by_category(world)),
+    }
     choice = {NOTHING: validation.judge(world.vectors[world.split.valid])}
     checks: dict[str, Figures] = {}
     gan: Generator | None = None
@@ -104,13 +122,13 @@ def judge(
         except (GeneratorDiverged, InvalidInput) as error:
             report(f"{row} is kept out: {error}")
             continue
-        rows[row] = world.judge(world.filled(made, numbers))
+        rows[row] = figures(world, world.filled(made, numbers))
         checks[row] = health(made, warm.vectors, cold.codes)
         if row != ALONE:
             choice[row] = generator.training.best
         if row == GAN:
             gan = generator
-            rows[BLENDED] = world.judge(_blended(world, generator, made))
+            rows[BLENDED] = figures(world, _blended(world, generator, made))
         report(f"{row}: validation {generator.training.best:.4f}, cold {rows[row][f'cold ndcg@{K}']:.4f}")
     if gan is not None and full:
         virtual = virtual_products(warm, gan, category=1, seed=seed)
@@ -118,7 +136,7 @@ def judge(
         learned = after.learned()
         again = GanGenerator().fit(enriched(learned, virtual), seed, after.validation(), report)
         made = again.embed(cold)
-        rows[VIRTUAL] = after.judge(after.filled(made, numbers))
+        rows[VIRTUAL] = figures(after, after.filled(made, numbers))
         checks[VIRTUAL] = health(made, learned.vectors, cold.codes)
         choice[VIRTUAL] = again.training.best
         report(f"{VIRTUAL}: validation {again.training.best:.4f}, cold {rows[VIRTUAL][f'cold ndcg@{K}']:.4f}")
@@ -142,9 +160,9 @@ def _no_order(world: World, seed: int) -> np.ndarray:
     return np.random.default_rng([seed, 23]).random(len(world.vectors)) * 1e-5
 
 
-def _by_category(world: World) -> Figures:
-    """Warm products by how often they were chosen; hidden ones by the mean of their leaf category, or of what is above
-    it."""
+def _by_category(world: World) -> np.ndarray:
+    """A score for each number: how often a warm product was chosen; for a hidden one the mean of its leaf category, or
+    of what is above it."""
     codes, warm = world.content.codes, world.split.warm
     popular = world.counts.astype(float)
     guess = np.full(len(codes), popular[warm].mean())
@@ -155,18 +173,18 @@ def _by_category(world: World) -> Figures:
         guess = np.where(has, (sums / np.maximum(count, 1))[codes[:, column]], guess)
     hidden = np.concatenate([world.split.valid, world.split.test])
     popular[hidden] = guess[hidden]
-    return world.judge(np.zeros_like(world.vectors), popular)
+    return popular
 
 
 def _table(results: Results, name: str, found: Mapping[str, list[Figures]]) -> None:
     for row, several in found.items():
         shown = {key: mean(one[key] for one in several) for key in several[0]}
         shown["cold ndcg ±"] = half_width([one[f"cold ndcg@{K}"] for one in several])
-        results.add(row + name, shown)
+        results.add(f"{name}: {row}", shown)
 
 
-def _verdict(results: Results, found: Mapping[str, list[Figures]], chosen: list[str]) -> None:
-    results.notes.append(f"Validation chose, seed by seed: {', '.join(chosen)}.")
+def _verdict(results: Results, name: str, found: Mapping[str, list[Figures]], chosen: list[str]) -> None:
+    results.notes.append(f"{name}: validation chose, seed by seed: {', '.join(chosen)}.")
     for mine in (GAN, VIRTUAL):
         for rival in found:
             if rival in (mine, GAN, BLENDED, VIRTUAL) or mine not in found:
@@ -176,7 +194,7 @@ def _verdict(results: Results, found: Mapping[str, list[Figures]], chosen: list[
                 pairs = zip(found[mine], found[rival], strict=True)
                 gaps = [one[f"{kind} ndcg@{K}"] - other[f"{kind} ndcg@{K}"] for one, other in pairs]
                 parts.append(f"{kind} {mean(gaps):+.4f} ± {half_width(gaps):.4f}")
-            results.notes.append(f"{mine} minus {rival}: NDCG@{K} {', '.join(parts)}.")
+            results.notes.append(f"{name}: {mine} minus {rival}: NDCG@{K} {', '.join(parts)}.")
 
 
 def half_width(values: list[float]) -> float:

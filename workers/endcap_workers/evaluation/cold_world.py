@@ -55,7 +55,8 @@ class World:
 
     ``sequences``: whole ones, hidden products included; ``train`` what was trained on; ``origins``: sequence and place
     of each interaction in it. ``vectors`` (V, d): what the recommender says of each number; hidden ones are ``UNKNOWN``
-    to it. ``counts`` (V,): how often each was chosen in training.
+    to it. ``counts`` (V,): how often each was chosen in training. ``last_states`` (S, d): after what is
+    known of each sequence.
     """
 
     split: Split
@@ -71,6 +72,7 @@ class World:
     cold: Cases
     warm: Cases
     counts: np.ndarray
+    last_states: np.ndarray
 
     def learned(self) -> Warm:
         """What a generator learns from."""
@@ -216,6 +218,7 @@ def _world(
         cold=_cases(sequences, part, 2, states, seed),
         warm=_last(warm_of, sequences, states, part, seed),
         counts=np.bincount(np.concatenate(train), minlength=len(content)),
+        last_states=np.stack([one[-1] if len(one) else np.zeros(model.spec.width, np.float32) for one in states]),
     )
 
 
