@@ -75,6 +75,28 @@ def bars(rows: Sequence[tuple[str, float]], title: str, unit: str = "", digits: 
     )
 
 
+def intervals(rows: Sequence[tuple[str, float, float, float]], title: str, digits: int = 4) -> Markup:
+    """A dot within its interval per row (name, estimate, low, high), all on one axis that shows where 0 is."""
+    values = [value for _, *row in rows for value in row if math.isfinite(value)]
+    reach = max([abs(value) for value in values], default=0.0) or 1.0
+    parts = []
+    for name, estimate, low, high in rows:
+        begin, middle, end = (50.0 + 48.0 * min(max(value / reach, -1.0), 1.0) for value in (low, estimate, high))
+        side = "above" if low > 0 else "below" if high < 0 else "around"
+        said = f"{estimate:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
+        parts.append(
+            f'<div class="bar"><dt>{escape(name)}</dt><dd><svg viewBox="0 0 100 8" preserveAspectRatio="none" '
+            f'class="interval {side}" role="img" aria-label="{escape(f"{name}: {said}")}">'
+            '<rect class="track" width="100" height="8"/><rect class="zero" x="49.7" width="0.6" height="8"/>'
+            f'<rect class="span" x="{begin:.2f}" y="2.5" width="{max(end - begin, 0.6):.2f}" height="3"/>'
+            f'<rect class="middle" x="{middle - 0.5:.2f}" width="1" height="8"/></svg><span>{said}</span></dd></div>'
+        )
+    empty = '<p class="none">Nothing to show.</p>' if not rows else ""
+    return _svg(
+        f'<figure class="bars"><figcaption>{escape(title)}</figcaption><dl>{"".join(parts)}</dl>{empty}</figure>'
+    )
+
+
 def spark(values: Sequence[float], name: str) -> Markup:
     """A tiny line without axes."""
     top = max([*values, 1e-9])

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from endcap.errors import InvalidInput
 from endcap.experiments.assignment import Arm, Experiment
@@ -26,6 +26,11 @@ class ArmDefinition(BaseModel):
     profile: str = Field("", max_length=64)
 
 
+def _frozen(value: Any) -> Any:
+    """JSON has lists only; a strict reading takes no list for a tuple."""
+    return tuple(value) if isinstance(value, list) else value
+
+
 class Definition(BaseModel):
     """An experiment on shoppers."""
 
@@ -43,7 +48,7 @@ class Definition(BaseModel):
     metric: Metric = Field("conversion", description="What it is decided by.")
     smallest_effect: float = Field(0.0, ge=0, allow_inf_nan=False, description="Below it, arms count as equal.")
     planned: int = Field(10_000, ge=100, le=1_000_000_000, description="Shoppers that are planned for, in two arms.")
-    arms: tuple[ArmDefinition, ...] = Field(min_length=2, max_length=10)
+    arms: Annotated[tuple[ArmDefinition, ...], BeforeValidator(_frozen)] = Field(min_length=2, max_length=10)
 
     @model_validator(mode="after")
     def _whole(self) -> Definition:

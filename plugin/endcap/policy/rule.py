@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from endcap.errors import InvalidInput
 
@@ -31,6 +31,15 @@ _NUMBERS: dict[str, dict[str, float | None]] = {
 }
 
 
+def _frozen(value: Any) -> Any:
+    """JSON has lists only; a strict reading takes no list for a tuple."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+Texts = Annotated[tuple[str, ...], BeforeValidator(_frozen)]
+Numbers = Annotated[tuple[int, ...], BeforeValidator(_frozen)]
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -38,9 +47,9 @@ class _Strict(BaseModel):
 class Target(_Strict):
     """Which products: those that fulfil all that is given; within one list any of them."""
 
-    products: tuple[str, ...] = Field((), max_length=10_000, description="Product ids.")
-    brands: tuple[str, ...] = Field((), max_length=1_000)
-    categories: tuple[str, ...] = Field(
+    products: Texts = Field((), max_length=10_000, description="Product ids.")
+    brands: Texts = Field((), max_length=1_000)
+    categories: Texts = Field(
         (), max_length=1_000, description="Paths from the root, `Grocery > Honey`; what lies below belongs to them."
     )
 
@@ -60,16 +69,14 @@ class Target(_Strict):
 class When(_Strict):
     """In which searches: all conditions that are given must hold; within one list any of them."""
 
-    queries: tuple[str, ...] = Field((), max_length=1_000, description="The whole query, whatever its capitals.")
-    words: tuple[str, ...] = Field((), max_length=1_000, description="A word of the query.")
-    categories: tuple[str, ...] = Field(
-        (), max_length=100, description="A path that most of the found products belong to."
-    )
-    segments: tuple[str, ...] = Field((), max_length=100, description="The shop's own name for a group of shoppers.")
+    queries: Texts = Field((), max_length=1_000, description="The whole query, whatever its capitals.")
+    words: Texts = Field((), max_length=1_000, description="A word of the query.")
+    categories: Texts = Field((), max_length=100, description="A path that most of the found products belong to.")
+    segments: Texts = Field((), max_length=100, description="The shop's own name for a group of shoppers.")
     since: float | None = Field(None, description="Seconds since 1970.")
     until: float | None = Field(None, description="Seconds since 1970; the rule ends then.")
-    hours: tuple[int, ...] = Field((), max_length=24, description="Hours of the day, 0 to 23, UTC.")
-    weekdays: tuple[int, ...] = Field((), max_length=7, description="0 (Monday) to 6, UTC.")
+    hours: Numbers = Field((), max_length=24, description="Hours of the day, 0 to 23, UTC.")
+    weekdays: Numbers = Field((), max_length=7, description="0 (Monday) to 6, UTC.")
 
     @model_validator(mode="after")
     def _ranges(self) -> When:
