@@ -42,7 +42,9 @@ class Settings(BaseSettings):
     # Where things are kept
     data_dir: Path = Field(Path(".endcap"), description="Folder of the embedded index, the event log and the models.")
     database_url: str = Field("", description="SQLAlchemy URL of the event log; empty: SQLite in the data folder.")
-    redis_url: str = Field("", description="Redis, the broker of Celery's workers; empty: none.")
+    redis_url: str = Field(
+        "", description="Redis: profiles shared by all server processes, and the broker of Celery's workers; empty: none."
+    )
     triton_url: str = Field("", description="Triton's gRPC address (host:port); empty: score in process.")
     triton_repository: str = Field("", description="Triton's model repository, where `endcap publish` writes to it.")
     triton_device: str = Field(
