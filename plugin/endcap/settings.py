@@ -43,7 +43,7 @@ class Settings(BaseSettings):
     data_dir: Path = Field(Path(".endcap"), description="Folder of the embedded index, the event log and the models.")
     database_url: str = Field("", description="SQLAlchemy URL of the event log; empty: SQLite in the data folder.")
     redis_url: str = Field(
-        "", description="Redis: profiles shared by all server processes, and the broker of Celery's workers; empty: none."
+        "", description="Redis: profiles shared by all server processes, and the broker of Celery; empty: none."
     )
     triton_url: str = Field("", description="Triton's gRPC address (host:port); empty: score in process.")
     triton_repository: str = Field("", description="Triton's model repository, where `endcap publish` writes to it.")
