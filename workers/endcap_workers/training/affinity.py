@@ -103,7 +103,8 @@ def _factors(
     norm = np.sqrt(np.asarray(memory.multiply(memory).sum(axis=1)).ravel())
     memory = diags(((norm + 1e-6) ** -0.7).astype(np.float32)) @ memory
     factors = np.zeros((shape[1], DIMENSIONS), dtype=np.float16)
-    rank = min(DIMENSIONS, min(shape) - 1)
+    # Of as many factors as products each would stand for itself alone.
+    rank = min(DIMENSIONS, max(min(shape) // 4, 1), min(shape) - 1)
     if rank > 0 and memory.nnz > rank and weights.any():
         _, strength, right = svds(memory, k=rank, random_state=seed)
         factors[:, :rank] = np.where(strength[:, None] > 1e-6, right, 0.0).T
