@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 
 import click
 
 from endcap.results import Results
 
-#: Name on the command line -> module with ``run(seed) -> Results``.
+#: Name on the command line -> module with ``run(seed) -> Results``; ``run`` may also take what the other options say.
 EVALUATIONS = {
     "cold-products": "endcap_workers.evaluation.cold_products",
     "attack": "endcap_workers.evaluation.attack",
+    "beauty": "endcap_workers.evaluation.beauty",
     "complete-journey": "endcap_workers.evaluation.complete_journey",
     "demand": "endcap_workers.evaluation.demand",
+    "diginetica": "endcap_workers.evaluation.diginetica",
     "fraud": "endcap_workers.evaluation.fraud",
     "icecat": "endcap_workers.evaluation.icecat",
     "interest-journey": "endcap_workers.evaluation.interest_journey",
@@ -28,11 +32,22 @@ EVALUATIONS = {
 @click.command()
 @click.argument("name", type=click.Choice(sorted(EVALUATIONS)))
 @click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
+@click.option("--device", help="Where models are trained: cpu, cuda, …; by default a GPU where there is one.")
+@click.option("--seeds", type=click.IntRange(1), help="Train so many times, and print mean and spread.")
+@click.option("--ablation", is_flag=True, default=None, help="Also train what the chosen model was compared with.")
 @click.option("--json", "file", type=click.Path(path_type=Path), help="Also write the rows to this file.")
-def evaluate(name: str, seed: int, file: Path | None) -> None:
+def evaluate(
+    name: str, seed: int, device: str | None, seeds: int | None, ablation: bool | None, file: Path | None
+) -> None:
     """Judge the ranking on held-out, later, real behaviour, with baselines beside it."""
+    given = {"device": device, "seeds": seeds, "ablation": ablation}
+    options = {option: value for option, value in given.items() if value is not None}
     try:
-        results: Results = import_module(EVALUATIONS[name]).run(seed)
+        run: Callable[..., Results] = import_module(EVALUATIONS[name]).run
+        foreign = sorted(set(options) - set(signature(run).parameters))
+        if foreign:
+            raise click.UsageError(f"{name} has no --{foreign[0]}")
+        results = run(seed, **options)
     except ModuleNotFoundError as error:
         raise click.ClickException(f"{error.name} is missing: pip install 'endcap[demo,train,reports]'") from error
     results.show()

@@ -98,7 +98,9 @@ def _shrunk(slopes: np.ndarray, errors: np.ndarray, category: np.ndarray) -> tup
 def _band(elasticity: float, error: float, prices: np.ndarray) -> PriceBand:
     low, high = elasticity - _Z * error, elasticity + _Z * error
     cheap, middle, dear = (float(value) for value in np.quantile(prices, [0.1, 0.5, 0.9]))
-    if low > -1.0:
+    if elasticity > 0 or np.log(dear / cheap) < LEAST_SPREAD:
+        recommended, verdict = (cheap, dear), "not clear: prices seen so far do not tell"
+    elif low > -1.0:
         recommended, verdict = (middle, dear), "demand hardly follows price: more revenue in the upper part"
     elif high < -1.0:
         recommended, verdict = (cheap, middle), "demand follows price strongly: more revenue in the lower part"

@@ -34,7 +34,7 @@ from endcap_workers.training.loop import Schedule
 CUT, VALIDATION = date(2017, 12, 1), date(2017, 11, 1)
 #: Days before the cut at which blocks begin, and how many purchases of each train.
 STEPS_BACK = (30, 61, 91, 122)
-CASES = 40_000
+CASES = 25_000
 #: Chosen on November.
 SCHEDULE = Schedule(epochs=2, patience=0, rate=3e-3, weight_decay=1e-4, warmup=50, cosine=True, average=0.998, clip=2.0)
 _HORIZON = timedelta(days=31)

@@ -18,7 +18,7 @@ from endcap_workers.fraud.pairs import Pairs
 
 #: A shopper is new to the shop for so long; each age is tested, the most surprising counts.
 NEW_DAYS = (7.0, 30.0, 90.0)
-#: Fewer choosers than this are no crowd.
+#: Fewer choosers, or new ones among them, than this are no crowd.
 FEWEST = 5
 #: Products below this surprise (digits) are not set aside; and how often that is done at most.
 _FLOOR, _PEELS = 3.0, 25
@@ -115,7 +115,7 @@ def _surprise(new: np.ndarray, count: np.ndarray) -> np.ndarray:
     correlation = float(np.clip((inflation - 1) / max(float(np.median(size)) - 1, 1.0), 1e-4, 0.5))
     scale = 1 / correlation - 1
     digits = -_log_tail(new, size, rate * scale, (1 - rate) * scale) / np.log(10)
-    found[crowd] = np.where(rates > rate, np.clip(digits, 0.0, _MOST_DIGITS), 0.0)
+    found[crowd] = np.where((rates > rate) & (new >= FEWEST), np.clip(digits, 0.0, _MOST_DIGITS), 0.0)
     return found
 
 

@@ -83,7 +83,7 @@ def fraud_report(
         notes.append("there is no behaviour in the window: nothing could be found")
     zone = ZoneInfo(settings.time_zone)
     return Report(
-        "fraud", "Fraud", f"The last {settings.fraud_window_days:.0f} days, new within {days:.0f}", now,
+        "fraud", "Fraud", f"Behaviour of the last {settings.fraud_window_days:.0f} days", now,
         settings.time_zone, settings.currency, tiles, _charts(everything, now, zone), tables, notes,
     )  # fmt: skip
 

@@ -41,7 +41,7 @@ _ACTIONS, _REQUEST = "actions.npy", "request.json"
 #: What becomes of a purchase, roughly: lists for each.
 _LISTS_PER_WANTED = 0.8
 
-SCHEDULE = Schedule(epochs=5, patience=2, rate=3e-3, weight_decay=1e-4, warmup=50, cosine=True, average=0.99, clip=2.0)
+SCHEDULE = Schedule(epochs=4, patience=2, rate=3e-3, weight_decay=1e-4, warmup=50, cosine=True, average=0.99, clip=2.0)
 UPDATE = replace(SCHEDULE, epochs=2, patience=0, rate=5e-4)
 
 
