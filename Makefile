@@ -13,6 +13,7 @@ test: $(VENV)/dev.done lint services
 
 bench: $(VENV)/dev.done
 	$(BIN)/python -m tests.services.run $(BIN)/endcap bench hook
+	$(BIN)/python -m tests.services.scoring
 	$(BIN)/endcap evaluate complete-journey
 
 lint: $(VENV)/dev.done

@@ -74,7 +74,7 @@ def test_torch_onnx_and_triton_say_the_same(
 ) -> None:
     onnx = in_process(interest_bundle)
     aligned = onnx._aligned.of(TABLE)
-    for one in searches(250, seed=21):
+    for one in searches(1_000, seed=21):
         tensors = model_inputs(one, aligned)
         expected = torch_scores(interest_model, tensors)
         assert onnx.score(one) == pytest.approx(expected, abs=1e-4)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from endcap.catalog import Product, ProductTable
 from endcap.errors import BundleRefused, EndcapError
 from endcap.events import Action
 from endcap.features import RankingInputs, ranking_inputs
+from endcap.features.affinity import TRAITS, Affinity
 from endcap.popularity import Popularity
 from endcap.profiles import Profile
 from endcap.results import Results
@@ -35,6 +37,8 @@ _SHOPPERS = 64
 _FEWEST_PRODUCTS = 5_000
 _NOW = 1_760_000_000.0
 _WARM_UP = 20
+#: Products alike that an affinity keeps of each.
+_NEIGHBOURS = 32
 
 #: Scores search number n; what it gives is thrown away.
 Work = Callable[[int], object]
@@ -53,6 +57,7 @@ def run(requests: int, seed: int, folder: Path | None = None) -> Results:
     bundle = load_bundle(folder)
     results = Results("scoring", "endcap bench scoring", seed)
     shop = _Shop(bundle, seed)
+    bundle = replace(bundle, affinity=shop.affinity)
     aligned = Aligned(bundle)
     onnx = OnnxScorer(bundle, aligned)
     tensors = [model_inputs(shop.inputs(number), aligned.of(shop.table)) for number in range(_SHOPPERS)]
@@ -114,6 +119,7 @@ class _Shop:
         self.popularity.add(
             self.table.keys[bought], _NOW - draw.random(50_000) * 2e7, np.full(50_000, Action.PURCHASE, np.uint8)
         )
+        self.affinity = self._affinity(draw) if bundle.affinity is not None else None
         self._profiles = [self._profile(draw) for _ in range(_SHOPPERS)]
         self._lists = [
             [ids[place] for place in draw.choice(len(ids), CANDIDATES, replace=False).tolist()]
@@ -121,6 +127,19 @@ class _Shop:
         ]
         self._scores = np.linspace(3.0, 1.0, CANDIDATES, dtype=np.float32)
         self.searches = [self.inputs(number) for number in range(_SHOPPERS)]
+
+    def _affinity(self, draw: np.random.Generator) -> Affinity:
+        """Of all these products: the bundle's own knows none of them, and would cost nothing."""
+        count = len(self.table)
+
+        def numbers(width: int) -> np.ndarray:
+            return draw.random((count, width)).astype(np.float16)
+
+        others = [draw.integers(0, count, (count, _NEIGHBOURS), dtype=np.int32) for _ in range(2)]
+        return Affinity(
+            np.sort(self.table.keys[:-1]), numbers(64), np.ones(count, np.float32), others[0], numbers(_NEIGHBOURS),
+            others[1], numbers(_NEIGHBOURS), numbers(len(TRAITS)),
+        )  # fmt: skip
 
     def _profile(self, draw: np.random.Generator) -> Profile:
         profile = Profile(recent=HISTORY)
