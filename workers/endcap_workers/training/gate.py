@@ -31,7 +31,7 @@ from endcap.stores.versions import Version
 from endcap_workers.training.cases import TEST, Cases, CaseWriter
 from endcap_workers.training.learning import Scores
 from endcap_workers.training.lists import Lists
-from endcap_workers.training.plan import Plan, make_plan
+from endcap_workers.training.plan import Plan, TooLittle, make_plan
 from endcap_workers.training.replay import Progress, Replay
 from endcap_workers.training.segments import calibration_error, drift, segments
 
@@ -75,7 +75,10 @@ class InterestGate:
     def _compared(self, runtime: Runtime, new: Bundle, old: Bundle | None, folder: Path, refused: str) -> Verdict:
         settings = self._settings
         table = ProductTable.collect(runtime.engine.scan())
-        plan = self._plan(runtime, new)
+        try:
+            plan = self._plan(runtime, new)
+        except TooLittle as error:
+            return Verdict(False, (str(error),))
         timed = self._cases(runtime, table, plan, folder)
         cases = Cases(folder)
         chosen = cases.part(TEST, chosen_only=False)

@@ -1,0 +1,109 @@
+"""The jobs that judge, promote, publish and reindex, as a worker calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from endcap.bundles import live_bundle, make_live
+from endcap.catalog import Product
+from endcap.errors import InvalidInput
+from endcap.indexing import index_products
+from endcap.jobs import Job, load_jobs
+from endcap.registry import INTEREST, Registry, open_registry
+from endcap.runtime import open_database, open_engine
+from endcap.settings import Settings, load_settings
+from endcap_workers.tasks import judging, publish, reindex
+from tests.plugin.test_publishing import bundle_without_content
+from tests.services.triton import Triton
+
+
+@dataclass
+class Context:
+    """What a job gets, without a worker."""
+
+    settings: Settings
+    folder: Path
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    run_id: str = "1"
+
+    def progress(self, done: float, total: float, phase: str = "") -> None:
+        assert 0 <= done <= total
+
+
+def run(job: Job, settings: Settings, **parameters: Any) -> Mapping[str, Any]:
+    return job.run(Context(settings, settings.data_dir, parameters))
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    made = load_settings(data_dir=tmp_path / "data", text_encoder="none")
+    with closing(open_engine(made)) as engine:
+        index_products([Product(id=f"p{n}", title=f"milk {n}") for n in range(6)], engine, None)
+    return made
+
+
+@pytest.fixture
+def registry(settings: Settings) -> Registry:
+    made = open_registry(settings, open_database(settings))
+    for number in (11, 12):
+        made.add_candidate(INTEREST, str(number), bundle_without_content(settings.models_folder, number))
+    return made
+
+
+def test_a_gate_that_refuses_keeps_the_live_version_and_says_why(settings: Settings, registry: Registry) -> None:
+    registry.promote(INTEREST, "11", force=True)
+    [judged] = run(judging.PROMOTE, settings, kind=INTEREST)["judged"]
+    assert (judged["version"], judged["passed"], judged["promoted"], judged["against"]) == ("12", False, False, "11")
+    assert "too few to judge" in judged["reasons"][0], "there is no behaviour at all"
+    assert live_bundle(settings.models_folder) == settings.models_folder / "interest-11"
+    kept = registry.get(INTEREST, "12").verdict
+    assert kept is not None
+    assert kept["reasons"] == judged["reasons"]
+    assert registry.history(INTEREST, 1)[0].action == "refuse"
+    assert run(judging.PROMOTE, settings, kind=INTEREST)["judged"] == [], (
+        "judged once, it is not judged again by itself"
+    )
+    assert run(judging.EVALUATE, settings, kind=INTEREST, version="12")["judged"][0]["version"] == "12"
+
+
+def test_a_version_without_its_kind_is_refused(settings: Settings) -> None:
+    with pytest.raises(InvalidInput, match="needs its kind"):
+        run(judging.PROMOTE, settings, version="12")
+
+
+def test_publish_gives_the_live_version_to_triton(settings: Settings, registry: Registry, triton: Triton) -> None:
+    over = settings.model_copy(
+        update={"triton_url": triton.url, "triton_repository": str(triton.repository), "triton_device": "python"}
+    )
+    make_live(settings.models_folder / "interest-12")
+    assert run(publish.JOB, over) == {"kind": INTEREST, "version": "12"}
+    assert list(triton.repository.glob("interest-*/12/model.onnx"))
+    assert live_bundle(settings.models_folder) == settings.models_folder / "interest-12"
+
+
+def test_reindexing_from_the_index_itself_and_from_files(settings: Settings, tmp_path: Path) -> None:
+    made = run(reindex.JOB, settings)
+    assert (made["read"], made["indexed"]) == (6, 6)
+    (tmp_path / "feed.csv").write_text("id,title\np0,milk 0\np1,oat milk\nq,butter\n")
+    over = settings.model_copy(update={"catalogue_files": [str(tmp_path / "*.csv")]})
+    made = run(reindex.JOB, over, delete_missing=True)
+    assert (made["read"], made["indexed"], made["deleted"]) == (3, 2, 4)
+    with closing(open_engine(settings)) as engine:
+        assert engine.count() == 3
+    gone = settings.model_copy(update={"catalogue_files": [str(tmp_path / "no*.csv")]})
+    with pytest.raises(InvalidInput, match="there is no file"):
+        run(reindex.JOB, gone)
+    with pytest.raises(InvalidInput, match="needs the shop's files"):
+        run(reindex.JOB, settings, delete_missing=True)
+
+
+def test_every_job_that_is_installed_can_be_listed() -> None:
+    jobs = load_jobs()
+    assert {"train", "update", "evaluate", "promote", "publish", "reindex", "retention"} <= set(jobs)
+    assert all(job.queue in ("light", "heavy") for job in jobs.values())
