@@ -60,7 +60,7 @@ class ServingLog:
         """A page goes out. Never raises and never waits.
 
         Args:
-            products: ids on the page, best first.
+            products: ids on the page, best first; none on a first page: a search without results is logged, too.
             places: for each, its place in the engine's order, from 0; -1 where it has none. Places behind the
                 ranking's candidates kept the engine's order.
             start: how many products stood on the pages before.
@@ -69,7 +69,7 @@ class ServingLog:
             What became of it: ``logged``, ``not_sampled`` or ``dropped``.
         """
         try:
-            if not len(products) or _chance(ranking.id, 0) >= self._share:
+            if (not len(products) and start) or _chance(ranking.id, 0) >= self._share:
                 return "not_sampled"
             served = self._served(ranking, shopper, products, places, endpoint, query, session, index, start)
             return "logged" if self.queue.offer(served) else "dropped"

@@ -224,6 +224,9 @@ def test_metrics_of_a_shopper() -> None:
     )
     assert measured.sample("conversion", "new").count == 0
     assert measured.moved == {"ann"}
+    nothing = Served("r8", 1e9 + 8, "bob", ())
+    measured.add([Outcome(nothing, ()), Outcome(Served("r9", 1e9 + 9, "stranger", ()), ())])
+    assert measured.sample("zero_results", "old").mean == 0.25, "one of bob's two searches found nothing"
     with pytest.raises(InvalidInput, match="no metric"):
         measured.sample("luck", "old")
 

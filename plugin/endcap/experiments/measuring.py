@@ -58,7 +58,12 @@ class Measured:
             ranking = outcome.ranking
             noted = ranking.context.get("experiments")
             arm = noted.get(name) if isinstance(noted, Mapping) else None
-            if arm is None or not ranking.shopper or ranking.shopper in excluded or ranking.context.get("internal"):
+            if not ranking.shopper or ranking.shopper in excluded or ranking.context.get("internal"):
+                continue
+            if arm is None:
+                # A search without results was not ranked, and names no arm: its shopper does.
+                if not ranking.products and not ranking.start and ranking.shopper in self.shoppers:
+                    _count(self.shoppers[ranking.shopper], outcome)
                 continue
             if interleaved:
                 if arm == INTERLEAVED:

@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+import numpy as np
 
 from endcap.personalizer import Ranking
 from endcap.serving_log import ServingLog
@@ -188,8 +191,10 @@ class Searches:
 
     def _log(self, search: Search) -> None:
         ranking, plan = search.ranking, search.plan
-        if ranking is None or plan is None or not search.page:
+        if plan is None or (not search.page and (hits_of(search.answer) or plan.start)):
             return
+        if ranking is None:  # nothing was found: how often that happens is worth knowing
+            ranking = Ranking(uuid.uuid4().hex, np.empty(0, dtype=np.int64), personalized=False)
         log_shown(
             self.serving_log,
             ranking,

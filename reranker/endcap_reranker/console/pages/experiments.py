@@ -109,13 +109,16 @@ def _drawn(found: StoredExperiment) -> dict[str, Any]:
         series = [(name, [one["difference"][number] for one in points]) for number, name in enumerate(names)]
         drawn["curve"] = charts.lines(series, labels, "The difference at every look", from_zero=False)
     if "metrics" in report:
+        # Metrics have units of their own: per cent of the first arm is what they share.
+        base = found.definition["arms"][0]["name"]
         rows = [
-            (f"{TITLES[metric]}: {one['arm']}", *one["difference"])
+            (f"{TITLES[metric]}: {one['arm']}", *(100.0 * part / mean for part in one["difference"]))
             for metric, values in report["metrics"].items()
             for one in values["comparisons"]
-            if None not in one["difference"] and metric != "latency_ms"
+            if None not in one["difference"] and (mean := values["arms"][base]["mean"]) > 0
         ]
-        drawn["forest"] = charts.intervals(rows, "Differences from the first arm, with the intervals that always hold")
+        title = f"Per cent more or less than {base}, with the intervals that always hold"
+        drawn["forest"] = charts.intervals(rows, title, digits=1)
         drawn["rows"] = [(TITLES[metric], values) for metric, values in report["metrics"].items()]
     return drawn
 
