@@ -57,8 +57,6 @@ class Database:
         if upgrade:
             try:
                 self._upgrade()
-                declare_tables()
-                metadata.create_all(self._engine)
             except LogUnavailable as error:
                 raise LogUnavailable(f"cannot open the event log: {error}") from error
 
