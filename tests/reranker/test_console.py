@@ -24,7 +24,10 @@ from endcap_reranker.console.sessions import KEY_FILE, key_of
 from tests.reranker.demo_support import open_shop, set_up_shop
 from tests.serving import eventually, make_bundle
 
-READER, OPERATOR = ("overview", "events", "models", "jobs", "catalogue", "newcomers"), ("shopper", "settings")
+READER, OPERATOR = (
+    ("overview", "events", "models", "jobs", "catalogue", "newcomers", "flags", "reports"),
+    ("shopper", "settings"),
+)
 ADMIN = ("audit", "tokens")
 
 

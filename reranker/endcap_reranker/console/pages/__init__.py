@@ -43,6 +43,8 @@ _NAMES = (
     "newcomers",
     "experiments",
     "rules",
+    "flags",
+    "reports",
     "audit",
     "tokens",
     "settings",
