@@ -9,6 +9,7 @@ console's charts; see :mod:`endcap_reranker.bookkeeping`.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -22,6 +23,10 @@ from prometheus_client.registry import Collector
 from endcap import __version__
 from endcap.errors import EndcapError
 from endcap.runtime import Runtime
+from endcap.stores.runs import Runs
+from endcap.stores.versions import LIVE, Versions
+
+log = logging.getLogger(__name__)
 
 MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -96,11 +101,18 @@ class State(Collector):
         yield problems
         table = runtime.personalizer.table
         yield GaugeMetricFamily("endcap_products", "Products known.", 0 if table is None else len(table))
+        behind = GaugeMetricFamily("endcap_events_behind", "Events stored but not yet counted.")
+        models = GaugeMetricFamily("endcap_live_model", "Which version is live.", labels=["kind", "version"])
+        runs = GaugeMetricFamily("endcap_runs", "Runs of background jobs.", labels=["state"])
         try:
-            behind = runtime.log.last_sequence() - runtime.popularity.sequence
-        except EndcapError:
-            return
-        yield GaugeMetricFamily("endcap_events_behind", "Events stored but not yet counted.", max(0, behind))
+            behind.add_metric([], max(0, runtime.log.last_sequence() - runtime.popularity.sequence))
+            for one in Versions(runtime.database).list(state=LIVE):
+                models.add_metric([one.kind, one.version], 1)
+            for state, count in Runs(runtime.database).count().items():
+                runs.add_metric([state], count)
+        except EndcapError as error:  # the others are worth having without the database, too
+            log.warning("metrics without those of the database: %s", error)
+        yield from (behind, models, runs)
 
 
 def exposition(runtime: Runtime) -> tuple[bytes, str]:

@@ -27,6 +27,7 @@ TOPICS = (
     "endcap_reranker.admin.shoppers",
     "endcap_reranker.admin.traffic",
     "endcap_reranker.admin.settings",
+    "endcap_reranker.admin.audit",
     "endcap_reranker.admin.rules",
     "endcap_reranker.admin.experiments",
     "endcap_reranker.admin.flags",
