@@ -33,7 +33,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     monkey.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     try:
         spec = ModelSpec(products=0, width=16, dropout=0.1, scale=10.0)
-        schedule = Schedule(epochs=80, patience=0, rate=1e-2, warmup=5)
+        schedule = Schedule(epochs=40, patience=0, rate=1e-2, warmup=5)
         return build(sequences, content, 0, "test", schedule, spec, 64, lambda line: None)
     finally:
         monkey.undo()

@@ -38,8 +38,9 @@ HIDDEN = 0.2
 K = 20
 #: Interactions that generators learn from, and cases that they are judged by, at most.
 MOST_INTERACTIONS, MOST_CASES = 200_000, 5_000
-#: Products with so many events speak for themselves as much as a generator speaks for them.
-EVIDENCE = 5.0
+#: With so many events a product speaks for itself as much as a generator speaks for it. Small, since a model that reads
+#: codes and text learns from few: with 5 the GAN cost Beauty's warm products .008 of .053 NDCG@20 (one seed).
+EVIDENCE = 0.3
 NOTHING = "no augmentation"
 
 

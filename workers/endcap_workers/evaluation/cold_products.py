@@ -32,7 +32,6 @@ from endcap_workers.augmentation import (
 )
 from endcap_workers.augmentation.gan import GanSettings
 from endcap_workers.augmentation.health import health
-from endcap_workers.augmentation.interest import EVIDENCE
 from endcap_workers.augmentation.virtual import enriched, virtual_products
 from endcap_workers.evaluation import cold_beauty, cold_journey
 from endcap_workers.evaluation.cold_world import K, World, retrained
@@ -42,7 +41,7 @@ SEEDS = 5
 #: Of Student's t with so many degrees of freedom, two-sided 95%.
 _T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 NOTHING, CATEGORY, VIRTUAL = "no augmentation", "popularity of the category", "GAN + virtual products"
-GAN, ALONE, BLENDED = "GAN", "GAN without its adversary", "GAN, blended by evidence"
+GAN, ALONE = "GAN", "GAN without its adversary"
 MAKERS: Mapping[str, Callable[[], Generator]] = {
     "content k-NN": NearestGenerator,
     "ridge": RidgeGenerator,
@@ -128,7 +127,6 @@ def judge(
             choice[row] = generator.training.best
         if row == GAN:
             gan = generator
-            rows[BLENDED] = figures(world, _blended(world, generator, made))
         report(f"{row}: validation {generator.training.best:.4f}, cold {rows[row][f'cold ndcg@{K}']:.4f}")
     if gan is not None and full:
         virtual = virtual_products(warm, gan, category=1, seed=seed)
@@ -141,18 +139,6 @@ def judge(
         choice[VIRTUAL] = again.training.best
         report(f"{VIRTUAL}: validation {again.training.best:.4f}, cold {rows[VIRTUAL][f'cold ndcg@{K}']:.4f}")
     return rows, checks, max(choice, key=lambda row: choice[row])
-
-
-def _blended(world: World, generator: Generator, made: np.ndarray) -> np.ndarray:
-    """Warm products, too, hear what the generator says, the less the more often they were chosen."""
-    warm = world.split.warm
-    share = (world.counts[warm] / (world.counts[warm] + EVIDENCE)).astype(np.float32)[:, None]
-    vectors = world.filled(made, world.split.test)
-    vectors[warm] = share * vectors[warm] + (1.0 - share) * generator.embed(world.content.rows(warm))
-    norm = generator.shape["norm"]
-    if norm:
-        vectors[warm] *= norm / np.linalg.norm(vectors[warm], axis=1, keepdims=True)
-    return vectors
 
 
 def _no_order(world: World, seed: int) -> np.ndarray:
@@ -187,7 +173,7 @@ def _verdict(results: Results, name: str, found: Mapping[str, list[Figures]], ch
     results.notes.append(f"{name}: validation chose, seed by seed: {', '.join(chosen)}.")
     for mine in (GAN, VIRTUAL):
         for rival in found:
-            if rival in (mine, GAN, BLENDED, VIRTUAL) or mine not in found:
+            if rival in (mine, GAN, VIRTUAL) or mine not in found:
                 continue
             parts = []
             for kind in ("cold", "warm", "overall"):
