@@ -118,6 +118,23 @@ def test_a_database_from_before_migrations_is_taken_over(tmp_path: Path) -> None
     database.close()
 
 
+def test_the_number_of_an_erased_event_is_not_given_out_again(tmp_path: Path) -> None:
+    for folder, script in (("new", ""), ("old", BEFORE)):
+        (tmp_path / folder).mkdir()
+        with sqlite3.connect(tmp_path / folder / "endcap.sqlite") as old:
+            old.executescript(script)
+        old.close()
+        database = Database.in_folder(tmp_path / folder)
+        log = EventLog(database)
+        log.append([Event("newest", 1.75e9, "ann", Action.CLICK, "p")])
+        last = log.last_sequence()
+        with database.transaction() as connection:
+            connection.exec_driver_sql("DELETE FROM events")
+        log.append([Event("next", 1.75e9, "ann", Action.CLICK, "p")])
+        assert log.last_sequence() == last + 1, "a follower would have missed it"
+        database.close()
+
+
 def test_a_database_of_a_newer_endcap_is_refused_and_left_alone(tmp_path: Path) -> None:
     Database.in_folder(tmp_path).close()
     file = tmp_path / "endcap.sqlite"

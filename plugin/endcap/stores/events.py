@@ -55,6 +55,7 @@ events = Table(
     Index("events_by_shopper", "shopper", "sequence"),
     Index("events_by_time", "time"),
     Index("events_by_query", "query_id", sqlite_where=text("query_id != ''"), postgresql_where=text("query_id != ''")),
+    sqlite_autoincrement=True,  # whoever follows the log must not miss a number that comes again
 )
 
 #: Name of the lock that PostgreSQL's writers take in turn.

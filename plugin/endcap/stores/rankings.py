@@ -61,6 +61,7 @@ rankings = Table(
     Column("feature_list", String, nullable=False, default=""),
     Index("rankings_by_shopper", "shopper", "time"),
     Index("rankings_by_time", "time"),
+    sqlite_autoincrement=True,  # whoever follows the log must not miss a number that comes again
 )
 
 #: What the columns of logged features were called, by the digest that the rankings carry.

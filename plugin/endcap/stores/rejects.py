@@ -24,6 +24,7 @@ rejects = Table(
     Column("code", String, nullable=False),
     Column("reason", Text, nullable=False),
     Column("event", Text, nullable=False),
+    sqlite_autoincrement=True,
 )
 
 

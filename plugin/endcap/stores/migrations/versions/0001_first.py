@@ -80,20 +80,6 @@ def upgrade() -> None:
     op.create_index("events_by_shopper", "events", ["shopper", "sequence"], unique=False, if_not_exists=True)
     op.create_index("events_by_time", "events", ["time"], unique=False, if_not_exists=True)
     op.create_table(
-        "experiments",
-        sa.Column("name", sa.String(), nullable=False),
-        sa.Column("state", sa.String(), nullable=False),
-        sa.Column("definition", sa.LargeBinary(), nullable=False),
-        sa.Column("created", sa.Float(), nullable=False),
-        sa.Column("started", sa.Float(), nullable=False),
-        sa.Column("stopped", sa.Float(), nullable=False),
-        sa.Column("revision", sa.Integer(), nullable=False),
-        sa.Column("by", sa.String(), nullable=False),
-        sa.Column("report", sa.LargeBinary(), nullable=True),
-        sa.PrimaryKeyConstraint("name"),
-        if_not_exists=True,
-    )
-    op.create_table(
         "feature_lists",
         sa.Column("digest", sa.String(), nullable=False),
         sa.Column("names", sa.Text(), nullable=False),
@@ -210,30 +196,6 @@ def upgrade() -> None:
         if_not_exists=True,
     )
     op.create_table(
-        "reports",
-        sa.Column("id", sa.String(), nullable=False),
-        sa.Column("kind", sa.String(), nullable=False),
-        sa.Column("period", sa.String(), nullable=False),
-        sa.Column("title", sa.String(), nullable=False),
-        sa.Column("line", sa.String(), nullable=False),
-        sa.Column("made", sa.Float(), nullable=False),
-        sa.Column("summary", sa.LargeBinary(), nullable=False),
-        sa.PrimaryKeyConstraint("id"),
-        if_not_exists=True,
-    )
-    op.create_index("reports_by_kind", "reports", ["kind", "made"], unique=False, if_not_exists=True)
-    op.create_table(
-        "rules",
-        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
-        sa.Column("definition", sa.LargeBinary(), nullable=False),
-        sa.Column("created", sa.Float(), nullable=False),
-        sa.Column("updated", sa.Float(), nullable=False),
-        sa.Column("by", sa.String(), nullable=False),
-        sa.PrimaryKeyConstraint("id"),
-        sqlite_autoincrement=True,
-        if_not_exists=True,
-    )
-    op.create_table(
         "runs",
         sa.Column("id", sa.String(), nullable=False),
         sa.Column("job", sa.String(), nullable=False),
@@ -309,8 +271,6 @@ def downgrade() -> None:
     op.drop_table("workers")
     op.drop_table("traffic")
     op.drop_table("runs")
-    op.drop_table("rules")
-    op.drop_table("reports")
     op.drop_table("rejects")
     op.drop_table("rankings")
     op.drop_table("model_versions")
@@ -319,7 +279,6 @@ def downgrade() -> None:
     op.drop_table("generated_products")
     op.drop_table("flags")
     op.drop_table("feature_lists")
-    op.drop_table("experiments")
     op.drop_table("events")
     op.drop_table("audit")
     op.drop_table("aliases")
