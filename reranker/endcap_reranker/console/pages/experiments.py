@@ -15,6 +15,7 @@ from endcap.experiments.looking import look
 from endcap.experiments.power import detectable_effect
 from endcap.policy.opening import profiles_of
 from endcap.stores.experiments import RUNNING, StoredExperiment
+from endcap_reranker.admin.access import caller
 from endcap_reranker.admin.experiments import open_experiments
 from endcap_reranker.console.frame import back, render
 from endcap_reranker.console.pages import Page, Routes
@@ -65,7 +66,7 @@ def _routes(routes: Routes) -> None:
                 "planned": int(_number(form.get("planned", "10000"), "planned shoppers")),
                 "arms": arms,
             },
-            by="console",
+            by=caller().name,
         )
         return back(f"{made.name} is a draft; start it when you like.", url_for(".experiments_one", name=made.name))
 
