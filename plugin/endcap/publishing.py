@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 #: Where a model is to run -> its template in ``triton_models``.
 DEVICES = {"gpu": "onnxruntime_gpu", "cpu": "onnxruntime_cpu", "python": "python_cpu"}
 CONFIG = "config.pbtxt"
+#: Versions of a model that Triton loads, as the templates say.
+SERVED = 3
 
 _TYPES = {"int64": "TYPE_INT64", "float32": "TYPE_FP32"}
 #: Candidates of the warm-up: the default window.
@@ -196,6 +198,21 @@ def prune_versions(bundle: Bundle, repository: Path, keep: int) -> list[Path]:
     folder = repository / bundle.served_name
     found = {int(one.name): one for one in folder.iterdir() if one.is_dir() and _VERSION.fullmatch(one.name)}
     return _remove_old(found, keep, folder / str(bundle.version))
+
+
+def make_room(bundle: Bundle, repository: Path, live: Bundle | None) -> list[Path]:
+    """Remove versions from Triton's repository so that the bundle's own and the live one are among the latest
+    ``SERVED``, which are those that Triton loads: a step back may be to one that is older than many.
+
+    Returns what was removed.
+    """
+    folder = repository / bundle.served_name
+    found = {int(one.name): one for one in folder.iterdir() if one.is_dir() and _VERSION.fullmatch(one.name)}
+    spared = {bundle.version}
+    if live is not None and live.served_name == bundle.served_name:
+        spared.add(live.version)
+    others = {number: one for number, one in found.items() if number not in spared}
+    return _remove_old(others, SERVED - len(spared & found.keys()), None)
 
 
 def _remove_old(found: dict[int, Path], keep: int, spared: Path | None) -> list[Path]:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection
 
-from endcap.bundles import live_bundle, load_bundle, make_live
+from endcap.bundles import Bundle, live_bundle, load_bundle, make_live
 from endcap.errors import BundleRefused, EndcapError
 from endcap.gates import GateFailed, Verdict
 from endcap.settings import Settings
@@ -300,6 +300,14 @@ def open_registry(settings: Settings, database: Database) -> Registry:
     return Registry(database, settings.models_folder, {INTEREST: _to_triton(settings)}, settings.keep_versions)
 
 
+def _live_bundle(models: Path) -> Bundle | None:
+    try:
+        folder = live_bundle(models)
+        return None if folder is None else load_bundle(folder)
+    except BundleRefused:
+        return None
+
+
 def _added(before: Mapping[str, Any], sums: Mapping[str, float]) -> dict[str, float]:
     old, new = float(before.get("searches", 0)), float(sums.get("searches", 0))
     counts = {name: before.get(name, 0) + sums.get(name, 0) for name in ("searches", "errors")}
@@ -317,7 +325,9 @@ def _to_triton(settings: Settings) -> Publish:
 
         bundle = load_bundle(folder)
         if settings.triton_repository:
-            publishing.write_version(bundle, Path(settings.triton_repository), settings.triton_device)
+            repository = Path(settings.triton_repository)
+            publishing.write_version(bundle, repository, settings.triton_device)
+            publishing.make_room(bundle, repository, _live_bundle(settings.models_folder))
             if settings.triton_url:
                 publishing.load_into_triton(bundle, settings.triton_url)
 

@@ -152,6 +152,17 @@ def test_old_versions_leave_the_repository(tmp_path: Path) -> None:
 # The command
 
 
+def test_a_step_back_to_an_old_version_has_room_among_those_that_triton_loads(tmp_path: Path) -> None:
+    bundles = [load_bundle(make_bundle(tmp_path / "models", number)) for number in range(1, 7)]
+    for bundle in bundles:
+        publishing.write_version(bundle, tmp_path / "repository", "cpu")
+    removed = publishing.make_room(bundles[0], tmp_path / "repository", bundles[4])
+    assert sorted(one.name for one in removed) == ["2", "3", "4"]
+    folder = tmp_path / "repository" / bundles[0].served_name
+    assert sorted(one.name for one in folder.iterdir() if one.is_dir()) == ["1", "5", "6"]
+    assert publishing.make_room(bundles[0], tmp_path / "repository", None) == []
+
+
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The data folder that the command's settings name."""
