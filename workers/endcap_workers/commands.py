@@ -21,6 +21,7 @@ EVALUATIONS = {
     "diginetica": "endcap_workers.evaluation.diginetica",
     "fraud": "endcap_workers.evaluation.fraud",
     "icecat": "endcap_workers.evaluation.icecat",
+    "interest-ablation": "endcap_workers.evaluation.interest_ablation",
     "interest-journey": "endcap_workers.evaluation.interest_journey",
     "interest-served": "endcap_workers.evaluation.interest_served",
     "next-basket": "endcap_workers.evaluation.next_basket",
