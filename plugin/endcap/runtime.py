@@ -362,6 +362,8 @@ def open_runtime(settings: Settings, start: bool = True) -> Runtime:
     rankings = Rankings(database)
     serving_log = ServingLog(rankings, settings.log_rankings, settings.log_features)
     upkeep.add("profiles", profiles.turn, _PROFILES_S)
+    erasure = Erasure(database, events, aliases, profiles)
+    upkeep.add("erasures", erasure.follow, _PROFILES_S)
     rejected = Background(Rejects(database).append)
     upkeep.add("rejects", rejected.turn, _REJECTS_S)
     upkeep.add("rankings", serving_log.queue.turn, WRITE_EVERY_S)
@@ -379,7 +381,7 @@ def open_runtime(settings: Settings, start: bool = True) -> Runtime:
     runtime = Runtime(
         settings, engine, open_wire(settings, engine), encoder, database, events, flags, profiles,
         popularity, personalizer, upkeep, discovery, rankings, serving_log, aliases, rejected,
-        Erasure(database, events, aliases, profiles), traffic, rates,
+        erasure, traffic, rates,
     )  # fmt: skip
     if start:
         upkeep.start()

@@ -117,9 +117,17 @@ def test_everything_about_a_shopper_is_given_out_and_erased(world: World) -> Non
     assert [one["kind"] for one in out] == ["shopper", "profile", "event", "event", "event", "ranking"]
     assert out[0]["also_known_as"] == ["visitor"]
     assert out[-1]["products"] == ["a", "b"]
+    elsewhere = LogProfiles(Restorer(world.log, world.aliases, 505, 50, 30.0), 8.0)
+    other = Erasure(world.database, world.log, world.aliases, elsewhere)
+    other.follow()
+    assert elsewhere.get("ann")
+    assert elsewhere.get("bob")
     gone = erasure.erase("ann")
     assert (gone["events"], gone["rankings"], gone["aliases"]) == (3, 1, 1)
     assert not profiles.get("ann")
+    assert elsewhere.kept() == ["ann", "bob"]
+    other.follow()
+    assert elsewhere.kept() == ["bob"], "other processes forget him as well"
     assert [one["kind"] for one in erasure.export("ann")] == ["shopper", "profile"]
     assert sum(erasure.erase("ann").values()) == 0
     assert world.log.count() == world.rankings.count() == 1, "others keep what is theirs"

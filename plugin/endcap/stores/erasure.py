@@ -6,11 +6,12 @@ have to outlive the shopper says so: ``info={"erase": False}``.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Table, delete, select
+from sqlalchemy import BigInteger, Column, Float, Integer, String, Table, delete, func, insert, select
 
 from endcap.events import to_ubi
 from endcap.stores.aliases import Aliases, aliases
@@ -22,6 +23,15 @@ from endcap.stores.rankings import Rankings, rankings
 #: Rows deleted in one transaction: others may write in between.
 _BATCH = 2_000
 
+#: That somebody was erased, and when, without saying who: other processes forget what they keep of him.
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("sequence", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("time", Float, nullable=False),
+    Column("digest", String, nullable=False),
+)
+
 
 class Erasure:
     """Thread-safe."""
@@ -31,6 +41,7 @@ class Erasure:
         self._log = log
         self._aliases = aliases
         self._profiles = profiles
+        self._seen: int | None = None
 
     def export(self, shopper: str) -> Iterator[dict[str, Any]]:
         """Everything about the shopper as plain JSON objects, each with its ``kind``: ``shopper``, ``profile``,
@@ -77,8 +88,27 @@ class Erasure:
         with self._database.transaction() as connection:
             own = aliases.c.shopper.in_(ids) | aliases.c.alias.in_(ids)
             gone[aliases.name] = connection.execute(delete(aliases).where(own)).rowcount
+            now = time.time()
+            connection.execute(insert(erasures), [{"time": now, "digest": _digest(one)} for one in ids])
         self._profiles.forgotten(ids)
         return gone
+
+    def follow(self) -> float:
+        """Forget the profiles of those whom other processes erased; called every second or so by the upkeep.
+
+        Raises:
+            LogUnavailable: the database cannot be read now.
+        """
+        with self._database.transaction(read_only=True) as connection:
+            newest = int(connection.execute(select(func.max(erasures.c.sequence))).scalar() or 0)
+            if self._seen is None or newest == self._seen:  # a process that has just started keeps nothing
+                self._seen = newest
+                return 0.0
+            chosen = select(erasures.c.digest).where(erasures.c.sequence > self._seen)
+            erased = {row.digest for row in connection.execute(chosen)}
+        self._profiles.forgotten([one for one in self._profiles.kept() if _digest(one) in erased])
+        self._seen = newest
+        return 0.0
 
     def _delete(self, table: Table, ids: Sequence[str]) -> int:
         key = next(iter(table.primary_key.columns))
@@ -106,6 +136,10 @@ class Erasure:
 
 def _tables() -> list[Table]:
     return [table for table in metadata.sorted_tables if "shopper" in table.c and table.info.get("erase", True)]
+
+
+def _digest(shopper: str) -> str:
+    return hashlib.blake2b(shopper.encode("utf-8", "replace"), digest_size=16).hexdigest()
 
 
 def _plain_ranking(one: Any) -> dict[str, Any]:

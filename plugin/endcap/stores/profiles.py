@@ -39,6 +39,9 @@ class ProfileStore(ProfileReader, Protocol):
         """What is kept of these shoppers no longer follows from the log (a login, an erasure): the next :meth:`get`
         must read all of it anew. Never raises."""
 
+    def kept(self) -> list[str]:
+        """The shoppers whose profiles this process keeps."""
+
     def turn(self) -> float:
         """Called every second or so by the upkeep; an error out of it becomes a visible problem."""
 
@@ -157,6 +160,11 @@ class LogProfiles:
                 self._drop(shopper)
                 if shopper in self._loading:
                     self._void.add(shopper)
+
+    def kept(self) -> list[str]:
+        """See :class:`ProfileStore`."""
+        with self._lock:
+            return list(self._profiles)
 
     def turn(self) -> float:
         """Nothing to do."""

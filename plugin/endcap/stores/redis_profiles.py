@@ -159,6 +159,10 @@ class RedisProfiles:
             self._void.update(shoppers)
         self._flush_void()
 
+    def kept(self) -> list[str]:
+        """See :class:`~endcap.stores.profiles.ProfileStore`. What is in Redis every process forgets at once."""
+        return self._fallback.kept()
+
     def turn(self) -> float:
         """Say that Redis is away, and bring it up to date when it is back.
 
