@@ -98,6 +98,8 @@ def train(
         raise ConfigurationError(f"model {request.model!r}: there are {', '.join(MODELS)}")
     began = time.monotonic()
     with processes() as (rank, world):
+        if rank:
+            progress, report = _silent, _silent
         runtime = open_runtime(settings, start=False)
         try:
             table = _table(runtime)
@@ -113,6 +115,10 @@ def train(
         return None
     shutil.rmtree(folder, ignore_errors=True)
     return replace(made, seconds=time.monotonic() - began)
+
+
+def _silent(*_: object) -> None:
+    """One of several processes speaks."""
 
 
 def _table(runtime: Runtime) -> ProductTable:
