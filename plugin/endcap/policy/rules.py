@@ -84,17 +84,19 @@ class RuleBook:
         ]
 
     def boosts(self, numbers: Sequence[int], inputs: RankingInputs, ruled: Ruled) -> None:
-        """Change scores, in place of the profile's own."""
+        """Change the profile's scores."""
+        scores = ruled.scores.copy() if numbers else ruled.scores
         deviation = float(ruled.scores.std()) or 1.0
         for number in numbers:
             rule = self.rules[number]
             if rule.kind not in ("boost", "bury"):
                 continue
-            mine = self.members(inputs, number)
-            if mine.any():
+            places = np.flatnonzero(self.members(inputs, number))
+            if len(places):
                 sign = 1.0 if rule.kind == "boost" else -1.0
-                ruled.scores = ruled.scores + np.float32(sign * (rule.amount or 0.0) * deviation) * mine
-                ruled.note(np.flatnonzero(mine), f"{'Raised' if sign > 0 else 'Lowered'} by the rule “{rule.name}”")
+                scores[places] += np.float32(sign * (rule.amount or 0.0) * deviation)
+                ruled.note(places, f"{'Raised' if sign > 0 else 'Lowered'} by the rule “{rule.name}”")
+        ruled.scores = scores
 
     def places(
         self, numbers: Sequence[int], inputs: RankingInputs, ids: Sequence[str], shopper: str, ruled: Ruled
@@ -155,27 +157,27 @@ class RuleBook:
 
 
 class _Members:
-    """A target, looked up in a table once."""
+    """A target, looked up in a table once, so that a search only looks into arrays."""
 
     def __init__(self, target: Target, table: ProductTable) -> None:
-        self._rows = np.unique(table.rows(target.products)) if target.products else None
-        if self._rows is not None:
-            self._rows = self._rows[self._rows >= 0]
+        self._rows: np.ndarray | None = None
+        if target.products:
+            found = np.unique(table.rows(target.products))
+            self._rows = np.append(found[found >= 0], np.iinfo(np.int64).max)
         brands = {name.casefold() for name in target.brands}
-        self._brands = _codes(table.brands, lambda name: name.casefold() in brands) if brands else None
+        self._brands = _flags(table.brands, lambda name: name.casefold() in brands) if brands else None
         paths = tuple(_path(one) for one in target.categories)
-        self._categories = _codes(table.categories, lambda name: _below(name, paths)) if paths else None
+        self._categories = _flags(table.categories, lambda name: _below(name, paths)) if paths else None
 
     def of(self, inputs: RankingInputs) -> np.ndarray:
         table, rows = inputs.table, inputs.rows
         mine = rows >= 0
-        for wanted, own in (
-            (self._rows, rows),
-            (self._brands, table.brand[rows]),
-            (self._categories, table.category[rows]),
-        ):
-            if wanted is not None:
-                mine &= np.isin(own, wanted)
+        if self._rows is not None:
+            mine &= self._rows[np.searchsorted(self._rows, rows)] == rows
+        if self._brands is not None:
+            mine &= self._brands[table.brand[rows]]
+        if self._categories is not None:
+            mine &= self._categories[table.category[rows]]
         return mine
 
 
@@ -207,8 +209,9 @@ def _below(name: str, paths: tuple[str, ...]) -> bool:
     return any(name == path or name.startswith(f"{path}\0") for path in paths)
 
 
-def _codes(names: Sequence[str], wanted: Callable[[str], bool]) -> np.ndarray:
-    return np.array([code for code, name in enumerate(names) if wanted(name)], dtype=np.int64)
+def _flags(names: Sequence[str], wanted: Callable[[str], bool]) -> np.ndarray:
+    """Which codes are wanted; bool (names + 1,), the last for code -1, unknown: never."""
+    return np.array([*(wanted(name) for name in names), False], dtype=bool)
 
 
 def _to_the_end(ruled: Ruled, last: np.ndarray, text: str) -> None:
