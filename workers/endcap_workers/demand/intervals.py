@@ -52,7 +52,7 @@ def with_intervals(
     latest = history.shape[1] - horizon
     past = [origin for origin in range(latest, latest - origins, -1) if origin >= max(2, history.shape[1] // 3)]
     errors = [
-        (actual - forecast.mean) / _scale(history[:, :origin])[:, None]
+        _known_before(history, origin) * (actual - forecast.mean) / _scale(history[:, :origin])[:, None]
         for origin, forecast, actual in rolling_origin(forecaster, history, horizon, past)
     ]
     pooled = np.concatenate(errors) if errors else np.full((1, horizon), np.nan)
@@ -65,6 +65,11 @@ def with_intervals(
         else:
             values[:, step] = _own_quantiles(history, levels)
     return Forecast(mean, levels, np.maximum.accumulate(np.maximum(values, 0.0), axis=2))
+
+
+def _known_before(history: np.ndarray, origin: int) -> np.ndarray:
+    """(series, 1): 1, or NaN where nothing was known at the origin: that forecast was no forecast."""
+    return np.where(np.isnan(history[:, :origin]).all(axis=1), np.nan, 1.0)[:, None]
 
 
 def _conformal(errors: np.ndarray, levels: Sequence[float]) -> np.ndarray:

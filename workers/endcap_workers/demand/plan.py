@@ -154,7 +154,8 @@ def make_plan(
     history_sums, forecast_sums = _reconciled(tree, weekly, mean)
     with np.errstate(divide="ignore", invalid="ignore"):
         moved = np.where(mean > 0, forecast_sums[0] / mean, 1.0)
-    mean, low, high = forecast_sums[0], low * moved, high * moved
+    mean = forecast_sums[0]
+    low, high = np.minimum(low * moved, mean), np.maximum(high * moved, mean)
     advice = []
     for row, item in enumerate(items):
         if row % 500 == 0:

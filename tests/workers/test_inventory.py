@@ -1,0 +1,209 @@
+"""Demand and stock from the event log: returns, gaps, time zones, odd values; forecasts that add up; price bands."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pytest
+
+from endcap.events import Action, Event
+from endcap.settings import load_settings
+from endcap.stores.database import Database
+from endcap.stores.events import EventLog
+from endcap.stores.flags import Flags, Suspicion
+from endcap.stores.rankings import Rankings, Served
+from endcap_workers.demand.hierarchy import reconcile, tree_of
+from endcap_workers.demand.plan import Item, Terms, classify, make_plan
+from endcap_workers.demand.prices import price_bands
+from endcap_workers.demand.sales_log import SalesLog, read_sales
+from endcap_workers.reports.inventory import inventory_report
+from endcap_workers.reports.model import Report
+
+DAY = 86_400.0
+BERLIN = ZoneInfo("Europe/Berlin")
+NOW = datetime(2026, 4, 15, 12, 0, tzinfo=BERLIN).timestamp()
+_number = iter(range(10**9))
+
+
+def sale(product: str, ago: float, quantity: float = 1.0, value: float | None = None, **more: object) -> Event:
+    action = more.pop("action", Action.PURCHASE)
+    when = more.pop("time", NOW - ago * DAY)
+    return Event(f"s{next(_number)}", when, str(more.pop("shopper", "ann")), action, product, quantity=quantity,
+                 value=quantity * 2.0 if value is None else value, **more)  # type: ignore[arg-type]  # fmt: skip
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    opened = Database.in_folder(tmp_path)
+    yield opened
+    opened.close()
+
+
+def read(database: Database, batch: list[Event], zone: str = "Europe/Berlin", **more: object) -> SalesLog:
+    EventLog(database).append(batch)
+    return read_sales(database, zone, now=NOW, **more)  # type: ignore[arg-type]
+
+
+def units(sales: SalesLog, product: str) -> dict[int, float]:
+    """Days ago -> units, where there were any."""
+    row = sales.units[sales.products.index(product)]
+    return {len(row) - place: float(row[place]) for place in np.flatnonzero(row)}
+
+
+def test_returns_take_back_what_was_sold_before(database: Database) -> None:
+    sales = read(database, [sale("a", 5, 4), sale("a", 3, 1), sale("a", 2, 3, action=Action.RETURN),
+                            sale("b", 4, 1), sale("b", 3, 9, action=Action.RETURN)])  # fmt: skip
+    assert units(sales, "a") == {5: 2.0}
+    assert units(sales, "b") == {}
+    assert any("more returns than sales" in note for note in sales.notes)
+
+
+def test_negative_quantities_are_returns_and_nothing_of_today_or_the_future_counts(database: Database) -> None:
+    sales = read(
+        database, [sale("a", 3, 5), sale("a", 2, -2), sale("a", 0.1, 7), sale("a", -0.9, 8), sale("a", -40, 9)]
+    )
+    assert units(sales, "a") == {3: 3.0}
+    assert any("negative quantity" in note for note in sales.notes)
+    assert any("future" in note for note in sales.notes)
+
+
+def test_a_price_of_nothing_is_an_unknown_price(database: Database) -> None:
+    sales = read(database, [sale("a", 3, 5, value=0.0), sale("a", 3, 1, value=-4.0), sale("a", 2, 1, value=3.0)])
+    assert sales.revenue.sum() == 3.0
+
+
+def test_days_are_the_shops_own_when_the_clocks_change(database: Database) -> None:
+    """29 March 2026 has 23 hours in Berlin: half past midnight and half past eleven at night are both that day."""
+    early = datetime(2026, 3, 29, 0, 30, tzinfo=BERLIN).timestamp()
+    late = datetime(2026, 3, 29, 23, 30, tzinfo=BERLIN).timestamp()
+    batch = [sale("a", 0, time=early), sale("a", 0, time=late)]
+    assert units(read(database, batch), "a") == {17: 2.0}
+    elsewhere = read_sales(database, "America/New_York", now=NOW)
+    assert len(units(elsewhere, "a")) == 2
+
+
+def test_flagged_shoppers_are_no_demand(database: Database) -> None:
+    sales = read(database, [sale("a", 3), sale("a", 3, 50, shopper="bot")], left_out={"bot"})
+    assert units(sales, "a") == {3: 1.0}
+
+
+def test_weeks_are_unknown_before_the_first_sale_and_zero_after(database: Database) -> None:
+    weekly = read(database, [sale("a", 10), sale("b", 1)], days=28).weekly()
+    np.testing.assert_array_equal(weekly[0], [np.nan, np.nan, 1, 0])
+    np.testing.assert_array_equal(weekly[1], [np.nan, np.nan, np.nan, 1])
+
+
+def test_classes_of_demand() -> None:
+    random = np.random.default_rng(0)
+    rows = [
+        np.full(52, 10.0) + random.normal(0, 1, 52),
+        np.where(random.random(52) < 0.5, 1.0, 40.0),
+        np.where(np.arange(52) % 5, 0.0, 3.0),
+        np.where(np.arange(52) % 5, 0.0, random.choice([1.0, 60.0], 52)),
+        np.r_[np.full(50, np.nan), 1.0, 2.0],
+        np.full(52, np.nan),
+    ]
+    assert classify(np.array(rows)) == ["smooth", "erratic", "intermittent", "lumpy", "new", "none"]
+
+
+def test_forecasts_add_up_and_good_ones_move_less() -> None:
+    tree = tree_of([("food", "tea"), ("food", "tea"), ("food",), ()])
+    leaves = np.array([[10.0], [20.0], [5.0], [1.0]])
+    levels = tree.sums(leaves)
+    raised = [leaves, *(one * 1.5 for one in levels[1:])]
+    spread = [np.array([1.0, 100.0, 1.0, 1.0]), *(np.ones(len(one)) for one in levels[1:])]
+    found = reconcile(tree, raised, spread)
+    for below, parent, above in zip(found, tree.parents, found[1:]):
+        total = np.zeros_like(above)
+        np.add.at(total, parent, below)
+        np.testing.assert_allclose(total, above, rtol=1e-9)
+    assert found[0][1, 0] - 20 > 10 * abs(found[0][0, 0] - 10), "what is uncertain gives way"
+
+
+def test_a_plan_covers_what_has_one_observation_or_none() -> None:
+    weekly = np.full((3, 20), np.nan)
+    weekly[0, -1] = 4.0
+    weekly[1] = 6.0
+    items = [Item("one", stock=-2.0), Item("two", stock=1.0, lead_time_days=21.0), Item("three", stock=9.0)]
+    plan = make_plan(weekly, items, Terms())
+    assert plan.classes == ["new", "smooth", "none"]
+    assert np.isfinite(plan.mean).all()
+    assert (plan.low <= plan.mean + 1e-9).all()
+    assert plan.advice[0].order_quantity >= 2
+    assert "owed" in " ".join(plan.advice[0].notes)
+    assert plan.advice[1].reorder_point > 20, "the product's own lead time"
+    assert plan.advice[2].order_quantity == 0
+    with pytest.raises(ValueError, match="3 histories"):
+        make_plan(weekly, items[:2], Terms())
+
+
+def test_elasticity_is_found_with_an_interval_that_holds() -> None:
+    random = np.random.default_rng(3)
+    truth = np.repeat([-2.5, -0.3], 20)
+    price = np.exp(random.normal(0, 0.15, (40, 52))) * 5
+    units = np.round(np.exp(4 + truth[:, None] * np.log(price / 5) + random.normal(0, 0.1, price.shape)))
+    bands = price_bands(units, units * price, np.repeat([0, 1], 20))
+    assert len(bands) == 40
+    inside = [band.low <= truth[row] <= band.high for row, band in bands.items()]
+    assert np.mean(inside) > 0.8
+    assert all("follows price strongly" in bands[row].verdict for row in range(20))
+    assert all("hardly" in bands[row].verdict for row in range(20, 40))
+
+
+def test_where_prices_did_not_move_nothing_is_said_of_them() -> None:
+    units = np.full((2, 52), 20.0)
+    assert price_bands(units, units * 3.0, np.zeros(2, dtype=np.int64)) == {}
+    assert price_bands(np.full((1, 5), np.nan), np.full((1, 5), np.nan), np.zeros(1, dtype=np.int64)) == {}
+
+
+@pytest.fixture
+def shop(database: Database, tmp_path: Path) -> Report:
+    random = np.random.default_rng(0)
+    batch = [
+        sale(product, day + 0.5, int(random.poisson(rate)) or 1, shopper=f"ann{int(random.integers(50))}")
+        for product, rate in (("tea", 4), ("honey", 2), ("junk", 1))
+        for day in range(1, 200)
+        if day > {"tea": 0, "honey": 5, "junk": 100}[product]
+    ]
+    batch += [sale("tea", 2, 500, shopper="bot")]
+    batch += [Event(f"q{n}", NOW - DAY, f"ann{n}", Action.SEARCH, query="Unicorn food", attributes={"hits": 0})
+              for n in range(5)]  # fmt: skip
+    EventLog(database).append(batch)
+    Flags(database).suspect([Suspicion("shopper", "bot", 1.0, ["500 pieces"])], "fraud")
+    Rankings(database).append(
+        [Served(f"r{n}", NOW - DAY, f"ann{n}", ("honey", "none"), query="honey") for n in range(4)]
+    )
+    items = [
+        Item("tea", "Green tea", ("Food", "Tea"), 2.0, 3.0),
+        Item("honey", "Honey, renamed", ("Food",), 2.0, -1.0),
+        Item("junk", "=HYPERLINK(1)", (), 2.0, 500.0),
+        Item("never", "Never sold", (), 2.0, 5.0),
+    ]
+    phases: list[float] = []
+    settings = load_settings(data_dir=tmp_path, time_zone="Europe/Berlin")
+    report = inventory_report(database, settings, items, lambda done, total, phase: phases.append(done), NOW)
+    assert phases == sorted(phases)
+    return report
+
+
+def test_the_report_says_what_to_order_what_rests_and_what_is_wanted(shop: Report) -> None:
+    order = {row["id"]: row for row in shop.table("order").rows}
+    assert set(order) == {"tea", "honey"}
+    assert order["tea"]["demand"] < 60, "the bot's 500 pieces are no demand"
+    assert order["honey"]["risk"] > 0.99
+    assert [row["id"] for row in shop.table("slow").rows] == ["junk"]
+    assert [row["id"] for row in shop.table("lost").rows] == ["honey"]
+    assert [row["title"] for row in shop.table("searches").rows] == ["unicorn food", "honey"]
+    assert shop.table("searches").rows[0]["empty"] == 5
+    assert [row["title"] for row in shop.table("wanted").rows] == ["honey"]
+    assert any("below 0" in note for note in shop.notes)
+    assert any("flagged" in note for note in shop.notes)
+    assert any("1 products of the catalogue were not sold" in note for note in shop.notes)
+
+
+def test_an_empty_shop_has_a_report_too(database: Database, tmp_path: Path) -> None:
+    report = inventory_report(database, load_settings(data_dir=tmp_path), [], now=NOW)
+    assert report.table("demand").rows == []
+    assert Report.from_json(report.to_json()) is not None
