@@ -106,13 +106,17 @@ def test_its_use_is_noted_now_and_then(database: Database) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "role", "days"), [("", "reader", None), ("a\nb", "reader", None), ("x" * 81, "reader", None),
+    ("name", "role", "days"), [("", "reader", None), ("  ", "reader", None), ("x" * 81, "reader", None),
                                ("a", "root", None), ("a", "reader", 0), ("a", "reader", 1e9), ("a", "reader", -1)],
 )  # fmt: skip
 def test_a_bad_token_is_not_made(database: Database, name: str, role: str, days: float | None) -> None:
     with pytest.raises(InvalidInput):
         Tokens(database).create(name, role, days)
     assert Tokens(database).all() == []
+
+
+def test_a_name_is_safe_to_print(database: Database) -> None:
+    assert Tokens(database).create("\x1b[31mann\n", "reader")[1].name == "?[31mann"
 
 
 def test_roles_are_ordered() -> None:

@@ -189,6 +189,9 @@ def test_the_command_sets_up_serves_and_ends(tmp_path: Path) -> None:
         else:
             pytest.fail("".join(lines))
         url = f"http://127.0.0.1:{port}/"
+        token = next(line.split()[-1] for line in process.stderr if "log in with" in line)
+        admin = urllib.request.Request(f"{url}admin/v1/jobs", headers={"Authorization": f"Bearer {token}"})
+        assert urllib.request.urlopen(admin, timeout=10).status == 200
         page = urllib.request.urlopen(url, timeout=10)
         assert "default-src 'self'" in page.headers["Content-Security-Policy"]
         assert b"Household" in page.read()

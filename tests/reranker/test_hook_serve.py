@@ -47,7 +47,7 @@ class Served:
     def url(self) -> str:
         """Where it listens, once it does."""
         for _ in range(600):
-            found = re.search(r"Listening at: (http://\S+)", self.log.read_text())
+            found = re.search(r"Listening at: (http://[^\s,]+)", self.log.read_text())
             if found:
                 break
             assert self.process.poll() is None, self.log.read_text()

@@ -121,9 +121,10 @@ class Tokens:
         Raises:
             InvalidInput: the name, the role or the days are no good.
         """
-        name = name.strip()
-        if not name or len(name) > _MAX_NAME or not name.isprintable():
-            raise InvalidInput(f"name: 1 to {_MAX_NAME} printable characters that say whose token it is")
+        # What cannot be printed must not reach a terminal from the list of tokens or the audit log.
+        name = "".join(one if one.isprintable() else "?" for one in name.strip())
+        if not name or len(name) > _MAX_NAME:
+            raise InvalidInput(f"name: 1 to {_MAX_NAME} characters that say whose token it is")
         if role not in ROLES:
             raise InvalidInput(f"role: {role:.40} is none of {', '.join(ROLES)}")
         if days is not None and not 0 < days <= 3_660:

@@ -34,7 +34,7 @@ class TokenList(Answer):
 class TokenBody(Strict):
     """Whose token, and for what."""
 
-    name: str = Field(min_length=1, max_length=80)
+    name: str = Field(min_length=1, max_length=80, pattern=r"\S")
     role: Literal["reader", "operator", "admin"]
     days: float | None = Field(None, gt=0, le=3_660, description="Days until it expires; null: never.")
 

