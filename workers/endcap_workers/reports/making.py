@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import shutil
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import orjson
 
-from endcap.errors import InvalidInput
+from endcap.errors import InvalidInput, UnknownIndex
 from endcap.runtime import open_engine
 from endcap.settings import Settings
 from endcap.stores.database import Database
@@ -22,6 +23,8 @@ from endcap_workers.reports.html import render_html
 from endcap_workers.reports.inventory import inventory_report
 from endcap_workers.reports.model import Report
 from endcap_workers.reports.sheets import write_csv, write_workbook
+
+log = logging.getLogger(__name__)
 
 PERIODS = {"": 1.0, "daily": 1.0, "weekly": 7.0}
 
@@ -98,6 +101,8 @@ def catalogue(settings: Settings) -> tuple[list[Item], dict[str, str]]:
                 seller = product.attributes.get(settings.fraud_seller_attribute, "")
                 if settings.fraud_seller_attribute and seller:
                     sellers[product.id] = str(seller)
+    except UnknownIndex:
+        log.warning("there is no catalogue: the report has ids in the place of titles, and no stock")
     finally:
         engine.close()
     return items, sellers

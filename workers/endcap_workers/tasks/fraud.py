@@ -19,20 +19,13 @@ def run_light(context: JobContext) -> Mapping[str, Any]:
 
 
 def _watch(context: JobContext, light: bool) -> Mapping[str, Any]:
-    from endcap.runtime import open_database, open_engine
+    from endcap.runtime import open_database
     from endcap_workers.fraud.watch import watch
+    from endcap_workers.reports.making import catalogue
 
     settings, sellers = context.settings, {}
     if settings.fraud_seller_attribute and not light:
-        engine = open_engine(settings)
-        try:
-            for batch in engine.scan():
-                for product, _ in batch:
-                    seller = product.attributes.get(settings.fraud_seller_attribute)
-                    if seller:
-                        sellers[product.id] = str(seller)
-        finally:
-            engine.close()
+        _, sellers = catalogue(settings)
     database = open_database(settings)
     try:
         return watch(database, settings, context.progress, light, sellers).summary
