@@ -16,8 +16,11 @@ import onnxruntime
 import orjson
 import pytest
 
+from endcap import publishing
 from endcap.bundles import Bundle, inputs_of, live_bundle, load_bundle, make_live, write_bundle
 from endcap.errors import BundleRefused
+from endcap.features.affinity import TRAITS, Affinity
+from endcap.interest import Calibration
 from endcap.sequences import InputSpec, Vocabulary
 from tests.serving import ENCODER, SPEC, VOCABULARY
 
@@ -266,3 +269,35 @@ def test_models_of_one_specification_share_a_name_in_triton(tmp_path: Path) -> N
 
     other = InputSpec(codes=(), content=0, inputs=("candidate_features",), places=9)
     assert bundle(TINY, 1).served_name == bundle(TINY, 2).served_name != bundle(other, 3).served_name
+
+
+def affinity_of(count: int = 3) -> Affinity:
+    half = np.zeros((count, 4), dtype=np.float16)
+    nobody = np.full((count, 4), count, dtype=np.int32)
+    keys, ones = np.arange(count, dtype=np.uint64), np.ones(count, dtype=np.float32)
+    traits = np.zeros((count, len(TRAITS)), dtype=np.float16)
+    return Affinity(keys, half, ones, nobody, half, nobody, half, traits)
+
+
+def test_what_a_model_brings_along_comes_back_and_is_checked(tmp_path: Path) -> None:
+    folder = write_bundle(
+        tmp_path, tiny(), TINY, Vocabulary(), version=1, affinity=affinity_of(), calibration=Calibration(0.7, -1.0),
+        weights=b"what training goes on from",
+    )  # fmt: skip
+    bundle = load_bundle(folder)
+    assert bundle.affinity is not None
+    assert len(bundle.affinity) == 3
+    assert bundle.calibration == Calibration(0.7, -1.0)
+    adopted = load_bundle(publishing.adopt(folder, tmp_path / "models"))
+    assert sorted(adopted.files) == sorted(one.name for one in adopted.folder.iterdir()) == sorted(bundle.files)
+    (folder / "affinity.npz").write_bytes((folder / "affinity.npz").read_bytes()[:-100])
+    with pytest.raises(BundleRefused, match=r"affinity.npz does not match"):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize("values", [{"slope": 1.0}, {"slope": -1.0, "outside": 0.0}, {"slope": "x", "outside": 0}, [1]])
+def test_a_calibration_that_says_nothing_is_refused(tmp_path: Path, values: object) -> None:
+    folder = write_bundle(tmp_path, tiny(), TINY, Vocabulary(), version=1)
+    _describe(lambda about: about.update(calibration=values))(folder)
+    with pytest.raises(BundleRefused, match="calibration"):
+        load_bundle(folder)

@@ -20,6 +20,7 @@ from endcap.catalog import Product
 from endcap.commands.models import publish
 from endcap.engines.embedded import EmbeddedEngine
 from endcap.errors import BundleRefused, PublishingFailed
+from endcap.interest import Calibration
 from endcap.live import LiveModel
 from endcap.runtime import Runtime, open_runtime
 from endcap.scoring.triton import SPECIFICATION, TritonScorer
@@ -361,3 +362,19 @@ def test_the_ranking_says_who_fell_back(runtime: Runtime) -> None:
     ranking = runtime.personalizer.rank("ann", "honey", ids, np.ones(5, dtype=np.float32))
     assert (ranking.scorer, ranking.fallback, ranking.degraded) == ("onnx:interest-1", "triton:circuit_open", "")
     gone.close()
+
+
+def test_a_calibrated_model_says_how_probable_each_product_is(runtime: Runtime) -> None:
+    ids, scores = [f"p{number}" for number in range(5)], np.ones(5, dtype=np.float32)
+    assert runtime.personalizer.rank("ann", "honey", ids, scores).interest is None, "the baseline makes no such claim"
+    spec = InputSpec(
+        places=10, codes=("brand", "category"), inputs=tuple(name for name in INPUTS if "content" not in name)
+    )
+    calibration = Calibration(slope=0.5, outside=1.0)
+    models = runtime.settings.models_folder
+    make_live(write_bundle(models, graph(1, spec), spec, VOCABULARY, version=1, calibration=calibration))
+    assert eventually(lambda: runtime.personalizer.rank("ann", "honey", ids, scores).scorer == "onnx:interest-1")
+    interest = runtime.personalizer.rank("ann", "honey", ids, scores).interest
+    assert interest is not None
+    assert (interest > 0).all()
+    assert 0.0 < interest.sum() < 1.0, "the rest is the wish for none of them"
