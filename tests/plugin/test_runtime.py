@@ -25,7 +25,8 @@ def purchase(number: int, product: str, shopper: str = "ann") -> Event:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return load_settings(data_dir=tmp_path, text_encoder="none", tail_interval_s=0.02, product_refresh_s=0.05)
+    quick = {"tail_interval_s": 0.02, "product_refresh_s": 0.05}
+    return load_settings(data_dir=tmp_path, text_encoder="none", deadline_ms=5_000.0, **quick)
 
 
 @pytest.fixture
