@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from endcap.catalog import Product, ProductTable
 from endcap.catalog.product import product_keys
 from endcap.events import Action
-from endcap.features import FEATURES, INDEX, ranking_inputs
+from endcap.features import AFFINITY, FEATURES, INDEX, ranking_inputs
 from endcap.popularity import Popularity
 from endcap.profiles import DAY_S, Profile
 
@@ -120,3 +120,42 @@ def test_a_candidate_is_described_alike_wherever_it_stands(order: list[str]) -> 
     mixed = ranking_inputs(profile, "", order, np.ones(5, np.float32), table, Popularity(), NOW)
     rows = [[p.id for p in PRODUCTS].index(one) for one in order]
     np.testing.assert_allclose(mixed.features, straight.features[rows], rtol=1e-5)
+
+
+def test_later_trips_to_the_shelf_count_days_not_products(table: ProductTable) -> None:
+    shopper = profile_of(
+        ("m1", 30.0, Action.PURCHASE), ("m2", 10.0, Action.PURCHASE), ("m3", 10.0, Action.PURCHASE),
+        ("t1", 2.0, Action.PURCHASE),
+    )  # fmt: skip
+    got = features(table, shopper, ["m1", "m2", "m3", "t1"])
+    assert np.expm1(got["own_trips"]).round().tolist() == [1, 0, 0, 0]
+    assert np.expm1(got["shelf_distinct"]).round().tolist() == [3, 3, 3, 1]
+    assert got["own_age"][3] < got["own_age"][1] < got["own_age"][0]
+    assert np.expm1(got["shopper_buys"]).round().tolist() == [4] * 4
+
+
+def test_a_lift_is_relative_to_what_everybody_buys(table: ProductTable) -> None:
+    popular = Popularity()
+    popular.add(product_keys(["m3"] * 50), np.full(50, NOW), np.full(50, Action.PURCHASE, dtype=np.uint8))
+    shopper = profile_of(("m1", 1.0, Action.PURCHASE), ("m3", 1.0, Action.PURCHASE))
+    got = features(table, shopper, ["m1", "m2", "m3"], popular=popular)
+    assert got["brand_lift"][1] > 0, "hardly anybody buys this brand, he does"
+    assert got["brand_lift"][1] > got["brand_lift"][2]
+    alone = features(table, shopper, ["m1", "m2", "m3"])
+    assert alone["brand_lift"][1] < got["brand_lift"][1]
+
+
+def test_parts_of_the_sales_and_their_move(table: ProductTable) -> None:
+    popular = Popularity()
+    ids, ages = ["m1"] * 30 + ["m2"] * 30, [1.0] * 30 + [200.0] * 30
+    popular.add(product_keys(ids), NOW - DAY_S * np.array(ages), np.full(60, Action.PURCHASE, dtype=np.uint8))
+    got = features(table, Profile(), ["m1", "m2", "m3"], popular=popular)
+    assert got["total_part"][0] == pytest.approx(got["total_part"][1])
+    assert got["recent_part"][0] > got["recent_part"][1] > got["recent_part"][2] - 1e-3
+    assert got["week_trend"][0] > got["week_trend"][1] - 1e-6
+    assert (got["candidates"] == np.float32(np.log(4.0))).all()
+
+
+def test_the_columns_of_an_affinity_are_empty_without_one(table: ProductTable) -> None:
+    got = features(table, profile_of(("m1", 1.0, Action.PURCHASE)), ["m1", "m2"])
+    assert not any(got[name].any() for name in AFFINITY)
