@@ -15,6 +15,7 @@ bench: $(VENV)/dev.done
 	$(BIN)/python -m tests.services.run $(BIN)/endcap bench hook
 	$(BIN)/python -m tests.services.scoring
 	$(BIN)/endcap evaluate complete-journey
+	$(BIN)/endcap evaluate attack
 
 lint: $(VENV)/dev.done
 	$(BIN)/ruff check .

@@ -64,14 +64,20 @@ class Judgement:
 
     def reasons(self, row: int) -> list[str]:
         """Why this shopper is suspected, in words, the weightiest first."""
-        found = [*self._in_step(row), *self._strained(row)]
+        found: list[str] = [*self._in_step(row), *self._strained(row)]
         one = self.behaviour.features.rows([row])
         reasons: list[Reason] = []
         if self._supervised is not None:
             reasons = self._supervised.reasons(one)[0]
         elif self._label_free is not None and (self.strange[row] > _TOLD or not found):
             reasons = self._label_free.reasons(self._judged.rows([row]))[0]
-        return found + [self._told(reason) for reason in reasons if not reason.feature.startswith("pushed")]
+        said = " ".join(found)
+        for reason in reasons:
+            text = self._told(reason)
+            # The same quantity is told once.
+            if not reason.feature.startswith("pushed") and text.split(":")[0] not in said:
+                found.append(text)
+        return found
 
     def _in_step(self, row: int) -> list[str]:
         push = self.behaviour.push
