@@ -41,6 +41,11 @@ CHECKS = [
     unsupported_method,
     ignored_auth,
 ]
+#: Operations whose bodies have demands between fields that JSON Schema cannot state: weights that sum to 1, what a kind
+#: of rule takes. There a valid-looking body may be refused; that the reason is given is tested elsewhere.
+UNSTATED = {f"{method} /admin/v1/{path}" for method, path in (
+    ("POST", "rules"), ("PUT", "rules/{number}"), ("POST", "experiments"), ("PUT", "experiments/{name}"),
+)}  # fmt: skip
 TOKEN = "t" * 40
 DOCUMENT = "/admin/v1/openapi.json"
 
@@ -79,12 +84,13 @@ def test_every_answer_is_one_that_the_document_has(app: Flask) -> None:
 
 
 def _fuzz(operation: Any) -> None:
+    checks = [one for one in CHECKS if one is not positive_data_acceptance or operation.label not in UNSTATED]
     strategy = operation.as_strategy(GenerationMode.POSITIVE) | operation.as_strategy(GenerationMode.NEGATIVE)
 
     @given(case=strategy)
     @settings(max_examples=10, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     def ask(case: schemathesis.Case) -> None:
-        case.call_and_validate(headers={"Authorization": f"Bearer {TOKEN}"}, checks=CHECKS)
+        case.call_and_validate(headers={"Authorization": f"Bearer {TOKEN}"}, checks=checks)
 
     ask()
 
