@@ -49,6 +49,8 @@ JOB = Job(
     "Train a model of the shoppers' interest from the event log",
     run,
     queue="heavy",
+    # Nightly; the job `promote` then judges what came of it.
+    schedule="30 1 * * *",
     time_limit_s=6 * 3600,
     takes=Parameters,
 )
