@@ -92,7 +92,13 @@ def open_up(folder: Path, **more: object) -> Settings:
     to_onnx(model, graph)
     spec = InputSpec(features=(), places=20, codes=CODES, inputs=inputs_of(graph.read_bytes()))
     bundle = write_bundle(
-        settings.models_folder, graph.read_bytes(), spec, vocabulary, version=1, weights=weights_of(model)
+        settings.models_folder,
+        graph.read_bytes(),
+        spec,
+        vocabulary,
+        version=1,
+        weights=weights_of(model),
+        extra={"model": {"name": "lstm", "spec": model.spec.to_json()}},
     )
     make_live(bundle)
     return settings

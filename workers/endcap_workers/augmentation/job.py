@@ -18,7 +18,8 @@ from endcap.bundles import WEIGHTS, Bundle, inputs_of, live_bundle, load_bundle,
 from endcap.catalog.product import PATH_SEPARATOR
 from endcap.catalog.table import ProductTable
 from endcap.encoders import text_encoder_at_hand
-from endcap.errors import InvalidInput
+from endcap.errors import EndcapError, InvalidInput
+from endcap.jobs import JobCancelled
 from endcap.profiles import short_keys
 from endcap.registry import INTEREST, open_registry
 from endcap.runtime import open_database, open_engine
@@ -35,6 +36,7 @@ from endcap_workers.augmentation.files import to_onnx as generator_to_onnx
 from endcap_workers.augmentation.gate import KIND, AugmentationGate, helps
 from endcap_workers.augmentation.interest import Choice, Material, attach, blend, choose, content_of, material
 from endcap_workers.augmentation.virtual import VirtualProducts, enriched, virtual_products
+from endcap_workers.models import InterestModel
 from endcap_workers.training.export import to_onnx
 from endcap_workers.training.weights import model_of
 
@@ -67,17 +69,28 @@ def augment(
         database.close()
 
 
+def augment_after(settings: Settings, seed: int = 0, progress: Progress = lambda *_: None) -> Mapping[str, Any]:
+    """:func:`augment` for a model that has just gone live; where none can be made, the outcome says why."""
+    try:
+        return augment(settings, seed, progress)
+    except JobCancelled:
+        raise
+    except EndcapError as error:
+        return {"outcome": "none", "reason": str(error)}
+
+
 def _augment(
     settings: Settings, database: Database, seed: int, progress: Progress, names: tuple[str, ...]
 ) -> Mapping[str, Any]:
     progress(0, 10, "reading the catalogue")
-    bundle, weights = _live(settings)
+    bundle, model = _live(settings)
+    weights = (bundle.folder / WEIGHTS).read_bytes()
     table = _table(settings)
     aligned = Alignment(table, bundle.vocabulary, bundle.spec)
     content = content_of(table, aligned, bundle.vocabulary.products, bundle.vocabulary.sizes(bundle.spec.codes))
     progress(1, 10, "reading the log")
     log, excluded = EventLog(database), Flags(database).excluded_shoppers()
-    made = material(model_of(weights), content, sequences(log, table, aligned, excluded), seed)
+    made = material(model, content, sequences(log, table, aligned, excluded), seed)
     progress(2, 10, "training generators")
     steps = iter(range(3, 9))
     choice = choose(made, names, seed, lambda line: progress(next(steps, 8), 10, line))
@@ -133,7 +146,7 @@ def sequences(
                     del mine[:-MOST_ACTIONS]
 
 
-def _live(settings: Settings) -> tuple[Bundle, bytes]:
+def _live(settings: Settings) -> tuple[Bundle, InterestModel]:
     folder = live_bundle(settings.models_folder)
     if folder is None:
         raise InvalidInput("no interest model is live: train one first (endcap train)")
@@ -144,10 +157,7 @@ def _live(settings: Settings) -> tuple[Bundle, bytes]:
             f"the live model reads content vectors of {bundle.spec.encoder}, the text encoder is now "
             f"{encoder.id if encoder else 'none'}: index the products and train the model again"
         )
-    try:
-        return bundle, (folder / WEIGHTS).read_bytes()
-    except OSError:
-        raise InvalidInput(f"{bundle.label} came without weights: train it again (endcap train)") from None
+    return bundle, model_of(bundle)
 
 
 def _table(settings: Settings) -> ProductTable:

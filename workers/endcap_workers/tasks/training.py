@@ -25,6 +25,7 @@ class Parameters(BaseModel):
 
 def run(context: JobContext) -> Mapping[str, Any]:
     """Parameters: see :class:`Parameters`."""
+    from endcap_workers.augmentation.job import augment_after
     from endcap_workers.training.promotion import promote_bundle, register
     from endcap_workers.training.train import Request, train
 
@@ -41,6 +42,9 @@ def run(context: JobContext) -> Mapping[str, Any]:
         verdict = promote_bundle(context.settings, made.folder, by=f"run {context.run_id}", progress=context.progress)
         assert verdict is not None
         result |= {"promoted": verdict.passed, "gate": list(verdict.reasons)}
+        if verdict.passed:
+            # The new model has no generator yet: without one, new products would wait for the nightly job.
+            result["augmentation"] = augment_after(context.settings, request.seed, context.progress)
     return result
 
 

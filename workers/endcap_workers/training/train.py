@@ -14,9 +14,9 @@ import orjson
 import torch
 import torch.distributed as distributed
 
-from endcap.bundles import AFFINITY, WEIGHTS, Bundle, inputs_of, load_bundle, write_bundle
+from endcap.bundles import AFFINITY, Bundle, inputs_of, load_bundle, write_bundle
 from endcap.catalog.table import ProductTable
-from endcap.errors import BundleRefused, ConfigurationError, EndcapError
+from endcap.errors import ConfigurationError, EndcapError
 from endcap.features import FEATURES
 from endcap.features.affinity import Affinity
 from endcap.popularity import Popularity
@@ -33,6 +33,7 @@ from endcap_workers.training.loop import Schedule
 from endcap_workers.training.plan import TooLittle, make_plan
 from endcap_workers.training.replay import Progress, Replay
 from endcap_workers.training.segments import calibration_error, segments
+from endcap_workers.training.weights import model_of, weights_of
 
 #: Products with a number of their own were done something with at least so often.
 FEWEST_ACTIONS = 5
@@ -244,7 +245,7 @@ def _fit(
     target = write_bundle(
         runtime.settings.models_folder, _graph(model, folder), spec, vocabulary, metrics=metrics, data_window=window,
         seed=request.seed, extra=orjson.loads(orjson.dumps(extra)), affinity=affinity, calibration=calibration,
-        weights=_weights(model),
+        weights=weights_of(model),
     )  # fmt: skip
     report(f"{target.name}: held-out NDCG@10 {metrics['held-out ndcg@10']:.4f}")
     return Trained(target, metrics, window, by_segment, 0.0)
@@ -273,25 +274,11 @@ def _fresh(
 
 
 def _go_on(base: Bundle) -> tuple[str, InterestModel, Vocabulary, str]:
-    from safetensors.torch import load
-
-    try:
-        about = base.description["model"]
-        weights = load((base.folder / WEIGHTS).read_bytes())
-        model = MODELS[about["name"]](ModelSpec.from_json(about["spec"]))
-        model.load_state_dict(weights)
-    except (KeyError, TypeError, OSError, RuntimeError, ValueError) as error:
-        raise BundleRefused(f"{base.label} cannot be gone on from: {error!r}; train a new one") from error
-    return str(about["name"]), model, base.vocabulary, base.spec.encoder
+    model = model_of(base)
+    return str(base.description["model"]["name"]), model, base.vocabulary, base.spec.encoder
 
 
 def _graph(model: InterestModel, folder: Path) -> bytes:
     path = folder / "graph.onnx"
     to_onnx(model, path)
     return path.read_bytes()
-
-
-def _weights(model: InterestModel) -> bytes:
-    from safetensors.torch import save
-
-    return bytes(save({name: tensor.contiguous() for name, tensor in model.state_dict().items()}))
