@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection
 
-from endcap.bundles import Bundle, live_bundle, load_bundle, make_live
+from endcap.bundles import DESCRIPTION, Bundle, live_bundle, load_bundle, make_live
 from endcap.errors import BundleRefused, EndcapError
 from endcap.gates import GateFailed, Verdict
 from endcap.settings import Settings
@@ -60,6 +60,7 @@ class Registry:
         self.keep = keep
         self._publish = dict(publish or {})
         self._versions = Versions(database)
+        self._refused: tuple[str, float] | None = None
 
     def add_candidate(
         self,
@@ -276,13 +277,17 @@ class Registry:
     def _follow_pointer(self) -> None:
         """Take note of a bundle that went live by another way (``live.json`` written by hand, or a crash between the
         pointer and the table): the servers go by the pointer, so the registry does, too."""
+        folder = None
         try:
             folder = live_bundle(self.models)
             if folder is None or any(one.folder == folder.name for one in self._versions.list(INTEREST, LIVE)):
                 return
+            if self._refused == _written(folder):  # said once, and not read again and again
+                return
             bundle = load_bundle(folder)
         except BundleRefused as error:
             log.warning("what live.json names is not in the registry: %s", error)
+            self._refused = _written(folder)
             return
         version = str(bundle.version)
         provenance = {key: value for key, value in bundle.description.items() if key not in ("metrics", "files")}
@@ -298,6 +303,14 @@ class Registry:
 def open_registry(settings: Settings, database: Database) -> Registry:
     """The registry that the settings ask for; ``interest`` is given to Triton where there is one."""
     return Registry(database, settings.models_folder, {INTEREST: _to_triton(settings)}, settings.keep_versions)
+
+
+def _written(folder: Path | None) -> tuple[str, float]:
+    """Changes when the pointer does, and when what it names is replaced."""
+    try:
+        return ("", 0.0) if folder is None else (folder.name, (folder / DESCRIPTION).stat().st_mtime)
+    except OSError:
+        return str(folder), 0.0
 
 
 def _live_bundle(models: Path) -> Bundle | None:

@@ -68,6 +68,15 @@ def test_a_run_from_its_asking_to_its_end(table: Runs) -> None:
     assert table.count() == {"queued": 0, "running": 0, "done": 1, "failed": 0, "cancelled": 0}
 
 
+def test_what_a_job_prints_can_be_anything(table: Runs) -> None:
+    run_id = table.submit(LIGHT)
+    table.claim("w")
+    table.beat(run_id, "w", log="a\x00b \udc80 ü", phase="\x00")
+    table.fail(run_id, "w", "\ud800 went wrong\x00")
+    failed = table.get(run_id)
+    assert (failed.log, failed.phase, failed.error) == ("ab ? ü", "", "? went wrong")
+
+
 def test_parameters_are_checked_when_the_run_is_asked_for(table: Runs) -> None:
     with pytest.raises(InvalidInput, match="epochs"):
         table.submit(HEAVY, {"epochs": "many"})

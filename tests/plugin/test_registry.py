@@ -190,3 +190,15 @@ def test_of_two_who_promote_at_once_one_is_last_and_one_is_live(registry: Regist
     assert live == [registry.history("policy", 1)[0].version]
     with database.transaction(read_only=True) as connection:
         assert len(connection.execute(versions.select()).all()) == 3
+
+
+def test_a_pointer_to_nothing_sound_is_said_once(
+    database: Database, models: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = make_bundle(models, 1, 5)
+    (broken / "model.onnx").write_bytes(b"")
+    make_live(broken)
+    registry = Registry(database, models)
+    for _ in range(3):
+        assert registry.live(INTEREST) is None
+    assert len([one for one in caplog.records if "not in the registry" in one.message]) == 1

@@ -270,7 +270,7 @@ class Runs:
         with self._database.transaction() as connection:
             now = self._now(connection)
             mine = _mine(run_id, owner)
-            if not connection.execute(update(runs).where(mine).values(heartbeat=now, **values)).rowcount:
+            if not connection.execute(update(runs).where(mine).values(heartbeat=now, **_clean(values))).rowcount:
                 raise RunLost(f"run {run_id} has been taken up by another worker, or has ended")
             return not connection.execute(select(runs.c.cancelling).where(runs.c.id == run_id)).scalar()
 
@@ -390,7 +390,7 @@ class Runs:
                 values |= {"owner": "", "due": now + pause_s, "sent": 0.0}
             else:
                 values |= {"finished": now, "cancelling": False}
-            changed = connection.execute(update(runs).where(_mine(run_id, owner)).values(state=state, **values))
+            changed = connection.execute(update(runs).where(_mine(run_id, owner)).values(state=state, **_clean(values)))
             if not changed.rowcount:
                 raise RunLost(f"run {run_id} has been taken up by another worker, or has ended")
 
@@ -455,6 +455,14 @@ def _json(values: Mapping[str, Any], what: str, limit: int) -> str:
     if len(text) > limit:
         raise InvalidInput(f"{what}: {len(text)} bytes of JSON; at most {limit}")
     return text
+
+
+def _clean(values: dict[str, Any]) -> dict[str, Any]:
+    """What jobs say, without what databases do not store: PostgreSQL no NUL, neither of them half a character."""
+    return {
+        name: value.replace("\x00", "").encode(errors="replace").decode() if isinstance(value, str) else value
+        for name, value in values.items()
+    }
 
 
 def _not_held() -> Any:
