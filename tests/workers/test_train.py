@@ -7,9 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,9 +21,11 @@ from endcap.catalog import Product, ProductTable
 from endcap.errors import ConfigurationError
 from endcap.events import Action, Event
 from endcap.features import FEATURES
+from endcap.jobs import load_jobs
 from endcap.popularity import Popularity
 from endcap.profiles import Profile
-from endcap.runtime import Runtime, open_runtime
+from endcap.registry import open_registry
+from endcap.runtime import Runtime, open_database, open_runtime
 from endcap.scoring.onnx import OnnxScorer
 from endcap.settings import Settings
 from endcap.stores.flags import Suspicion
@@ -79,13 +82,41 @@ def test_a_run_leaves_a_bundle_that_serves(installation: tuple[Settings, Trained
         runtime.close()
 
 
-def test_the_same_request_gives_the_same_model(installation: tuple[Settings, Trained], tmp_path: Path) -> None:
+@dataclass
+class Context:
+    """What a job is given, without a run around it."""
+
+    settings: Settings
+    parameters: Mapping[str, Any]
+    folder: Path
+    run_id: str = "run-1"
+    phases: list[str] = field(default_factory=list)
+
+    def progress(self, done: float, total: float, phase: str = "") -> None:
+        assert 0 <= done <= total * 1.01
+        self.phases.append(phase)
+
+
+def test_the_job_does_the_same_and_the_same_request_gives_the_same_model(
+    installation: tuple[Settings, Trained], tmp_path: Path
+) -> None:
     settings, made = installation
     time.sleep(1.1)  # versions are seconds
-    again = trained(settings)
-    assert again.metrics == made.metrics
-    one, two = (load_bundle(each.folder) for each in (made, again))
+    context = Context(settings, {"lists": REQUEST.lists, "epochs": REQUEST.epochs}, tmp_path)
+    result = load_jobs()["train"].run(context)
+    assert result["metrics"] == made.metrics
+    assert list(dict.fromkeys(context.phases)) == ["reading the log", "training", "judging"]
+    one, two = (load_bundle(folder) for folder in (made.folder, settings.models_folder / result["bundle"]))
     np.testing.assert_allclose(one.probe_scores, two.probe_scores, atol=1e-5)
+    database = open_database(settings)
+    try:
+        version = open_registry(settings, database).get("interest", result["version"])
+        assert version.provenance["run"] == "run-1"
+        assert version.metrics["held-out ndcg@10"] == made.metrics["held-out ndcg@10"]
+    finally:
+        database.close()
+    with pytest.raises(ValueError, match="days"):
+        load_jobs()["train"].run(Context(settings, {"days": "many"}, tmp_path))
 
 
 @pytest.mark.parametrize("model", ["dnn", "lstm", "transformer"])
@@ -139,12 +170,14 @@ def test_the_gate_lets_a_better_model_pass_and_refuses_a_worse_one(
     assert live_bundle(settings.models_folder) == made.folder, "what was live stays"
 
 
-def test_an_update_goes_on_from_a_bundle(installation: tuple[Settings, Trained]) -> None:
+def test_an_update_goes_on_from_the_live_bundle(installation: tuple[Settings, Trained], tmp_path: Path) -> None:
     settings, made = installation
-    updated = trained(settings, Request(lists=200, days=30.0, base=str(made.folder)))
-    about = load_bundle(updated.folder).description
-    assert about["training"]["base"] == made.folder.name
+    make_live(made.folder)
+    result = load_jobs()["update"].run(Context(settings, {}, tmp_path))
+    about = load_bundle(settings.models_folder / result["bundle"]).description
+    assert result["base"] == about["training"]["base"] == made.folder.name
     assert about["model"] == load_bundle(made.folder).description["model"]
+    assert result["metrics"]["held-out ndcg@10"] > 0.4
 
 
 def test_flagged_shoppers_teach_nothing(tmp_path: Path) -> None:
