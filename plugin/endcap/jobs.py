@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol
@@ -72,5 +73,11 @@ class Job:
 
 def load_jobs() -> dict[str, Job]:
     """All jobs that are installed, by name."""
+    return dict(_installed())
+
+
+@lru_cache(maxsize=1)
+def _installed() -> tuple[tuple[str, Job], ...]:
+    """Looked up once per process: it reads every package's metadata."""
     found = (entry.load() for entry in entry_points(group=ENTRY_POINTS))
-    return {job.name: job for job in sorted(found, key=lambda job: job.name)}
+    return tuple((job.name, job) for job in sorted(found, key=lambda job: job.name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -17,18 +18,15 @@ from endcap.gates import Verdict
 from endcap.registry import open_registry
 from endcap.runtime import Runtime
 from endcap.stores.audit import AuditLog
-from endcap.stores.tokens import Tokens
+from endcap.stores.tokens import ROLES as TOKEN_ROLES
+from endcap.stores.tokens import Tokens, allows
 from endcap_reranker.app import create_app
 from endcap_reranker.console.pages import PAGES
 from endcap_reranker.console.sessions import KEY_FILE, key_of
 from tests.reranker.demo_support import open_shop, set_up_shop
 from tests.serving import eventually, make_bundle
 
-READER, OPERATOR = (
-    ("overview", "events", "models", "jobs", "catalogue", "newcomers", "flags", "reports"),
-    ("shopper", "settings"),
-)
-ADMIN = ("audit", "tokens")
+ROLES = {page.name: page.role for page in (importlib.import_module(name).PAGE for name in PAGES)}
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +78,7 @@ def send(client: FlaskClient, path: str, page: str = "/console/overview", **fiel
 
 def test_nobody_sees_a_page_without_a_session(app: Flask) -> None:
     client = app.test_client()
-    for name in (*READER, *OPERATOR, *ADMIN):
+    for name in ROLES:
         answer = client.get(f"/console/{name}")
         assert (answer.status_code, answer.headers["Location"]) == (303, "/console/login"), name
     assert client.get("/console/overview/part", headers={"X-Endcap-Part": "1"}).status_code == 401
@@ -155,13 +153,14 @@ def test_forms_from_elsewhere_are_refused(
 
 
 def test_each_role_sees_its_pages(enter: Callable[[str], FlaskClient]) -> None:
-    assert {name.rpartition(".")[2] for name in PAGES} >= {*READER, *OPERATOR, *ADMIN}
-    for role, open_ in (("reader", READER), ("operator", READER + OPERATOR), ("admin", READER + OPERATOR + ADMIN)):
+    assert ROLES["overview"] == "reader"
+    assert (ROLES["shopper"], ROLES["audit"]) == ("operator", "admin")
+    for role in TOKEN_ROLES:
         client = enter(role)
         menu = re.findall(r'href="/console/(\w+)"', client.get("/console/overview").text)
-        for name in (*READER, *OPERATOR, *ADMIN):
-            assert (client.get(f"/console/{name}").status_code == 200) == (name in open_), (role, name)
-            assert (name in menu) == (name in open_), (role, name)
+        for name, wanted in ROLES.items():
+            assert (client.get(f"/console/{name}").status_code == 200) == allows(role, wanted), (role, name)
+            assert (name in menu) == allows(role, wanted), (role, name)
 
 
 def test_a_reader_changes_nothing(enter: Callable[[str], FlaskClient], runtime: Runtime) -> None:
@@ -176,7 +175,7 @@ def test_a_reader_changes_nothing(enter: Callable[[str], FlaskClient], runtime: 
 
 def test_every_page_is_safe_to_show(enter: Callable[[str], FlaskClient]) -> None:
     client = enter("admin")
-    for name in (*READER, *OPERATOR, *ADMIN, "no-such-page", "jobs/runs/no-such-run", "models/interest/no-such"):
+    for name in (*ROLES, "no-such-page", "jobs/runs/no-such-run", "models/interest/no-such"):
         answer = client.get(f"/console/{name}")
         policy = answer.headers["Content-Security-Policy"]
         assert "default-src 'none'" in policy
@@ -294,5 +293,5 @@ def test_pages_are_not_slower_than_searches_by_far(enter: Callable[[str], FlaskC
         return min(times)
 
     search = best("/v1/search?q=milk&explain=true")
-    for name in (*READER, *OPERATOR, *ADMIN):
+    for name in ROLES:
         assert best(f"/console/{name}") < 20 * search + 0.02, name

@@ -17,12 +17,13 @@ from endcap.registry import INTEREST, open_registry
 from endcap.runtime import Runtime
 from endcap.settings import Settings, load_settings
 from endcap.stores.tokens import Tokens
+from endcap_reranker.console.pages import PAGES
 from endcap_reranker.worker_beside import worker_beside
 from tests.reranker.demo_support import open_shop, serving
 from tests.serving import eventually
 from tests.workers.train_support import events, shop
 
-PAGES = ("overview", "events", "models", "jobs", "shopper?id=s1&q=shelf1", "catalogue", "audit", "tokens", "settings")
+PATHS = [*(name.rpartition(".")[2] for name in PAGES), "shopper?id=s1&q=shelf1"]
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +169,7 @@ def _copied(folder: Path) -> Path:
 @pytest.mark.parametrize(("width", "scheme"), [(320, "light"), (375, "dark"), (1280, "dark")])
 def test_pages_fit_any_screen(enter: Any, url: str, width: int, scheme: str) -> None:
     page: Page = enter(width, 740, color_scheme=scheme)
-    for name in PAGES:
+    for name in PATHS:
         page.goto(f"{url}console/{name}")
         assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, name
         small = page.evaluate(
@@ -194,7 +195,7 @@ def test_by_keyboard_alone(enter: Any) -> None:
 
 def test_without_scripts_everything_is_there(enter: Any, url: str) -> None:
     page: Page = enter(java_script_enabled=False)
-    for name in PAGES:
+    for name in PATHS:
         page.goto(f"{url}console/{name}")
         expect(page.locator("h1")).to_be_visible()
         expect(page.locator("nav.side a", has_text="Settings")).to_be_visible()

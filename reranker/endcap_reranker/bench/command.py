@@ -8,7 +8,7 @@ import click
 
 
 @click.command()
-@click.argument("name", type=click.Choice(["events", "hook", "scoring"]))
+@click.argument("name", type=click.Choice(["console", "events", "hook", "scoring"]))
 @click.option("--requests", default=300, show_default=True, help="Requests per row and kind.")
 @click.option(
     "--elasticsearch", envvar="ENDCAP_ENGINE_URL", default="", help="URL of an Elasticsearch to stand in front of."
@@ -28,7 +28,8 @@ def bench(
     seed: int,
     file: Path | None,
 ) -> None:
-    """Measure the running server (hook), the way of an event into a ranking (events) or the scorers (scoring).
+    """Measure the running server (hook), the way of an event into a ranking (events), the scorers (scoring) or the
+    pages of the console (console).
 
     Compare numbers of one run only: machines are noisy.
     """
@@ -36,6 +37,10 @@ def bench(
         from endcap_reranker.bench import scoring
 
         results = scoring.run(requests=requests, seed=seed, folder=bundle)
+    elif name == "console":
+        from endcap_reranker.bench import console
+
+        results = console.run(requests=requests, seed=seed)
     elif name == "events":
         from endcap_reranker.bench import events
 

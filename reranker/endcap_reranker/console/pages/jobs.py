@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import cache
 from typing import Any
 
 import orjson
@@ -20,6 +21,7 @@ from endcap_reranker.console.pages import Page, Routes
 _LATEST = 30
 
 
+@cache
 def _fields(job: Job) -> list[dict[str, Any]]:
     """The job's parameters as a form can ask for them; what is no plain value is left to the API."""
     schema = job.takes.model_json_schema() if job.takes else {}
