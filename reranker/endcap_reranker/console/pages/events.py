@@ -29,7 +29,7 @@ def _routes(routes: Routes) -> None:
             "flow": flow(runtime, span),
             "reasons": list(rejects.counts(time.time() - SPANS[span][1] * 60).items()),
             "latest": rejects.latest(_SHOWN, code),
-            "count": runtime.log.count(),
+            "count": runtime.log.last_sequence(),
         }
 
     @routes.get()

@@ -103,7 +103,7 @@ def _routes(routes: Routes) -> None:
             "spans": SPANS,
             "flow": flow(runtime, span),
             "products": len(table) if table is not None else None,
-            "events": runtime.log.count(),
+            "events": sequence,
             "behind": max(0, sequence - runtime.popularity.sequence),
             "last_event": float(last[0]) if len(last) else None,
             "live": registry.live(INTEREST),
