@@ -76,6 +76,7 @@ def enter(browser: Browser, url: str, token: str) -> Iterator[Any]:
             page.fill("#token", token)
             page.click("text=Log in >> nth=-1")
         else:
+            expect(page.locator("#token")).to_be_focused()
             page.keyboard.type(token)
             page.keyboard.press("Enter")
         expect(page.locator("h1")).to_have_text("Overview")
