@@ -33,6 +33,7 @@ from endcap.stores.versions import (
     UnknownVersion,
     Version,
     Versions,
+    added,
 )  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -231,7 +232,7 @@ class Registry:
         there is are sums over the searches, of which the means are kept."""
         with self._versions.writing() as connection:
             before = self._versions.one(connection, kind, version).shadow or {}
-            self._versions.change(connection, kind, version, shadow=_added(before, sums))
+            self._versions.change(connection, kind, version, shadow=added(before, sums))
 
     def prune(self, kind: str) -> list[Version]:
         """Remove the files of all but the latest ``keep`` versions; what is live, pinned, a shadow, or what roll back
@@ -319,17 +320,6 @@ def _live_bundle(models: Path) -> Bundle | None:
         return None if folder is None else load_bundle(folder)
     except BundleRefused:
         return None
-
-
-def _added(before: Mapping[str, Any], sums: Mapping[str, float]) -> dict[str, float]:
-    old, new = float(before.get("searches", 0)), float(sums.get("searches", 0))
-    counts = {name: before.get(name, 0) + sums.get(name, 0) for name in ("searches", "errors")}
-    means = {
-        name: (before.get(name, 0.0) * old + sums.get(name, 0.0)) / (old + new)
-        for name in {**before, **sums}
-        if name not in counts and old + new
-    }
-    return {**counts, **means}
 
 
 def _to_triton(settings: Settings) -> Publish:

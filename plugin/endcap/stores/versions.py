@@ -198,6 +198,18 @@ class _Turn:
         self._transaction.__exit__(*error)
 
 
+def added(before: Mapping[str, Any], sums: Mapping[str, float]) -> dict[str, float]:
+    """Counts and means, with what further searches have shown; see :meth:`endcap.registry.Registry.shadowed`."""
+    old, new = float(before.get("searches", 0)), float(sums.get("searches", 0))
+    counts = {name: before.get(name, 0) + sums.get(name, 0) for name in ("searches", "errors")}
+    means = {
+        name: (before.get(name, 0.0) * old + sums.get(name, 0.0)) / (old + new)
+        for name in {**before, **sums}
+        if name not in counts and old + new
+    }
+    return {**counts, **means}
+
+
 def _stored(values: Mapping[str, Any]) -> dict[str, Any]:
     texts = ("metrics", "provenance", "verdict", "shadow")
     options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
