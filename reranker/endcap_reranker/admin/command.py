@@ -9,7 +9,7 @@ from typing import Any
 import click
 import orjson
 
-from endcap.settings import Settings
+from endcap.settings import load_settings
 
 _HEAD = """\
 # Admin API
@@ -35,7 +35,11 @@ def described() -> dict[str, Any]:
     from endcap_reranker.admin.openapi import document
 
     with tempfile.TemporaryDirectory() as folder:
-        runtime = open_runtime(Settings(data_dir=Path(folder), text_encoder="none", redis_url=""), start=False)
+        # Whatever else is configured: no engine, database or Redis is asked.
+        settings = load_settings(
+            data_dir=Path(folder), text_encoder="none", engine_url="", database_url="", redis_url="", triton_url=""
+        )
+        runtime = open_runtime(settings, start=False)
         try:
             return document(topics(runtime))
         finally:
