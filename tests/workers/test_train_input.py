@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from endcap.catalog import Product
-from endcap.errors import BundleRefused
+from endcap.errors import BundleRefused, ConfigurationError
 from endcap.events import Action, Event
 from endcap.settings import Settings
+from endcap_workers.training.cases import CaseWriter
 from endcap_workers.training.plan import TooLittle
 from endcap_workers.training.train import Request, Trained, train
 from tests.workers.train_support import START, events, products, shop
@@ -40,7 +41,7 @@ PURCHASE = Event("e", START, "ann", Action.PURCHASE, "p1")
         pytest.param(events()[:20], None, "the log holds 20 clicks", id="a handful"),
         pytest.param(only(PURCHASE), None, "within one minute", id="all identical"),
         pytest.param(events(), products(1), "has 1 product:", id="one product"),
-        pytest.param(events(), [], "", id="no products"),
+        pytest.param(events(), [], "products", id="no products"),
         pytest.param(events(), OTHERS, "lists could be made", id="products all gone"),
     ],
 )  # fmt: skip
@@ -64,6 +65,18 @@ def test_one_shopper_odd_prices_and_vanished_products_still_give_a_model(tmp_pat
     ]  # fmt: skip
     made = trained(shop(tmp_path, events(shoppers=1, days=300), stock))
     assert np.isfinite(made.metrics["held-out ndcg@10"])
+
+
+def test_a_full_disk_while_cases_are_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = shop(tmp_path, events(shoppers=10, days=40))
+
+    def full(writer: CaseWriter, case: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(CaseWriter, "add", full)
+    with pytest.raises(ConfigurationError, match="No space left"):
+        trained(settings)
+    assert not (settings.data_dir / "training").exists()
 
 
 def test_a_full_disk_while_exporting_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,7 +144,8 @@ class Replay:
                     self.settings.profile_products, self.settings.profile_recent, self.settings.half_life_days
                 )
             here = slice(begin, end)
-            if in_window and wanted[here].any():
+            # Who searched and took nothing teaches, too: that nothing may be wanted.
+            if in_window and (wanted[here].any() or (actions[here] == Action.SEARCH).any()):
                 self._visits(
                     profile,
                     order[here],
