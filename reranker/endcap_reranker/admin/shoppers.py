@@ -123,12 +123,7 @@ def routes(runtime: Runtime) -> Topic:
     def export_shopper(shopper: str) -> Response:
         """One JSON object a line, each with its `kind`: `shopper`, `profile`, `event` (as UBI), `ranking`, or the name
         of a table."""
-        rows = runtime.erasure.export(checked_shopper(shopper))
-        first = next(rows)  # a database that is away must show before the answer has begun
-        lines = (orjson.dumps(one, default=str) + b"\n" for one in _again(first, rows))
-        response = Response(stream_with_context(lines), content_type=NDJSON)
-        response.headers["Content-Disposition"] = 'attachment; filename="shopper.ndjson"'
-        return response
+        return exported(runtime, checked_shopper(shopper))
 
     @topic.operation(
         "DELETE",
@@ -157,6 +152,16 @@ def checked_shopper(shopper: str) -> str:
     if not shopper or len(shopper) > MAX_ID_LENGTH or not shopper.isprintable():
         raise UnknownShopper("this is not the id of a shopper: no event that names it would be taken")
     return shopper
+
+
+def exported(runtime: Runtime, shopper: str) -> Response:
+    """All that is kept about a shopper, as a download."""
+    rows = runtime.erasure.export(shopper)
+    first = next(rows)  # a database that is away must show before the answer has begun
+    lines = (orjson.dumps(one, default=str) + b"\n" for one in _again(first, rows))
+    response = Response(stream_with_context(lines), content_type=NDJSON)
+    response.headers["Content-Disposition"] = 'attachment; filename="shopper.ndjson"'
+    return response
 
 
 def why(runtime: Runtime, recaller: Recaller, shopper: str, query: str, size: int) -> WhyAnswer:
