@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
 
+from endcap.augmentation import is_switched_on
 from endcap.catalog.product import GENERATED_PREFIX
 from endcap.indexing import index_products
 from endcap.registry import open_registry
@@ -184,6 +186,37 @@ def test_what_a_generator_made_up_goes_nowhere(client: FlaskClient, operator: di
     assert client.delete("/admin/v1/augmentation/generated?generator=v9", headers=operator).status_code == 404
     assert client.delete("/admin/v1/augmentation/generated", headers=operator).get_json()["deleted"] >= 1
     assert store.generations() == []
+
+
+def test_the_console_shows_what_a_new_product_is_taken_for(
+    client: FlaskClient, operator: dict[str, str], runtime: Runtime
+) -> None:
+    client.post(
+        "/admin/v1/products", json={"products": [body("console", "Brand 2", title="marble bust")]}, headers=operator
+    )
+    browser = create_app(runtime).test_client()
+
+    def proof(path: str) -> str:
+        found = re.search(r'name="csrf" value="(\w+)"', browser.get(path).text)
+        assert found
+        return found[1]
+
+    text, _ = Tokens(runtime.database).create("console", "operator")
+    browser.post("/console/login", data={"csrf": proof("/console/login"), "token": text})
+    page = browser.get("/console/newcomers").text
+    row = page[page.index("marble bust") :].split("</tr>")[0]
+    assert "Brand 2" in row
+    assert "brand, category" in row
+    assert row.count("thing of shelf") == 3  # the nearest products that are known
+    assert "Quality by category" in page
+    answer = browser.post(
+        "/console/newcomers/switch", data={"csrf": proof("/console/newcomers"), "on": "no"}, follow_redirects=True
+    )
+    assert "scored without a generator" in answer.text
+    assert not is_switched_on(runtime.settings.models_folder)
+    browser.post("/console/newcomers/switch", data={"csrf": proof("/console/newcomers"), "on": "yes"})
+    assert is_switched_on(runtime.settings.models_folder)
+    assert eventually(lambda: runtime.personalizer.newcomers(runtime.personalizer.table) is not None)  # type: ignore[arg-type]
 
 
 def test_readers_add_nothing(client: FlaskClient, runtime: Runtime) -> None:
