@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from endcap.errors import InvalidInput
 from endcap.runtime import Runtime
 from endcap.stores.flags import KINDS, STATES, Change, Flag, Suspicion, UnknownFlag
 from endcap_reranker.admin.access import caller
@@ -14,6 +13,8 @@ from endcap_reranker.admin.operation import Answer, Strict, Topic
 
 Kind = Literal["shopper", "device", "product", "seller"]
 State = Literal["suspected", "confirmed", "dismissed", "lapsed"]
+#: What a database does not take, or a person does not see.
+_NO_NUL, _NO_CONTROLS = r"^[^\x00]*$", r"^[^\x00-\x1f\x7f-\x9f]+$"
 #: Numbers of flags are stored in 63 bits.
 _MOST = 2**63 - 1
 
@@ -77,14 +78,16 @@ class DecideBody(Strict):
     state: Literal["confirmed", "dismissed", "suspected"] = Field(
         description="`confirmed`: fraud; `dismissed`: genuine, its behaviour counts again; `suspected`: undecided."
     )
-    note: str = Field("", max_length=1_000, description="Why, for those who read the history.")
+    note: str = Field("", max_length=1_000, pattern=_NO_NUL, description="Why, for those who read the history.")
 
 
 class FlagBody(Strict):
     """A suspicion of a person."""
 
     kind: Kind
-    subject: str = Field(min_length=1, max_length=512, description="Id of the shopper, device, product or seller.")
+    subject: str = Field(
+        max_length=512, pattern=_NO_CONTROLS, description="Id of the shopper, device, product or seller."
+    )
     reason: str = Field(min_length=1, max_length=1_000, description="Why.")
 
 
@@ -115,8 +118,6 @@ def routes(runtime: Runtime) -> Topic:
     )  # fmt: skip
     def add_flag(body: FlagBody) -> FlagDetail:
         """One that is there keeps its state."""
-        if not body.subject.isprintable():
-            raise InvalidInput("subject contains control characters")
         by = caller().name
         flags.suspect([Suspicion(body.kind, body.subject, 1.0, [f"{body.reason} (said {by})"])], f"person: {by}")
         made = flags.find(body.kind, body.subject)

@@ -78,7 +78,7 @@ def _routes(routes: Routes) -> None:
             number_of(number),
             request.form.get("state", ""),
             caller().name,
-            request.form.get("note", "").strip()[:1_000],
+            request.form.get("note", "").replace("\x00", "").strip()[:1_000],
         )
         return back(f"{flag.subject}: {flag.state}.", _next(flag.id))
 
