@@ -14,7 +14,7 @@ from endcap.errors import EndcapError
 from endcap.jobs import load_jobs
 from endcap.stores.runs import Runs
 from endcap_reranker.admin.access import caller
-from endcap_reranker.admin.runs import UnknownJob
+from endcap_reranker.admin.runs import known_job
 from endcap_reranker.console.frame import back, render
 from endcap_reranker.console.pages import Page, Routes
 
@@ -64,12 +64,9 @@ def _routes(routes: Routes) -> None:
             reindexing=REINDEX in load_jobs(),
         )
 
-    @routes.post("/reindex", role="admin")
+    @routes.post("/reindex")
     def reindex() -> Response:
-        jobs = load_jobs()
-        if REINDEX not in jobs:
-            raise UnknownJob("no installed package brings the job `reindex`: use `endcap index --rebuild`")
-        run_id = runs.submit(jobs[REINDEX], {}, caller().name)
+        run_id = runs.submit(known_job(load_jobs(), REINDEX), {}, caller().name)
         return back("Asked for.", url_for("endcap_console.jobs_run", run_id=run_id))
 
     def _count() -> int | None:

@@ -14,7 +14,7 @@ from endcap.schedule import next_time, schedule_of
 from endcap.stores.runs import ENDED, Runs
 from endcap.stores.workers import Workers
 from endcap_reranker.admin.access import caller
-from endcap_reranker.admin.runs import UnknownJob
+from endcap_reranker.admin.runs import known_job
 from endcap_reranker.console.frame import back, render
 from endcap_reranker.console.pages import Page, Routes
 
@@ -95,13 +95,11 @@ def _routes(routes: Routes) -> None:
 
     @routes.post("/<job>/start")
     def start(job: str) -> Response:
-        jobs = load_jobs()
-        if job not in jobs:
-            raise UnknownJob(f"there is no job {job[:100]!r}: there are {', '.join(jobs) or 'none'}")
-        known = {field["name"] for field in _fields(jobs[job])}
+        chosen = known_job(load_jobs(), job)
+        known = {field["name"] for field in _fields(chosen)}
         given = {name: value.strip() for name, value in request.form.items() if name in known and value.strip()}
-        run_id = runs.submit(jobs[job], given, caller().name)
-        return back(f"{jobs[job].title}: asked for.", url_for("endcap_console.jobs_run", run_id=run_id))
+        run_id = runs.submit(chosen, given, caller().name)
+        return back(f"{chosen.title}: asked for.", url_for("endcap_console.jobs_run", run_id=run_id))
 
     @routes.post("/runs/<run_id>/cancel")
     def cancel(run_id: str) -> Response:

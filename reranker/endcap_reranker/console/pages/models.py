@@ -7,11 +7,12 @@ from typing import Any
 
 from flask import Response, make_response, request, url_for
 
-from endcap.jobs import Job, load_jobs
+from endcap.jobs import load_jobs
 from endcap.registry import INTEREST, open_registry
 from endcap.stores.runs import ENDED, Runs
 from endcap.stores.versions import Version
 from endcap_reranker.admin.access import caller
+from endcap_reranker.admin.runs import known_job
 from endcap_reranker.admin.versions import VersionAnswer, compared
 from endcap_reranker.console.frame import back, render
 from endcap_reranker.console.pages import Page, Routes
@@ -135,19 +136,10 @@ def _routes(routes: Routes) -> None:
 
     @routes.post("/start/<job>")
     def start(job: str) -> Response:
-        chosen = _maker(job)
+        chosen = known_job({name: one for name, one in load_jobs().items() if name in _MAKERS}, job)
         known = chosen.takes.model_fields if chosen.takes else {}
         runs.submit(chosen, {"promote": True} if "promote" in known else {}, caller().name)
         return back(f"{chosen.title}: asked for.", url_for("endcap_console.models_show"))
-
-
-def _maker(name: str) -> Job:
-    from endcap_reranker.admin.runs import UnknownJob
-
-    jobs = load_jobs()
-    if name not in jobs or name not in _MAKERS:
-        raise UnknownJob(f"no job {name[:60]!r} is installed here: pip install 'endcap[train]'")
-    return jobs[name]
 
 
 def _charts(versions: Sequence[Version]) -> list[tuple[str, list[str], list[float | None]]]:
