@@ -70,6 +70,18 @@ class Settings(BaseSettings):
         default_factory=list, description="Indices whose hits are products and are reordered; empty: only `index`."
     )
     analyzer: str = Field("standard", description="Text analyzer of an index that Endcap makes on Elasticsearch.")
+    source_index: str = Field(
+        "", description="The shop's own index, where `index` is Endcap's copy of its products (`endcap attach`)."
+    )
+    index_place: str = Field(
+        "auto",
+        pattern="^(auto|engine|embedded)$",
+        description="Where `index` is kept: at `engine_url`, or `embedded` in the data folder while the hook stands in "
+        "front of `engine_url`; `auto`: at `engine_url` where that is set.",
+    )
+    synonyms_file: str = Field(
+        "", description="Synonyms in Solr's format (`tv, television`; `telly => tv`), beside those of the admin API."
+    )
 
     # The catalogue
     field_roles: dict[str, str] = Field(
@@ -94,6 +106,17 @@ class Settings(BaseSettings):
         description="Score products that nobody has bought by the embedding that the live model's generator makes of "
         "their content; also whether the job `augment` trains one.",
     )
+    image_encoder: str = Field(
+        "sentence-transformers/clip-ViT-B-32",
+        description="For search by photo (`endcap photos`): hub id or folder of a CLIP model of sentence-transformers; "
+        "`efficientnet-lite0` for the packaged one; `none`.",
+    )
+    image_hosts: list[str] = Field(
+        default_factory=list,
+        description="Hosts that pictures may be fetched from (`cdn.shop.example`), the products' and the shoppers'.",
+    )
+    image_dir: str = Field("", description="Folder of product pictures that are named by a path instead of a URL.")
+    max_image_bytes: int = Field(10_000_000, ge=1_000, description="Largest picture that is read.")
     product_refresh_s: float = Field(5.0, gt=0, description="Seconds between looks for changed products.")
 
     # The hook
@@ -184,6 +207,7 @@ class Settings(BaseSettings):
     login_failures_per_minute: int = Field(
         10, ge=1, description="Wrong tokens per address and minute; more are refused unread."
     )
+    audit_days: float = Field(730.0, ge=0, description="Days that the audit log is kept; 0: for ever.")
     console_secret: SecretStr = Field(
         SecretStr(""),
         description="Signs the console's sessions, the same for all servers; empty: a key made in `data_dir`.",

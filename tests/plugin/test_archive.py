@@ -190,7 +190,7 @@ def test_the_job_does_nothing_unless_asked(tmp_path: Path) -> None:
 
     database = Database.in_folder(tmp_path)
     fill(database)
-    assert JOB.run(context(0))["kept"] == "everything"  # type: ignore[arg-type]
+    assert JOB.run(context(0))["kept"] == "all events and rankings"  # type: ignore[arg-type]
     assert JOB.run(context(30))["deleted"] == {"events": 41, "rankings": 4}  # type: ignore[arg-type]
     database.close()
 

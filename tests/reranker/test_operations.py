@@ -32,7 +32,7 @@ from tests.reranker.test_hook_serve import served
 from tests.services.process import free_port
 from tests.workers.train_support import events, shop
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "operations.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "server.md"
 
 
 @contextmanager
@@ -248,7 +248,7 @@ def test_log_lines() -> None:
 
 
 def test_every_metric_is_in_the_document(runtime: Runtime) -> None:
-    """The table in docs/operations.md names each metric, its labels and nothing else."""
+    """The table in docs/server.md names each metric, its labels and nothing else."""
     known: dict[str, str] = {}
     for value in vars(telemetry).values():
         if isinstance(value, (Counter, Histogram)):
