@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +19,7 @@ from endcap.encoders import TextEncoder, text_encoder_at_hand
 from endcap.engines import Engine, WireEngine
 from endcap.errors import ConfigurationError, EndcapError, EngineUnavailable, UnknownIndex
 from endcap.events import Action, Event
+from endcap.images.fetching import Fetcher
 from endcap.live import LiveModel
 from endcap.personalizer import Personalizer
 from endcap.policy.opening import follow_policy, open_arranger
@@ -42,6 +45,9 @@ from endcap.stores.rejects import Reject, Rejects
 from endcap.stores.runs import Runs
 from endcap.stores.traffic import WRITE_EVERY_S as TRAFFIC_EVERY_S
 from endcap.stores.traffic import Traffic
+
+if TYPE_CHECKING:
+    from endcap.images.index import PhotoSearch
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +86,7 @@ class Runtime:
     erasure: Erasure = field(repr=False)
     traffic: Traffic = field(repr=False)
     rates: RateWatch = field(repr=False)
+    photos: PhotoSearch | None = field(repr=False)
 
     @property
     def hidden_fields(self) -> tuple[str, ...]:
@@ -292,7 +299,7 @@ class Upkeep:
 
 def open_engine(settings: Settings) -> Engine:
     """The engine that the settings ask for."""
-    if settings.engine_url:
+    if settings.engine_url and settings.index_place != "embedded":
         from endcap.engines.elasticsearch import ElasticsearchEngine
 
         return ElasticsearchEngine(settings)
@@ -312,6 +319,21 @@ def open_wire(settings: Settings, engine: Engine) -> WireEngine:
 
     assert isinstance(engine, EmbeddedEngine)
     return EmbeddedWireEngine(engine, settings.index)
+
+
+def open_fetcher(settings: Settings) -> Fetcher:
+    """Where pictures may come from."""
+    return Fetcher(settings.image_hosts, settings.image_dir, settings.max_image_bytes)
+
+
+def open_photos(settings: Settings, encoder: TextEncoder | None) -> PhotoSearch | None:
+    """Search by photo; None where pictures cannot be read for want of Pillow (the extra ``images``)."""
+    if find_spec("PIL") is None:
+        return None
+    from endcap.images.encoder import image_encoder_at_hand
+    from endcap.images.index import FILE, PhotoSearch
+
+    return PhotoSearch(settings.data_dir / FILE, lambda: image_encoder_at_hand(settings, encoder))
 
 
 def open_profiles(settings: Settings, log_: EventLog, aliases: Aliases) -> ProfileStore:
@@ -381,7 +403,7 @@ def open_runtime(settings: Settings, start: bool = True) -> Runtime:
     runtime = Runtime(
         settings, engine, open_wire(settings, engine), encoder, database, events, flags, profiles,
         popularity, personalizer, upkeep, discovery, rankings, serving_log, aliases, rejected,
-        erasure, traffic, rates,
+        erasure, traffic, rates, open_photos(settings, encoder),
     )  # fmt: skip
     if start:
         upkeep.start()

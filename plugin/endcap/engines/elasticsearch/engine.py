@@ -15,7 +15,7 @@ from endcap.engines.address import engine_address
 from endcap.engines.base import Candidates, Filter, IndexReport, Rebuild, SearchRequest, SearchResponse
 from endcap.engines.elasticsearch.connection import connect, reason_of, translated
 from endcap.engines.elasticsearch.documents import checked_id, document_of
-from endcap.engines.elasticsearch.foreign import ForeignDocuments
+from endcap.foreign import ForeignDocuments
 from endcap.engines.elasticsearch.indices import Indices
 from endcap.engines.elasticsearch.mapping import IndexMeta
 from endcap.engines.elasticsearch.queries import (
