@@ -90,15 +90,15 @@ class InterestGate:
         mine = _scored_by(new, cases, chosen, table)
         theirs = _scored_by(old, cases, chosen, table)
         found, before = segments(cases, chosen, mine), segments(cases, chosen, theirs)
-        error = calibration_error(mine, new.calibration or Calibration())
+        uncalibrated = calibration_error(mine, new.calibration or Calibration())
         latency, latency_before = _latency(OnnxScorer(new), timed), _latency(_scorer(old), timed)
         moved = drift(mine, theirs) if old is not None else 0.0
         against = old.label if old is not None else "baseline"
         numbers |= {
-            "against": against, "candidate": found, "live": before, "calibration_error": error, "drift": moved,
+            "against": against, "candidate": found, "live": before, "calibration_error": uncalibrated, "drift": moved,
             "latency_ms": latency, "live_latency_ms": latency_before,
         }  # fmt: skip
-        reasons = self._reasons(found, before, against, error, moved, latency)
+        reasons = self._reasons(found, before, against, uncalibrated, moved, latency)
         notes = [
             f"NDCG@10 {found['all']['ndcg@10']:.4f} against {before['all']['ndcg@10']:.4f} ({against}) on {searches:,} "
             f"held-out searches"
