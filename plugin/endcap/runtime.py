@@ -43,8 +43,10 @@ from endcap.stores.profiles import LogProfiles, ProfileStore, Restorer
 from endcap.stores.rankings import Rankings
 from endcap.stores.rejects import Reject, Rejects
 from endcap.stores.runs import Runs
+from endcap.stores.synonyms import SynonymStore
 from endcap.stores.traffic import WRITE_EVERY_S as TRAFFIC_EVERY_S
 from endcap.stores.traffic import Traffic
+from endcap.synonyms import LiveSynonyms
 
 if TYPE_CHECKING:
     from endcap.images.index import PhotoSearch
@@ -59,6 +61,8 @@ _MODEL_S = 1.0
 _REJECTS_S = 1.0
 #: Seconds between looks at how the profiles' store is.
 _PROFILES_S = 1.0
+#: Seconds between looks for changed synonyms.
+_SYNONYMS_S = 1.0
 #: Seconds between two snapshots of the popularity.
 _SNAPSHOT_S = 60.0
 
@@ -86,6 +90,7 @@ class Runtime:
     erasure: Erasure = field(repr=False)
     traffic: Traffic = field(repr=False)
     rates: RateWatch = field(repr=False)
+    synonyms: LiveSynonyms = field(repr=False)
     photos: PhotoSearch | None = field(repr=False)
 
     @property
@@ -394,6 +399,10 @@ def open_runtime(settings: Settings, start: bool = True) -> Runtime:
     upkeep.add("traffic", traffic.turn, TRAFFIC_EVERY_S)
     rates = RateWatch(flags, settings.fraud_rate_per_minute)
     upkeep.add("rates", rates.turn, RATES_S)
+    stored = SynonymStore(database)
+    synonyms = LiveSynonyms(settings.synonyms_file, stored.version, lambda: [one.rule for one in stored.all()])
+    synonyms.turn()
+    upkeep.add("synonyms", synonyms.turn, _SYNONYMS_S)
     shadow = ShadowScoring(open_registry(settings, database), settings.shadow_sample, encoder.id if encoder else "")
     personalizer.observe = shadow.offer
     upkeep.add("shadow", shadow.turn, SHADOW_S)
@@ -403,7 +412,7 @@ def open_runtime(settings: Settings, start: bool = True) -> Runtime:
     runtime = Runtime(
         settings, engine, open_wire(settings, engine), encoder, database, events, flags, profiles,
         popularity, personalizer, upkeep, discovery, rankings, serving_log, aliases, rejected,
-        erasure, traffic, rates, open_photos(settings, encoder),
+        erasure, traffic, rates, synonyms, open_photos(settings, encoder),
     )  # fmt: skip
     if start:
         upkeep.start()

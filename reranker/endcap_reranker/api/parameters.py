@@ -90,6 +90,7 @@ class SearchParameters(_Strict):
     highlight: bool = False
     personalize: bool = True
     explain: bool = False
+    rescue: bool = False
 
     @field_validator("q")
     @classmethod
@@ -113,7 +114,7 @@ class SearchParameters(_Strict):
                 raise ValueError(f"{name}: 1 to 200 buckets")
         return value
 
-    @field_validator("personalize", "highlight", "explain", mode="before")
+    @field_validator("personalize", "highlight", "explain", "rescue", mode="before")
     @classmethod
     def _switch(cls, value: Any) -> Any:
         return _ON.get(value.strip().lower(), value) if isinstance(value, str) else value

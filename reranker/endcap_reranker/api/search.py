@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from endcap.engines import SearchRequest
+from endcap.errors import InvalidInput
 from endcap.personalizer import Ranking
 from endcap.recall import Recall, Recaller
 from endcap.runtime import Runtime
@@ -24,11 +25,19 @@ logger = logging.getLogger(__name__)
 
 
 def search(
-    runtime: Runtime, recaller: Recaller, wanted: SearchParameters, who: Identity, switched_off: bool = False
+    runtime: Runtime,
+    recaller: Recaller,
+    wanted: SearchParameters,
+    who: Identity,
+    switched_off: bool = False,
+    picture: bytes | None = None,
 ) -> dict[str, Any]:
     """The answer to a search, ready to be written as JSON.
 
+    A search by ``picture`` is answered by likeness, for everyone alike: who shows what he wants has said it.
+
     Raises:
+        InvalidImage, NoPhotos: of a picture.
         EngineError: the engine cannot answer; every other fault shows in ``ranking.degraded``.
     """
     started = time.perf_counter()
@@ -38,9 +47,9 @@ def search(
         facets=wanted.facets,
         sort=wanted.sort,
     )
-    recall = recaller.recall(request, runtime.settings.window)
+    recall = _recall(runtime, recaller, request, picture, wanted.rescue)
     # A shopper who sorts by price wants that order and no other.
-    personal = wanted.personalize and not switched_off and wanted.sort == "relevance"
+    personal = wanted.personalize and not switched_off and wanted.sort == "relevance" and picture is None
     ranking = _rank(runtime, recall, who) if personal else _engine_order(len(recall.ids))
     places, scores = _page(recaller, recall, ranking, wanted)
     hits = recaller.page(recall, [one for one, _ in places], wanted.highlight)
@@ -101,10 +110,25 @@ def search(
             for name in wanted.facets
         },
         "suggestion": recall.suggestion,
+        "relaxed": list(recall.relaxed),
         "page": wanted.page,
         "size": wanted.size,
         "pages": math.ceil(min(recall.total, MAX_DEPTH) / wanted.size) if wanted.size else 0,
     }
+
+
+def _recall(
+    runtime: Runtime, recaller: Recaller, request: SearchRequest, picture: bytes | None, rescue: bool
+) -> Recall:
+    if picture is None:
+        return recaller.recall(request, runtime.settings.window, rescue)
+    if runtime.photos is None:
+        raise InvalidInput("this server cannot read pictures: pip install 'endcap[images]'")
+    if request.sort != "relevance":
+        raise InvalidInput("sort: a search by photo is answered by likeness")
+    from endcap.images.recalling import recall_photo
+
+    return recall_photo(runtime.engine, recaller, runtime.photos, request, runtime.settings.window, picture)
 
 
 def _engine_order(n: int) -> Ranking:
