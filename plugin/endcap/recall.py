@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -35,6 +35,7 @@ from endcap.fusion import (
     newcomers,
     room_for,
 )
+from endcap.synonyms import Synonyms
 from endcap.tracing import span
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,9 @@ logger = logging.getLogger(__name__)
 DEPTH = 2
 #: ... but no more than every engine gives.
 MAX_NEIGHBOURS = 10_000
+
+#: Filters that a search without results is tried without.
+_MOST_DROPPED = 5
 
 #: After the encoder failed, seconds until it is asked again.
 RETRY_S = 5.0
@@ -56,7 +60,8 @@ class Recall:
     included; ``facets`` describe the keyword matches. ``degraded`` is empty or ``no_vectors``. ``window`` is the
     size asked for: what lies beyond it is fetched with :meth:`Recaller.beyond`, for which ``kept`` counts the first
     keyword hits that are in the window, ``added`` holds the others in it, and ``again`` counts those of ``added`` that
-    the keywords match further down.
+    the keywords match further down. ``relaxed`` says what was given up to find anything; ``request`` is what was
+    searched for in the end.
     """
 
     request: SearchRequest
@@ -70,24 +75,50 @@ class Recall:
     kept: int = 0
     added: frozenset[str] = frozenset()
     again: int = 0
+    relaxed: tuple[str, ...] = ()
 
 
 class Recaller:
-    """Recalls candidates from an engine, with vectors where there is an encoder. Thread-safe."""
+    """Recalls candidates from an engine, with vectors where there is an encoder. Thread-safe.
 
-    def __init__(self, engine: Engine, encoder: TextEncoder | None) -> None:
+    ``synonyms`` gives the rules in force.
+    """
+
+    def __init__(
+        self, engine: Engine, encoder: TextEncoder | None, synonyms: Callable[[], Synonyms] = Synonyms
+    ) -> None:
         self._engine = engine
+        self._synonyms = synonyms
         self._encoder = encoder
         self._lock = threading.Lock()
         self._rest_until = 0.0
 
-    def recall(self, request: SearchRequest, window: int) -> Recall:
+    def recall(self, request: SearchRequest, window: int, rescue: bool = False) -> Recall:
         """The first ``window`` products; ``request.offset`` and ``size`` play no part.
+
+        ``rescue``: where nothing passes the filters, drop those that stand in the way: one alone if that will do, else
+        one after the other. Bounds of price and stock go first, the category last.
 
         Raises:
             EngineError: the keyword search failed. A fault of encoder or vectors only sets ``degraded``.
         """
-        request = replace(request, text=request.text.strip())
+        said = self._synonyms().expand(request.text.strip())
+        request = replace(request, text=said.text, variants=said.variants)
+        recall = self._once(request, window)
+        if recall.total or not rescue or not request.filters:
+            return recall
+        by_need = sorted(request.filters, key=_dispensable)[:_MOST_DROPPED]
+        alone = [(one,) for one in by_need]
+        together = [tuple(by_need[:count]) for count in range(2, len(by_need) + 1)]
+        for dropped in (*alone, *together):
+            kept = tuple(one for one in request.filters if one not in dropped)
+            looser = self._once(replace(request, filters=kept), window)
+            if looser.total:
+                gone = dict.fromkeys(f"filter {one.field} dropped" for one in dropped)
+                return replace(looser, relaxed=(*gone, *looser.relaxed))
+        return recall
+
+    def _once(self, request: SearchRequest, window: int) -> Recall:
         with span("engine", engine=self._engine.name, window=window):
             answer = self._engine.search(
                 replace(request, offset=0, size=window, highlight=False, documents=False),
@@ -95,6 +126,7 @@ class Recaller:
         ids = [hit.id for hit in answer.hits]
         scores = np.fromiter((hit.score for hit in answer.hits), dtype=np.float32, count=len(ids))
         recall = Recall(request, window, ids, scores, answer.total, answer.facets, answer.suggestion, kept=len(ids))
+        recall = replace(recall, relaxed=(answer.relaxed,) if answer.relaxed else ())
         if not request.text or request.sort != "relevance" or self._encoder is None:
             return recall
         with span("vectors"):
@@ -189,3 +221,10 @@ class Recaller:
             with self._lock:
                 self._rest_until = time.monotonic() + RETRY_S
             return None
+
+
+def _dispensable(condition: Filter) -> int:
+    """The lower, the sooner a filter may go: a price was a wish, a category is what the shopper is looking at."""
+    if condition.field in ("price", "stock"):
+        return 0
+    return {"brand": 2, "category": 3, "id": 4}.get(condition.field, 1)

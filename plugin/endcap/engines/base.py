@@ -30,13 +30,25 @@ class Filter:
     lte: float | None = None
 
 
+#: What a product counts that matches a variant of what was typed, beside 1.
+VARIANT_WEIGHT = 0.9
+#: ``SearchResponse.relaxed`` where words were taken for others that are spelled almost like them.
+SPELLING = "spelling"
+
+
+def so_many_words(some: int, every: int) -> str:
+    """``SearchResponse.relaxed`` where some of the words were enough."""
+    return f"{some} of {every} words"
+
+
 @dataclass(frozen=True, slots=True)
 class SearchRequest:
     """A keyword search in Endcap's own terms.
 
     ``text`` empty matches every product. ``facets`` maps a field (as in :class:`Filter`) to the number of buckets.
     ``sort`` is ``relevance``, ``price:asc``, ``price:desc`` or ``title:asc``; ties always break by product id.
-    Lucene syntax in ``text`` has no meaning: it is text.
+    Lucene syntax in ``text`` has no meaning: it is text. ``variants`` are other ways of saying the same
+    (:mod:`endcap.synonyms`): products that match one of them as a whole count nearly as much.
     """
 
     text: str = ""
@@ -48,6 +60,7 @@ class SearchRequest:
     highlight: bool = False
     documents: bool = True
     fuzzy: bool = True
+    variants: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +77,14 @@ class Hit:
 @dataclass(frozen=True, slots=True)
 class SearchResponse:
     """``total`` is exact. ``facets``: field -> (value, count) pairs, most frequent first. ``suggestion``: the query
-    with its spelling corrected, where that finds more; else empty."""
+    with its spelling corrected, where that finds more; else empty. ``relaxed`` says what was given up because nothing
+    matched all words as they were typed: ``spelling``, ``2 of 4 words``; empty where nothing was."""
 
     total: int
     hits: list[Hit]
     facets: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
     suggestion: str = ""
+    relaxed: str = ""
 
 
 @dataclass(frozen=True, slots=True)

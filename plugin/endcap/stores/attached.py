@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import BigInteger, Column, Index, Integer, String, Table, delete, func, insert, select
+from sqlalchemy import BigInteger, Column, ColumnElement, Index, Integer, String, Table, delete, func, insert, select
 
 from endcap.stores.database import Database, metadata
 
@@ -116,7 +116,7 @@ class Ledger:
             connection.execute(delete(attached).where(attached.c.source == self.source))
             connection.execute(delete(attached_units).where(attached_units.c.source == self.source))
 
-    def _within(self, unit: str, low: int, high: int) -> tuple[object, ...]:
+    def _within(self, unit: str, low: int, high: int) -> tuple[ColumnElement[bool], ...]:
         return (
             attached.c.source == self.source,
             attached.c.unit == unit,

@@ -29,6 +29,7 @@ TOPICS = (
     "endcap_reranker.admin.settings",
     "endcap_reranker.admin.audit",
     "endcap_reranker.admin.rules",
+    "endcap_reranker.admin.synonyms",
     "endcap_reranker.admin.experiments",
     "endcap_reranker.admin.flags",
     "endcap_reranker.admin.reports",

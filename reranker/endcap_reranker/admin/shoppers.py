@@ -87,7 +87,7 @@ class ErasedAnswer(Answer):
 def routes(runtime: Runtime) -> Topic:
     """See the module."""
     topic = Topic("shoppers", "One shopper's data (GDPR articles 15, 17, 20), and why he sees what he sees.")
-    recaller = Recaller(runtime.engine, runtime.encoder)
+    recaller = Recaller(runtime.engine, runtime.encoder, lambda: runtime.synonyms.current)
 
     @topic.operation(
         "GET", "/shoppers/<path:shopper>", role="operator", summary="What is remembered of a shopper.",

@@ -15,7 +15,6 @@ from endcap.engines.address import engine_address
 from endcap.engines.base import Candidates, Filter, IndexReport, Rebuild, SearchRequest, SearchResponse
 from endcap.engines.elasticsearch.connection import connect, reason_of, translated
 from endcap.engines.elasticsearch.documents import checked_id, document_of
-from endcap.foreign import ForeignDocuments
 from endcap.engines.elasticsearch.indices import Indices
 from endcap.engines.elasticsearch.mapping import IndexMeta
 from endcap.engines.elasticsearch.queries import (
@@ -29,6 +28,7 @@ from endcap.engines.elasticsearch.rebuild import IndexRebuild
 from endcap.engines.elasticsearch.words import Words
 from endcap.engines.elasticsearch.writing import Action, Refusal, deletes, send, updates, upserts
 from endcap.errors import ConfigurationError, EncoderMismatch, EngineError, InvalidInput, UnknownIndex
+from endcap.foreign import ForeignDocuments
 from endcap.settings import Settings
 
 _BATCH = 500
@@ -261,7 +261,7 @@ class ElasticsearchEngine:
             return self._response(request, self._search(search_body(request, {"match_all": {}})))
         if not words.words:
             return self._response(request, self._search(search_body(request, {"match_none": {}})))
-        reading = words.all()
+        reading = words.all_or(request.variants)
         body = search_body(request, reading)
         answer = self._search({**body, "suggest": words.suggest()})
         corrected, misspelled = words.spelled(answer)
@@ -272,12 +272,14 @@ class ElasticsearchEngine:
             typed = self._count(reading) if request.filters else found
             if typed <= _FEW and self._count(Words(corrected, words.standard).all()) > typed:
                 suggestion = corrected
-        for looser in words.looser(misspelled, request.fuzzy):
+        relaxed = ""
+        for relaxed_by, looser in words.looser(misspelled, request.fuzzy):
             if found:
                 break
             response = self._response(request, self._search(search_body(request, looser)))
             found = self._found(response, looser, request.filters)
-        return replace(response, suggestion=suggestion)
+            relaxed = relaxed_by
+        return replace(response, suggestion=suggestion, relaxed=relaxed if found else "")
 
     def _response(self, request: SearchRequest, answer: Mapping[str, Any]) -> SearchResponse:
         return SearchResponse(answer["hits"]["total"]["value"], hits_of(answer), facets_of(request, answer))

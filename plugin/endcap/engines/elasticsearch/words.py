@@ -12,6 +12,8 @@ import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from endcap.engines.base import SPELLING as RELAXED_SPELLING
+from endcap.engines.base import VARIANT_WEIGHT, so_many_words
 from endcap.engines.elasticsearch.mapping import ATTRIBUTE_WORDS, SPELLING
 
 #: Title over brand and category over description and attributes.
@@ -65,6 +67,14 @@ class Words:
             must.append({"dis_max": {"queries": [as_typed, *others]}} if others else as_typed)
         return {"bool": {"must": must, "should": self._together()}}
 
+    def all_or(self, variants: Sequence[str]) -> dict[str, Any]:
+        """:meth:`all`, or every word of one of the other ways of saying it."""
+        others = [one for one in (Words(variant, self.standard) for variant in variants) if one.words]
+        if not others:
+            return self.all()
+        said = [{"bool": {"must": [one.all()], "boost": VARIANT_WEIGHT}} for one in others]
+        return {"dis_max": {"queries": [self.all(), *said]}}
+
     def _written_otherwise(self, plain: Sequence[str]) -> list[dict[str, Any]]:
         """The words with two neighbours as one, with letters and figures apart, or with the last in its other number:
         the standard analyzer does not know that laptops are what a laptop is."""
@@ -85,23 +95,26 @@ class Words:
                 found.append(({"bool": {"must": [_phrase(" ".join(parts)), *rest]}}, 1.0))
         return [{"bool": {"must": [one], "boost": _WRITTEN_OTHERWISE * weight}} for one, weight in found]
 
-    def looser(self, misspelled: Collection[int], fuzzy: bool) -> list[dict[str, Any]]:
-        """The readings after :meth:`all`. ``misspelled``: places of the words that the index does not know."""
-        readings = []
+    def looser(self, misspelled: Collection[int], fuzzy: bool) -> list[tuple[str, dict[str, Any]]]:
+        """The readings after :meth:`all`, each with what it gives up. ``misspelled``: places of the words that the
+        index does not know."""
+        readings: list[tuple[str, dict[str, Any]]] = []
         places = range(len(self.words))
         if fuzzy:
             if misspelled:
-                readings.append(self._every(misspelled))
-            readings.append(self._every(places))
+                readings.append((RELAXED_SPELLING, self._every(misspelled)))
+            readings.append((RELAXED_SPELLING, self._every(places)))
         if len(self.words) > 1:
             some = [self._word(place, fuzzy and place in misspelled) for place in places]
             half = (len(some) + 1) // 2
             readings += [
-                {"bool": {"should": some, "minimum_should_match": least}} for least in ((half, 1) if half > 1 else (1,))
+                (so_many_words(least, len(some)), {"bool": {"should": some, "minimum_should_match": least}})
+                for least in ((half, 1) if half > 1 else (1,))
             ]
         if not self.standard:
             # What is one word by its spaces may be several to the analyzer.
-            readings.append({"multi_match": {"query": self.text, "fields": FIELDS, "tie_breaker": _TIE}})
+            any_of_them = {"multi_match": {"query": self.text, "fields": FIELDS, "tie_breaker": _TIE}}
+            readings.append((so_many_words(1, len(self.words)) if len(self.words) > 1 else "", any_of_them))
         return readings
 
     def _every(self, loose: Collection[int]) -> dict[str, Any]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import tantivy
 
+from endcap.engines.base import SPELLING, VARIANT_WEIGHT, so_many_words
 from endcap.engines.embedded.schema import TEXT_FIELDS, build_schema, stem, terms, units
 from endcap.engines.embedded.spelling import Vocabulary
 
@@ -50,10 +51,12 @@ _MAX_PARTS = 3
 
 @dataclass(slots=True)
 class Reading:
-    """One way to read what was typed. ``words`` are the whole words that it matches, for highlighting."""
+    """One way to read what was typed. ``words`` are the whole words that it matches, for highlighting; ``relaxed`` says
+    what it gives up."""
 
     query: tantivy.Query
     words: set[str] = field(default_factory=set)
+    relaxed: str = ""
 
 
 class Words:
@@ -71,23 +74,32 @@ class Words:
         self._joined: dict[tuple[str, ...], tuple[tuple[str, ...], str]] = {}
         self.plain = [unit[0] for unit in self.units if len(unit) == 1]
 
-    def readings(self, vocabulary: Vocabulary, fuzzy: bool) -> Iterator[Reading]:
-        """All words; all words with the unknown ones corrected or completed; with any word corrected; some words."""
+    def readings(self, vocabulary: Vocabulary, fuzzy: bool, variants: Sequence[str] = ()) -> Iterator[Reading]:
+        """All words, or all of a variant; all words with the unknown ones corrected or completed; with any word
+        corrected; some words."""
         self._joined = self._compounds(vocabulary)
-        yield self._all({})
+        yield self._or_as(self._all({}), variants, vocabulary)
         corrected: dict[str, list[tuple[str, float]]] = {}
         if fuzzy:
             corrected = self._alternatives(vocabulary, unknown_only=True)
             if corrected:
-                yield self._all(corrected)
+                yield replace(self._all(corrected), relaxed=SPELLING)
             every = self._alternatives(vocabulary, unknown_only=False)
             if every.keys() != corrected.keys():
-                yield self._all(every)
+                yield replace(self._all(every), relaxed=SPELLING)
         if len(self._needed) > 1:
             half = (len(self._needed) + 1) // 2
             yield self._some(corrected, half)
             if half > 1:
                 yield self._some(corrected, 1)
+
+    def _or_as(self, reading: Reading, variants: Sequence[str], vocabulary: Vocabulary) -> Reading:
+        others = [next(words.readings(vocabulary, False)) for one in variants if (words := Words(one)).units]
+        if not others:
+            return reading
+        said = [Query.boost_query(one.query, VARIANT_WEIGHT) for one in others]
+        query = Query.disjunction_max_query([reading.query, *said])
+        return Reading(query, reading.words.union(*(one.words for one in others)))
 
     def strict(self) -> tantivy.Query:
         """All words as they were typed."""
@@ -137,7 +149,8 @@ class Words:
         units_ = [self._unit(unit, alternatives) for unit in self._needed]
         some = Query.boolean_query([(SHOULD, unit) for unit in units_], minimum_number_should_match=at_least)
         present = [(SHOULD, Query.const_score_query(unit, _PRESENT)) for unit in units_]
-        return self._reading([(MUST, some), *present, *self._extras()], alternatives)
+        reading = self._reading([(MUST, some), *present, *self._extras()], alternatives)
+        return replace(reading, relaxed=so_many_words(at_least, len(units_)))
 
     def _reading(
         self,

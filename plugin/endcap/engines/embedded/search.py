@@ -54,21 +54,20 @@ def search(snapshot: Snapshot, request: SearchRequest) -> SearchResponse:
         hits=_hits(snapshot, ranked, request, highlighter),
         facets=facets(snapshot, query, request.facets) if request.facets else {},
         suggestion=suggestion,
+        relaxed=reading.relaxed,
     )
 
 
 def _read(snapshot: Snapshot, words: Words, vocabulary: Vocabulary, request: SearchRequest) -> tuple[Reading, str]:
     """The strictest reading that finds anything, and the corrected spelling where it finds more."""
     suggestion = ""
-    last = Reading(Query.empty_query())
-    for at, reading in enumerate(words.readings(vocabulary, request.fuzzy)):
+    for at, reading in enumerate(words.readings(vocabulary, request.fuzzy, request.variants)):
         total = count(snapshot, reading.query)
         if at == 0 and total <= _FEW:
             suggestion = _suggestion(snapshot, vocabulary, request.text, total)
         if total:
             return reading, suggestion
-        last = reading
-    return last, suggestion
+    return Reading(Query.empty_query()), suggestion
 
 
 def _suggestion(snapshot: Snapshot, vocabulary: Vocabulary, text: str, total: int) -> str:

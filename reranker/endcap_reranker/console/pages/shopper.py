@@ -20,7 +20,7 @@ _HISTORY, _PAGE = 40, 20
 
 def _routes(routes: Routes) -> None:
     runtime = routes.runtime
-    recaller = Recaller(runtime.engine, runtime.encoder)
+    recaller = Recaller(runtime.engine, runtime.encoder, lambda: runtime.synonyms.current)
 
     @routes.get()
     def show() -> str:
