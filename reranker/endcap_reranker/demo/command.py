@@ -122,7 +122,8 @@ def serve_demo(settings: Settings, port: int, console: Console, browse: bool = T
         _wait_for(server, url, settings.shopper_header)
         console.print(f"\n  The shop is open:  [bold link={url}]{url}[/]")
         if token := _token(settings):
-            console.print(f"  Its console:       [bold link={url}console]{url}console[/]\n  log in with        {token}")
+            console.print(f"  Its console:       [bold link={url}console]{url}console[/]")
+            console.print(f"  log in with        {token}", soft_wrap=True)  # in one piece, for whoever copies it
         console.print("  Ctrl-C closes it.\n")
         if browse and has_display():
             webbrowser.open(url)
