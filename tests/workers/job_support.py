@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from endcap.jobs import Job
+from endcap.jobs import Job, load_jobs
 from endcap.settings import Settings, settings_environment
+from tests import serving
 
 MODULE = "endcap_test_jobs"
 SOURCE = '''
@@ -49,10 +51,17 @@ def fails(context):
 
 STEPS = Job("test-steps", "Counts", steps, queue="heavy")
 QUICK = Job("test-quick", "Counts", steps, queue="light", alone=False)
-FAILS = Job("test-fails", "Fails", fails, queue="light", alone=False, time_limit_s=3.0)
+FAILS = Job("test-fails", "Fails", fails, queue="light", alone=False)
+DEAF = Job("test-deaf", "Heeds nothing", fails, queue="light", alone=False, time_limit_s=3.0)
 TIMED = Job("test-timed", "Counts every minute", steps, queue="light", schedule="* * * * *")
 '''
-NAMES = {"test-steps": "STEPS", "test-quick": "QUICK", "test-fails": "FAILS", "test-timed": "TIMED"}
+NAMES = {
+    "test-steps": "STEPS",
+    "test-quick": "QUICK",
+    "test-fails": "FAILS",
+    "test-deaf": "DEAF",
+    "test-timed": "TIMED",
+}
 
 
 def install_jobs(folder: Path) -> Path:
@@ -85,3 +94,11 @@ def job(name: str, queue: str = "heavy", **values: object) -> Job:
 STEPS = job("test-steps")
 QUICK = job("test-quick", "light", alone=False)
 FAILS = job("test-fails", "light", alone=False)
+DEAF = job("test-deaf", "light", alone=False)
+#: No job starts by itself.
+QUIET = dict.fromkeys([*load_jobs(), "test-timed"], "off")
+
+
+def eventually(true: Callable[[], bool], within_s: float = 90.0) -> bool:
+    """With patience: every step here is a process that starts."""
+    return serving.eventually(true, within_s)

@@ -18,8 +18,7 @@ from endcap.stores.runs import ENDED, Run, Runs
 from endcap.stores.workers import Workers
 from tests.services import redis as redis_service
 from tests.services.process import ServiceMissing
-from tests.serving import eventually
-from tests.workers.job_support import QUICK, STEPS, install_jobs, start
+from tests.workers.job_support import QUICK, QUIET, STEPS, eventually, install_jobs, start
 
 LEASE_S = 3.0
 pytestmark = pytest.mark.redis
@@ -35,7 +34,7 @@ class Shop:
         self.jobs = install_jobs(folder)
         self.settings = load_settings(
             data_dir=folder / "data", redis_url=url, embedded_worker=False, worker_lease_s=LEASE_S,
-            schedule={"test-timed": "off"},
+            schedule=QUIET,
         )  # fmt: skip
         self.database = Database.in_folder(self.settings.data_dir)
         self.runs = Runs(self.database, LEASE_S)
@@ -50,7 +49,7 @@ class Shop:
     def restart_broker(self) -> None:
         self.server, _ = redis_service.start(self.port)
 
-    def ended(self, run_id: str, within_s: float = 60.0) -> Run:
+    def ended(self, run_id: str, within_s: float = 90.0) -> Run:
         assert eventually(lambda: self.runs.get(run_id).state in ENDED, within_s), self.runs.get(run_id)
         return self.runs.get(run_id)
 

@@ -15,10 +15,9 @@ from endcap.stores.database import Database
 from endcap.stores.runs import ENDED, Run, Runs
 from endcap.stores.workers import Workers
 from tests.services.process import free_port
-from tests.serving import eventually
-from tests.workers.job_support import FAILS, QUICK, STEPS, install_jobs, start
+from tests.workers.job_support import DEAF, FAILS, QUICK, QUIET, STEPS, eventually, install_jobs, start
 
-LEASE_S = 2.0
+LEASE_S = 3.0
 
 
 class Shop:
@@ -26,9 +25,7 @@ class Shop:
 
     def __init__(self, folder: Path) -> None:
         self.jobs = install_jobs(folder)
-        self.settings = load_settings(
-            data_dir=folder / "data", worker_lease_s=LEASE_S, run_attempts=2, schedule={"test-timed": "off"}
-        )
+        self.settings = load_settings(data_dir=folder / "data", worker_lease_s=LEASE_S, run_attempts=2, schedule=QUIET)
         self.database = Database.in_folder(self.settings.data_dir)
         self.runs = Runs(self.database, LEASE_S, 2)
         self.started: list[subprocess.Popen[bytes]] = []
@@ -37,7 +34,7 @@ class Shop:
         self.started.append(start(self.settings, self.jobs, "worker", *arguments))
         return self.started[-1]
 
-    def ended(self, run_id: str, within_s: float = 30.0) -> Run:
+    def ended(self, run_id: str, within_s: float = 90.0) -> Run:
         assert eventually(lambda: self.runs.get(run_id).state in ENDED, within_s), self.runs.get(run_id)
         return self.runs.get(run_id)
 
@@ -142,7 +139,7 @@ def test_cancel_and_time_limit(shop: Shop) -> None:
     shop.worker()
     cancelled = shop.runs.submit(STEPS, {"steps": 1_000, "pause": 0.1})
     waiting = shop.runs.submit(STEPS, {"steps": 1})
-    deaf = shop.runs.submit(FAILS, {"kind": "deaf"})
+    deaf = shop.runs.submit(DEAF, {"kind": "deaf"})
     assert eventually(shop.has_begun(cancelled))
     assert shop.runs.get(waiting).state == "queued", "two of a job that runs alone run at once"
     shop.runs.cancel(cancelled)
@@ -154,7 +151,7 @@ def test_cancel_and_time_limit(shop: Shop) -> None:
 
 
 def test_two_workers_fire_a_scheduled_job_once(shop: Shop, tmp_path: Path) -> None:
-    settings: Settings = shop.settings.model_copy(update={"schedule": {"test-timed": "* * * * *"}})
+    settings: Settings = shop.settings.model_copy(update={"schedule": {**QUIET, "test-timed": "* * * * *"}})
     long_ago = 1_000_000.0
     with shop.database.transaction() as connection:  # as if fired before: the present minute is due
         from endcap.stores.runs import firings

@@ -28,7 +28,7 @@ from endcap.stores.runs import LOG_BYTES, Run, RunLost, Runs
 #: Seconds that a cancelled job gets to come to a good end by itself.
 CANCEL_GRACE_S = 15.0
 #: A heartbeat comes this often within a lease.
-_BEATS_PER_LEASE = 6
+BEATS_PER_LEASE = 6
 LOG_FILE = "log.txt"
 
 log = logging.getLogger("endcap.worker")
@@ -90,7 +90,7 @@ class RunContext:
     def watch(self) -> None:
         """Beat until the process ends; end it where the job does not heed that it should."""
         while True:
-            time.sleep(self._runs.lease_s / _BEATS_PER_LEASE if not self._cancelled else 1.0)
+            time.sleep(self._runs.lease_s / BEATS_PER_LEASE if not self._cancelled else 1.0)
             self.beat()
             if self._lost:
                 log.error("run %s belongs to another worker by now", self.run_id)

@@ -18,7 +18,7 @@ from endcap.jobs import Job
 from endcap.settings import Settings, settings_environment
 from endcap.stores.database import LogUnavailable
 from endcap.stores.runs import RUNNING, Run, RunLost, Runs
-from endcap_workers.running.child import LOG_FILE
+from endcap_workers.running.child import BEATS_PER_LEASE, LOG_FILE
 
 log = logging.getLogger("endcap.worker")
 
@@ -67,13 +67,20 @@ def watch_over(
             start_new_session=True,
         )  # fmt: skip
     limit_s = job.time_limit_s if job is not None else 60.0
-    until = time.monotonic() + limit_s
+    beaten = time.monotonic()
+    until = beaten + limit_s
     try:
         while process.poll() is None:
             look()
             if stop.wait(_LOOK_S):
                 _stop(process)
                 break
+            # The process tells for itself that it lives, once it has begun; on a busy machine that takes a while.
+            if time.monotonic() - beaten > runs.lease_s / BEATS_PER_LEASE:
+                beaten = time.monotonic()
+                if not _still_ours(run, runs):
+                    log.warning("run %s belongs to another worker by now: it is stopped here", run.id)
+                    break
             if time.monotonic() > until:
                 _kill(process)
                 _quietly(lambda: runs.fail(run.id, run.owner, f"stopped: it took longer than {limit_s:.0f} s"))
@@ -81,6 +88,16 @@ def watch_over(
         _kill(process)
     _settle(run, runs, process.returncode, stop.is_set())
     _tidy(run, runs, folder)
+
+
+def _still_ours(run: Run, runs: Runs) -> bool:
+    try:
+        runs.beat(run.id, run.owner)
+    except RunLost:
+        return runs.get(run.id).owner == run.owner  # it may just have ended
+    except LogUnavailable as error:
+        log.warning("the run's heartbeat could not be written: %s", error)
+    return True
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
