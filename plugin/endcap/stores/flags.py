@@ -9,136 +9,39 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    Column,
-    Connection,
-    Float,
-    ForeignKey,
-    Index,
-    Integer,
-    LargeBinary,
-    String,
-    Table,
-    UniqueConstraint,
-    func,
-    insert,
-    select,
-    update,
+from sqlalchemy import Connection, func, insert, select, update
+
+from endcap.stores.database import Database
+from endcap.stores.flag_records import (
+    CONFIRMED,
+    DISMISSED,
+    EXCLUDING,
+    KINDS,
+    LAPSED,
+    STATES,
+    SUSPECTED,
+    Change,
+    Flag,
+    FlagConflict,
+    Suspicion,
+    UnknownFlag,
+    flag_changes,
+    flags,
 )
 
-from endcap.errors import EndcapError
-from endcap.stores.database import Database, metadata
-
-__all__ = ["KINDS", "STATES", "Change", "Flag", "FlagConflict", "Flags", "Suspicion", "UnknownFlag", "flags"]
-
-#: What can be flagged. Only a shopper's flag leaves behaviour out; the others are for people to look at.
-KINDS = ("shopper", "device", "product", "seller")
-SUSPECTED, CONFIRMED, DISMISSED, LAPSED = STATES = ("suspected", "confirmed", "dismissed", "lapsed")
-_EXCLUDING = (SUSPECTED, CONFIRMED)
-
-_NUMBER = BigInteger().with_variant(Integer, "sqlite")
-
-flags = Table(
-    "flags",
-    metadata,
-    Column("id", _NUMBER, primary_key=True, autoincrement=True),
-    Column("kind", String, nullable=False),
-    Column("subject", String, nullable=False),
-    Column("state", String, nullable=False),
-    Column("score", Float, nullable=False),
-    Column("source", String, nullable=False),
-    Column("reasons", LargeBinary, nullable=False),
-    Column("evidence", LargeBinary, nullable=False),
-    Column("created", Float, nullable=False),
-    Column("updated", Float, nullable=False),
-    UniqueConstraint("kind", "subject", name="flags_subject"),
-    Index("flags_by_state", "state", "kind", "score"),
-)
-
-#: Every change of a state, never altered: its newest number is the version of all that is left out.
-flag_changes = Table(
-    "flag_changes",
-    metadata,
-    Column("id", _NUMBER, primary_key=True, autoincrement=True),
-    Column("flag", _NUMBER, ForeignKey("flags.id"), nullable=False),
-    Column("time", Float, nullable=False),
-    Column("by", String, nullable=False),
-    Column("before", String, nullable=False),
-    Column("after", String, nullable=False),
-    Column("note", String, nullable=False),
-    Column("decision", Boolean, nullable=False),
-    Column("undoes", _NUMBER, nullable=True),
-    Index("flag_changes_by_flag", "flag", "id"),
-)
+__all__ = [
+    "CONFIRMED", "DISMISSED", "KINDS", "LAPSED", "STATES", "SUSPECTED", "Change", "Flag", "FlagConflict", "Flags",
+    "Suspicion", "UnknownFlag", "flag_changes", "flags",
+]  # fmt: skip
 
 #: Name of the lock that PostgreSQL's writers take in turn.
 _WRITERS = 0x656E6466
 #: Subjects asked for in one statement.
 _CHUNK = 900
-
-
-class UnknownFlag(EndcapError):
-    """There is no flag of that number or subject."""
-
-    status = 404
-    kind = "unknown_flag"
-
-
-class FlagConflict(EndcapError):
-    """The flag is not in a state that allows this."""
-
-    status = 409
-    kind = "flag_conflict"
-
-
-@dataclass(frozen=True, slots=True)
-class Suspicion:
-    """What a detector found. ``score`` is from 0 to 1, a probability where the detector is calibrated; ``reasons`` are
-    sentences for people; ``evidence`` is plain JSON to drill down by."""
-
-    kind: str
-    subject: str
-    score: float
-    reasons: Sequence[str]
-    evidence: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Flag:
-    """A flag as it stands. ``created`` and ``updated`` are in seconds since 1970."""
-
-    id: int
-    kind: str
-    subject: str
-    state: str
-    score: float
-    source: str
-    reasons: tuple[str, ...]
-    evidence: Mapping[str, Any]
-    created: float
-    updated: float
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One change of a flag's state; ``before`` is empty for its first. ``decision``: a person's, not a detector's;
-    ``undoes``: the number of the decision that it took back."""
-
-    id: int
-    time: float
-    by: str
-    before: str
-    after: str
-    note: str
-    decision: bool
-    undoes: int | None
 
 
 class Flags:
@@ -164,7 +67,7 @@ class Flags:
             with self._database.transaction(read_only=True) as connection:
                 version = int(connection.execute(select(func.max(flag_changes.c.id))).scalar() or 0)
                 if version != self._cached[0]:
-                    chosen = select(flags.c.subject).where(flags.c.kind == "shopper", flags.c.state.in_(_EXCLUDING))
+                    chosen = select(flags.c.subject).where(flags.c.kind == "shopper", flags.c.state.in_(EXCLUDING))
                     self._cached = version, frozenset(row[0] for row in connection.execute(chosen))
             return self._cached
 
@@ -382,5 +285,6 @@ def _changes(connection: Connection, number: int) -> list[Change]:
 
 def _flag(row: Any) -> Flag:
     fields = dict(row)
-    reasons: Iterator[str] = iter(orjson.loads(fields.pop("reasons")))
-    return Flag(reasons=tuple(reasons), evidence=orjson.loads(fields.pop("evidence")), **fields)
+    return Flag(
+        reasons=tuple(orjson.loads(fields.pop("reasons"))), evidence=orjson.loads(fields.pop("evidence")), **fields
+    )
