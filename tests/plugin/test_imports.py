@@ -5,7 +5,18 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "sentence_transformers", "transformers", "pandas", "sklearn", "scipy", "lightgbm", "celery")
+HEAVY = (
+    "torch",
+    "sentence_transformers",
+    "transformers",
+    "pandas",
+    "sklearn",
+    "scipy",
+    "lightgbm",
+    "celery",
+    "redis",
+    "opentelemetry",
+)
 
 
 @pytest.mark.parametrize("module", ["endcap", "endcap.runtime", "endcap_reranker.app", "endcap.cli"])
