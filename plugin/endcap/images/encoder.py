@@ -57,8 +57,9 @@ def open_image_encoder(settings: Settings, text: TextEncoder | None) -> ImageEnc
 
         return ClipEncoder(wanted)
     except ImportError as error:
+        extras = "images" if wanted == LITE else "images,train"
         raise ConfigurationError(
-            f"image_encoder {wanted!r} needs {error.name}: pip install 'endcap[images]', "
+            f"image_encoder {wanted!r} needs {error.name}: pip install 'endcap[{extras}]', "
             "or set ENDCAP_IMAGE_ENCODER to none"
         ) from None
 

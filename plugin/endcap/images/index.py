@@ -10,9 +10,13 @@ import hashlib
 import os
 import tempfile
 import threading
+import time
+import zipfile
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,9 +28,18 @@ from endcap.images.errors import NoPhotos
 from endcap.images.fetching import Fetcher
 from endcap.images.reading import read_image
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 FILE = "photos.npz"
 _BATCH = 16
-#: Products between two savings of a long run, so that one that breaks off loses little.
+#: Pictures fetched at a time.
+_FETCHING = 4
+#: After the encoder could not be had, seconds until it is tried again.
+_RETRY_S = 60.0
+#: Reasons kept of pictures that could not be had.
+_REASONS = 100
+#: Products between two savings of a long run, so that one that is killed loses little.
 _SAVE_EVERY = 2_000
 
 
@@ -51,7 +64,7 @@ class Photos:
                     arrays["digests"].astype(str).tolist(),
                     arrays["vectors"],
                 )
-        except (OSError, ValueError, KeyError, EOFError):
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
         whole = len(found.ids) == len(found.digests) == len(found.vectors) and found.vectors.ndim == 2
         return found if whole else None
@@ -105,9 +118,13 @@ def index_photos(
     file: Path,
     on_progress: Callable[[PhotoSummary], None] = lambda summary: None,
 ) -> PhotoSummary:
-    """Encode the pictures of products and save their vectors; those whose picture's address and encoder are as they
-    were are not fetched again. Products that are not among ``products`` are dropped. A picture that cannot be had is
-    counted and stops nothing."""
+    """Encode the pictures of products and save their vectors; those whose picture and encoder are as they were are not
+    read again (of a picture on another host, the address tells). Products that are not among ``products`` are dropped.
+    A picture that cannot be had is counted and stops nothing; what breaks the run off loses nothing that was done.
+
+    Raises:
+        InvalidInput: not one picture could be had; the file stays as it was.
+    """
     before = Photos.load(file)
     known: dict[str, tuple[str, np.ndarray]] = {}
     if before is not None and before.encoder == encoder.id:
@@ -117,40 +134,57 @@ def index_photos(
         }
     made: dict[str, tuple[str, np.ndarray]] = {}
     summary = PhotoSummary()
-    waiting: list[tuple[str, str, object]] = []
+    waiting: list[tuple[Product, str]] = []
     since_saved = 0
 
-    def encode() -> None:
-        if waiting:
-            vectors = encoder.encode([picture for _, _, picture in waiting])  # type: ignore[misc]
-            for (one, digest, _), vector in zip(waiting, vectors, strict=True):
-                made[one] = (digest, vector.astype(np.float16))
-            summary.encoded += len(waiting)
-            waiting.clear()
+    def read(one: tuple[Product, str]) -> Image | EndcapError:
+        try:
+            return read_image(fetcher.product(one[0].image))
+        except EndcapError as error:
+            return error
 
-    for product in products:
-        summary.read += 1
-        if not product.image:
-            summary.without += 1
-        else:
-            digest = hashlib.blake2b(product.image.encode(), digest_size=16).hexdigest()
-            if (had := known.get(product.id)) is not None and had[0] == digest:
-                made[product.id] = had
-                summary.unchanged += 1
+    def encode(pool: ThreadPoolExecutor) -> None:
+        had: list[tuple[str, str]] = []
+        pictures: list[Image] = []
+        for (product, digest), picture in zip(waiting, pool.map(read, waiting), strict=True):
+            if isinstance(picture, EndcapError):
+                summary.failed += 1
+                if len(summary.refused) < _REASONS:
+                    summary.refused.append((product.id, str(picture)))
             else:
-                try:
-                    waiting.append((product.id, digest, read_image(fetcher.product(product.image))))
-                except EndcapError as error:
-                    summary.failed += 1
-                    if len(summary.refused) < 100:
-                        summary.refused.append((product.id, str(error)))
-                if len(waiting) >= _BATCH:
-                    encode()
-        on_progress(summary)
-        if summary.encoded - since_saved >= _SAVE_EVERY:
-            since_saved = summary.encoded
+                had.append((product.id, digest))
+                pictures.append(picture)
+        if pictures:
+            for (one, digest), vector in zip(had, encoder.encode(pictures), strict=True):
+                made[one] = (digest, vector.astype(np.float16))
+            summary.encoded += len(pictures)
+        waiting.clear()
+
+    try:
+        with ThreadPoolExecutor(_FETCHING) as pool:
+            for product in products:
+                summary.read += 1
+                if not product.image:
+                    summary.without += 1
+                else:
+                    said = f"{product.image}\0{fetcher.version(product.image)}"
+                    digest = hashlib.blake2b(said.encode("utf-8", "replace"), digest_size=16).hexdigest()
+                    if (had := known.get(product.id)) is not None and had[0] == digest:
+                        made[product.id] = had
+                        summary.unchanged += 1
+                    else:
+                        waiting.append((product, digest))
+                        if len(waiting) >= _BATCH:
+                            encode(pool)
+                on_progress(summary)
+                if summary.encoded - since_saved >= _SAVE_EVERY:
+                    since_saved = summary.encoded
+                    _save({**known, **made}, encoder, file)
+            encode(pool)
+    except BaseException:
+        if summary.encoded:
             _save({**known, **made}, encoder, file)
-    encode()
+        raise
     on_progress(summary)
     if summary.failed and not made:
         raise InvalidInput(f"no picture could be read: {summary.refused[0][1]} (what was indexed before stays)")
@@ -175,6 +209,7 @@ class PhotoSearch:
         self._open = open_encoder
         self._lock = threading.Lock()
         self._encoder: ImageEncoder | None = None
+        self._rest_until = 0.0
         self._stamp: tuple[int, int] | None = None
         self._photos: Photos | None = None
 
@@ -199,9 +234,16 @@ class PhotoSearch:
         return photos.nearest(vector.astype(np.float32), k)
 
     def by_words(self, words: str, k: int) -> Candidates:
-        """Products whose pictures show what the words say. Raises NoPhotos."""
+        """Products whose pictures show what the words say.
+
+        Raises:
+            NoPhotos: as for :meth:`nearest`, or the encoder knows no words.
+        """
         photos, encoder = self._ready()
-        return photos.nearest(encoder.encode_text(words).astype(np.float32), k)
+        vector = encoder.encode_text(words)
+        if not vector.any():
+            raise NoPhotos("the image encoder knows no words: set text_encoder and run `endcap photos` again")
+        return photos.nearest(vector.astype(np.float32), k)
 
     def _ready(self) -> tuple[Photos, ImageEncoder]:
         with self._lock:
@@ -212,10 +254,14 @@ class PhotoSearch:
             stamp = (status.st_mtime_ns, status.st_ino)
             if stamp != self._stamp:
                 self._photos, self._stamp = Photos.load(self._file), stamp
-            if self._encoder is None:
+            if self._photos is None:
+                raise NoPhotos("the vectors of the pictures cannot be read: run `endcap photos` again")
+            if self._encoder is None and time.monotonic() >= self._rest_until:
+                # Until it has answered: whether a model can be had may take a while to find out.
                 self._encoder = self._open()
-            if self._encoder is None or self._photos is None:
-                raise NoPhotos("pictures cannot be searched: set image_encoder and run `endcap photos`")
+                self._rest_until = time.monotonic() + _RETRY_S
+            if self._encoder is None:
+                raise NoPhotos("the image encoder is not at hand: set image_encoder and run `endcap photos`")
             if self._photos.encoder != self._encoder.id:
                 raise NoPhotos("the pictures were indexed by another encoder: run `endcap photos` again")
             return self._photos, self._encoder

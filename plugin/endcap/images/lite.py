@@ -1,10 +1,9 @@
 """EfficientNet-Lite0 from a package: pictures by what the network saw, words by the classes that it knows.
 
-A vector has two parts. The first is what the network's last layer holds (1,280 numbers, whitened by their mean over a
-catalogue where one is known). The second places the picture among words by ConSE (Norouzi et al., 2014,
-arXiv:1312.5650): Σ over the ten most probable ImageNet classes of p × text vector of the class's name. A picture is
-compared with a picture by both, with words by the second alone. This is no CLIP: it knows 1,000 kinds of things, and
-neither brands nor colours.
+A vector has two parts. The first is what the network's last layer holds (1,280 numbers). The second places the picture
+among words by ConSE (Norouzi et al., 2014, arXiv:1312.5650): Σ over the ten most probable ImageNet classes of p × text
+vector of the class's name. A picture is compared with a picture by both, with words by the second alone. This is no
+CLIP: it knows 1,000 kinds of things, and neither brands nor colours.
 """
 
 from __future__ import annotations
@@ -72,7 +71,7 @@ class LiteEncoder:
         return unit(made) if len(made) else made
 
     def encode_text(self, text: str) -> np.ndarray:
-        """See :class:`endcap.images.encoder.ImageEncoder`."""
+        """See :class:`endcap.images.encoder.ImageEncoder`; zeros where there is no text encoder."""
         vector = np.zeros(self.dims, dtype=np.float32)
         if self._text is not None:
             vector[FEATURES:] = self._text.encode_query(text)

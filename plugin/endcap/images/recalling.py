@@ -24,49 +24,64 @@ def recall_photo(
     """The first ``window`` products for a picture, nearest first; with ``request.text``, those that the picture and
     the words agree on come first.
 
-    Filters and facets are the engine's; the facets describe the products that are near.
+    Filters and facets are the engine's; the facets describe what was found. Products sold no more are left out.
 
     Raises:
         InvalidImage, NoPhotos: see :meth:`PhotoSearch.nearest`.
         EngineError: the engine failed.
     """
     near = photos.nearest(picture, min(_DEPTH * window, _MOST), request.text)
-    passed = _passing(engine, request, near)
-    kept = [place for place, one in enumerate(near.ids) if one in passed.ids_set]
-    near = Candidates([near.ids[place] for place in kept][:window], near.scores[kept][:window])
-    ids, scores = near.ids, near.scores
-    if request.text:
-        words = recaller.recall(request, window)
-        ids, scores = _fused(words.ids, near, window)
-    return Recall(request, window, ids, scores, len(ids), passed.facets, kept=len(ids))
+    near = _passing(engine, request, near, window)
+    if not request.text:
+        return _recalled(engine, request, window, near)
+    words = recaller.recall(replace(request, facets={}), window)
+    return _recalled(engine, request, window, _fused(words.ids, near, window), words.degraded)
 
 
-class _Passing:
-    def __init__(self, ids: set[str], facets: dict[str, list[tuple[str, int]]]) -> None:
-        self.ids_set, self.facets = ids, facets
+def recall_shown(engine: Engine, photos: PhotoSearch, request: SearchRequest, window: int) -> Recall:
+    """The first ``window`` products whose pictures show what ``request.text`` says, whatever their texts say.
+
+    Raises:
+        NoPhotos: see :meth:`PhotoSearch.by_words`.
+        EngineError: the engine failed.
+    """
+    near = photos.by_words(request.text, min(_DEPTH * window, _MOST))
+    return _recalled(engine, request, window, _passing(engine, request, near, window))
 
 
-def _passing(engine: Engine, request: SearchRequest, near: Candidates) -> _Passing:
-    """Which neighbours are still sold and pass the filters."""
+def _passing(engine: Engine, request: SearchRequest, near: Candidates, window: int) -> Candidates:
+    """The first ``window`` neighbours that are still sold and pass the filters."""
     if not near.ids:
-        return _Passing(set(), {})
-    these = replace(
+        return near
+    answer = engine.search(replace(_these(request, near.ids), facets={}, size=len(near.ids)))
+    passed = {hit.id for hit in answer.hits}
+    kept = [place for place, one in enumerate(near.ids) if one in passed][:window]
+    return Candidates([near.ids[place] for place in kept], near.scores[kept])
+
+
+def _recalled(engine: Engine, request: SearchRequest, window: int, found: Candidates, degraded: str = "") -> Recall:
+    facets = engine.search(_these(request, found.ids)).facets if found.ids and request.facets else {}
+    count = len(found.ids)
+    return Recall(request, window, found.ids, found.scores, count, facets, degraded=degraded, kept=count)
+
+
+def _these(request: SearchRequest, ids: list[str]) -> SearchRequest:
+    """Only those products, by filters alone; none of them shown."""
+    return replace(
         request,
         text="",
-        filters=(*request.filters, Filter("id", tuple(near.ids))),
+        filters=(*request.filters, Filter("id", tuple(ids))),
         sort="relevance",
         offset=0,
-        size=len(near.ids),
+        size=0,
         highlight=False,
         documents=False,
     )
-    answer = engine.search(these)
-    return _Passing({hit.id for hit in answer.hits}, answer.facets)
 
 
-def _fused(words: list[str], near: Candidates, window: int) -> tuple[list[str], np.ndarray]:
+def _fused(words: list[str], near: Candidates, window: int) -> Candidates:
     fused = {one: 1.0 / (_K + rank) for rank, one in enumerate(words, start=1)}
     for rank, one in enumerate(near.ids, start=1):
         fused[one] = fused.get(one, 0.0) + _PHOTO_WEIGHT / (_K + rank)
     ids = sorted(fused, key=lambda one: -fused[one])[:window]
-    return ids, np.fromiter((fused[one] for one in ids), dtype=np.float32, count=len(ids))
+    return Candidates(ids, np.fromiter((fused[one] for one in ids), dtype=np.float32, count=len(ids)))

@@ -9,7 +9,7 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 from endcap.errors import InvalidInput, TooLarge
 from endcap.recall import Recaller
 from endcap.recommend import Recommender
-from endcap.runtime import Runtime
+from endcap.runtime import Runtime, open_fetcher
 from endcap_reranker.api.events import accept_events, identify
 from endcap_reranker.api.parameters import checked, from_json, from_query, read_body
 from endcap_reranker.api.photo import UPLOAD, named, refuse_other, uploaded
@@ -41,6 +41,7 @@ def create_api(runtime: Runtime) -> Blueprint:
     api = Blueprint("endcap_api", __name__, url_prefix="/v1")
     settings = runtime.settings
     identifier = Identifier(settings)
+    fetcher = open_fetcher(settings)
     recaller = Recaller(runtime.engine, runtime.encoder, lambda: runtime.synonyms.current)
     discovery = runtime.discovery
     recommender = Recommender(
@@ -62,12 +63,12 @@ def create_api(runtime: Runtime) -> Blueprint:
         refuse_other(request.mimetype)
         # A picture in base64 takes a third more than its bytes.
         body = read_body(request, max(settings.max_body_bytes, settings.max_image_bytes * 3 // 2))
-        if (photo := named(body, runtime)) is not None:
+        if (photo := named(body, fetcher, settings)) is not None:
             return _json(search(runtime, recaller, photo[0], who, _switched_off(), photo[1]))
         if len(body) > settings.max_body_bytes:
             raise TooLarge(f"the body exceeds {settings.max_body_bytes} bytes (setting max_body_bytes)")
         wanted = from_json(body, request.mimetype)
-        return _json(search(runtime, recaller, wanted, identifier.of_request(request), _switched_off()))
+        return _json(search(runtime, recaller, wanted, who, _switched_off()))
 
     @api.post("/events")
     def events_post() -> Response:

@@ -91,6 +91,7 @@ class SearchParameters(_Strict):
     personalize: bool = True
     explain: bool = False
     rescue: bool = False
+    by: Literal["text", "image"] = "text"
 
     @field_validator("q")
     @classmethod

@@ -11,7 +11,7 @@ from flask import Request
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from endcap.errors import InvalidInput, TooLarge
-from endcap.runtime import Runtime, open_fetcher
+from endcap.images.fetching import Fetcher
 from endcap.settings import Settings
 from endcap_reranker.api.parameters import SearchParameters, checked, from_query
 
@@ -46,13 +46,16 @@ def uploaded(request: Request, settings: Settings) -> tuple[SearchParameters, by
     return from_query(form), data
 
 
-def named(body: bytes, runtime: Runtime) -> tuple[SearchParameters, bytes] | None:
+def named(body: bytes, fetcher: Fetcher, settings: Settings) -> tuple[SearchParameters, bytes] | None:
     """The parameters and the picture of a JSON body with ``image_url`` or ``image`` (base64); None for a body without
     either, whatever it is.
 
     Raises:
         InvalidInput, ImageUnavailable, InvalidImage: the picture cannot be had.
+        TooLarge: longer than ``max_image_bytes``.
     """
+    if b'"image' not in body:  # most searches are about words
+        return None
     try:
         raw = orjson.loads(body) if body.strip() else None
     except orjson.JSONDecodeError:
@@ -67,11 +70,14 @@ def named(body: bytes, runtime: Runtime) -> tuple[SearchParameters, bytes] | Non
         raise InvalidInput("image_url and image are texts")
     wanted = checked(SearchParameters, values)
     if encoded is None:
-        return wanted, open_fetcher(runtime.settings).url(address)
+        return wanted, fetcher.url(address)
     try:
-        return wanted, base64.b64decode(encoded, validate=True)
+        data = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
         raise InvalidInput("image is not base64") from None
+    if len(data) > settings.max_image_bytes:
+        raise TooLarge(f"image exceeds {settings.max_image_bytes} bytes (setting max_image_bytes)")
+    return wanted, data
 
 
 def refuse_other(mimetype: str) -> None:

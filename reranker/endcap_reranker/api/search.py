@@ -13,6 +13,7 @@ import numpy as np
 
 from endcap.engines import SearchRequest
 from endcap.errors import InvalidInput
+from endcap.images.errors import NoPhotos
 from endcap.personalizer import Ranking
 from endcap.recall import Recall, Recaller
 from endcap.runtime import Runtime
@@ -47,7 +48,7 @@ def search(
         facets=wanted.facets,
         sort=wanted.sort,
     )
-    recall = _recall(runtime, recaller, request, picture, wanted.rescue)
+    recall = _recall(runtime, recaller, request, picture, wanted)
     # A shopper who sorts by price wants that order and no other.
     personal = wanted.personalize and not switched_off and wanted.sort == "relevance" and picture is None
     ranking = _rank(runtime, recall, who) if personal else _engine_order(len(recall.ids))
@@ -118,16 +119,20 @@ def search(
 
 
 def _recall(
-    runtime: Runtime, recaller: Recaller, request: SearchRequest, picture: bytes | None, rescue: bool
+    runtime: Runtime, recaller: Recaller, request: SearchRequest, picture: bytes | None, wanted: SearchParameters
 ) -> Recall:
-    if picture is None:
-        return recaller.recall(request, runtime.settings.window, rescue)
+    if picture is None and wanted.by == "text":
+        return recaller.recall(request, runtime.settings.window, wanted.rescue)
     if runtime.photos is None:
-        raise InvalidInput("this server cannot read pictures: pip install 'endcap[images]'")
+        raise NoPhotos("this server cannot read pictures: pip install 'endcap[images]'")
     if request.sort != "relevance":
         raise InvalidInput("sort: a search by photo is answered by likeness")
-    from endcap.images.recalling import recall_photo
+    from endcap.images.recalling import recall_photo, recall_shown
 
+    if picture is None:
+        if not request.text.strip():
+            raise InvalidInput("by=image: say in q what the pictures should show")
+        return recall_shown(runtime.engine, runtime.photos, request, runtime.settings.window)
     return recall_photo(runtime.engine, recaller, runtime.photos, request, runtime.settings.window, picture)
 
 
