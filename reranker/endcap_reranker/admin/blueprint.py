@@ -6,7 +6,9 @@ from importlib import import_module
 
 import orjson
 from flask import Blueprint, Response, request
+from flask.blueprints import BlueprintSetupState
 from werkzeug.exceptions import MethodNotAllowed, NotFound
+from werkzeug.routing import PathConverter
 
 from endcap.runtime import Runtime
 from endcap_reranker.admin.access import guarded
@@ -41,9 +43,20 @@ def topics(runtime: Runtime) -> list[Topic]:
     return [import_module(name).routes(runtime) for name in TOPICS]
 
 
+class Anything(PathConverter):
+    """The rest of a path, line breaks included: what is no path of ours is refused in our own words, too."""
+
+    regex = r"[^/](?s:.)*?"
+
+
+def _know_anything(state: BlueprintSetupState) -> None:
+    state.app.url_map.converters["anything"] = Anything
+
+
 def create_admin(runtime: Runtime) -> Blueprint:
     """The admin API over a runtime."""
     admin = Blueprint("endcap_admin", __name__, url_prefix=PREFIX)
+    admin.record_once(_know_anything)
     all_topics = topics(runtime)
     methods: dict[str, list[str]] = {}
     for topic in all_topics:
@@ -74,6 +87,6 @@ def create_admin(runtime: Runtime) -> Blueprint:
     for path, known in methods.items():
         others = [one for one in _ALL_METHODS if one not in known]
         admin.add_url_rule(path, endpoint=f"refuse {path}".replace(".", " "), view_func=refuse, methods=others)
-    for path in ("/", "/<path:path>"):
+    for path in ("/", "/<anything:path>"):
         admin.add_url_rule(path, endpoint=f"unknown {path}", view_func=refuse, methods=_ALL_METHODS)
     return admin

@@ -49,11 +49,13 @@ class Problem(BaseModel):
 def document(topics: Sequence[Topic]) -> dict[str, Any]:
     """The whole document, plain JSON."""
     operations = [one for topic in topics for one in topic.operations]
-    schemas = _schemas(operations)
+    references, schemas = _schemas(operations)
     paths: dict[str, dict[str, Any]] = {}
     for topic in topics:
         for one in topic.operations:
-            paths.setdefault(f"/admin/v1{one.template}", {})[one.method.lower()] = _operation(topic, one, schemas)
+            paths.setdefault(f"/admin/v1{one.template}", {})[one.method.lower()] = _operation(
+                topic, one, references, schemas
+            )
     return {
         "openapi": "3.1.0",
         "info": {"title": "Endcap admin API", "version": __version__, "description": _INTRODUCTION},
@@ -68,7 +70,8 @@ def document(topics: Sequence[Topic]) -> dict[str, Any]:
     }
 
 
-def _schemas(operations: Iterable[Operation]) -> dict[str, Any]:
+def _schemas(operations: Iterable[Operation]) -> tuple[dict[type[BaseModel], dict[str, Any]], dict[str, Any]]:
+    """For each model how it is referred to (two of one name in two modules get longer ones), and all schemas."""
     models: list[tuple[type[BaseModel], Any]] = [(Problem, "serialization")]
     for one in operations:
         if one.query is not Nothing:
@@ -77,18 +80,21 @@ def _schemas(operations: Iterable[Operation]) -> dict[str, Any]:
             models.append((one.body, "validation"))
         if one.answer is not None:
             models.append((one.answer, "serialization"))
-    _, found = models_json_schema(list(dict.fromkeys(models)), ref_template=_REF)
-    return dict(sorted(found["$defs"].items()))
+    references, found = models_json_schema(list(dict.fromkeys(models)), ref_template=_REF)
+    return {model: reference for (model, _), reference in references.items()}, dict(sorted(found["$defs"].items()))
 
 
-def _operation(topic: Topic, one: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
+def _operation(
+    topic: Topic, one: Operation, references: dict[type[BaseModel], dict[str, Any]], schemas: dict[str, Any]
+) -> dict[str, Any]:
     parameters = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
         for name in one.parts
     ]
     if one.query is not Nothing:
         # A query's parameters stand in the document each by itself; their model is not needed besides.
-        schema = schemas.pop(one.query.__name__, None) or one.query.model_json_schema(ref_template=_REF)
+        name = references[one.query]["$ref"].rpartition("/")[2]
+        schema = schemas.pop(name, None) or one.query.model_json_schema(ref_template=_REF)
         required = schema.get("required", [])
         for name, described in schema["properties"].items():
             described = {key: value for key, value in described.items() if key != "title"}
@@ -109,9 +115,9 @@ def _operation(topic: Topic, one: Operation, schemas: dict[str, Any]) -> dict[st
         statuses |= {413, 415}
         made["requestBody"] = {
             "required": bool(one.body.model_json_schema().get("required")),
-            "content": {JSON: {"schema": {"$ref": _REF.format(model=one.body.__name__)}}},
+            "content": {JSON: {"schema": references[one.body]}},
         }
-    schema = {"$ref": _REF.format(model=one.answer.__name__)} if one.answer else {"type": "string"}
+    schema = references[one.answer] if one.answer else {"type": "string"}
     responses: dict[str, Any] = {
         str(one.status): {"description": one.summary, "content": {one.media: {"schema": schema}}}
     }
