@@ -30,6 +30,8 @@ class ClipEncoder:
 
     def encode(self, pictures: Sequence[Image]) -> np.ndarray:
         """See :class:`endcap.images.encoder.ImageEncoder`."""
+        if not pictures:
+            return np.empty((0, self.dims), dtype=np.float32)
         found = self._model.encode(list(pictures), batch_size=16, convert_to_numpy=True, show_progress_bar=False)
         return unit(np.asarray(found))
 

@@ -1,0 +1,156 @@
+"""One suite for every image encoder: the packaged network as it is, and CLIP's code over a small model made here.
+
+No package carries CLIP's weights. Its random ones say nothing of what is alike, which is therefore asked of the
+packaged network alone.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from endcap.encoders import open_text_encoder
+from endcap.errors import ConfigurationError
+from endcap.images.clip import ClipEncoder
+from endcap.images.encoder import ImageEncoder, image_encoder_at_hand, open_image_encoder
+from endcap.images.lite import LiteEncoder, class_names, square
+from endcap.settings import Settings
+from tests.photo_support import packaged_encoders
+
+
+def _clip(folder: Path) -> ClipEncoder:
+    """A CLIP with two small layers and random weights, as sentence-transformers saves one."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import CLIPModel
+    from transformers import (
+        CLIPConfig,
+        CLIPImageProcessor,
+        CLIPProcessor,
+        CLIPTextConfig,
+        CLIPTokenizer,
+        CLIPVisionConfig,
+    )
+    from transformers import CLIPModel as Network
+
+    torch.manual_seed(1)
+    raw = folder / "raw"
+    raw.mkdir()
+    letters = [*"abcdefghijklmnopqrstuvwxyz0123456789"]
+    words = [*letters, *(f"{one}</w>" for one in letters), "<|startoftext|>", "<|endoftext|>"]
+    (raw / "vocab.json").write_text(json.dumps({word: n for n, word in enumerate(words)}))
+    (raw / "merges.txt").write_text("#version: 0.2\n")
+    small = {"hidden_size": 32, "intermediate_size": 37, "num_hidden_layers": 2, "num_attention_heads": 4}
+    ends = {"bos_token_id": len(words) - 2, "eos_token_id": len(words) - 1, "pad_token_id": len(words) - 1}
+    text = CLIPTextConfig(vocab_size=len(words), max_position_embeddings=77, **small, **ends)
+    vision = CLIPVisionConfig(image_size=32, patch_size=8, **small)
+    config = CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=16)
+    Network(config).save_pretrained(raw)
+    pictures = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    CLIPProcessor(
+        pictures, CLIPTokenizer(str(raw / "vocab.json"), str(raw / "merges.txt"), model_max_length=77)
+    ).save_pretrained(raw)
+    SentenceTransformer(modules=[CLIPModel(str(raw))]).save(str(folder / "clip"))
+    return ClipEncoder(str(folder / "clip"))
+
+
+@pytest.fixture(scope="module", params=["lite", "lite without words", "clip"])
+def encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ImageEncoder:
+    if request.param == "clip":
+        return _clip(tmp_path_factory.mktemp("clip"))
+    text = None
+    if request.param == "lite":
+        text = open_text_encoder(Settings(data_dir=tmp_path_factory.mktemp("data"), text_encoder="use-multilingual"))
+    return LiteEncoder.open(packaged_encoders(), text)
+
+
+def drawn(kind: str, size: tuple[int, int] = (320, 240)) -> Image.Image:
+    """A shape on white."""
+    made = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(made)
+    width, height = size
+    box = (width // 4, height // 4, 3 * width // 4, 3 * height // 4)
+    if kind == "ball":
+        draw.ellipse(box, fill="orange", outline="brown", width=4)
+    elif kind == "grid":
+        for x in range(0, width, 16):
+            draw.line((x, 0, x, height), fill="black", width=3)
+    else:
+        draw.rectangle(box, fill="darkblue")
+    return made
+
+
+PICTURES = [drawn("ball"), drawn("grid", (64, 900)), drawn("box", (900, 64)), drawn("ball", (9, 9)), drawn("grid")]
+
+
+class TestContract:
+    def test_gives_unit_vectors_in_the_order_asked(self, encoder: ImageEncoder) -> None:
+        vectors = encoder.encode(PICTURES)
+        assert vectors.dtype == np.float32
+        assert vectors.shape == (len(PICTURES), encoder.dims)
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
+        backwards = encoder.encode(PICTURES[::-1])[::-1]
+        assert np.min(np.sum(vectors * backwards, axis=1)) > 0.999
+        alone = np.concatenate([encoder.encode([one]) for one in PICTURES])
+        assert np.min(np.sum(vectors * alone, axis=1)) > 0.999
+
+    def test_nothing_gives_nothing(self, encoder: ImageEncoder) -> None:
+        assert encoder.encode([]).shape == (0, encoder.dims)
+
+    def test_any_string_can_be_said_of_a_picture(self, encoder: ImageEncoder) -> None:
+        for text in ("a red apple", "", "\0", "\ud800 half a pair", "word " * 2_000, "綠茶"):
+            vector = encoder.encode_text(text)
+            assert vector.shape == (encoder.dims,)
+            assert vector.dtype == np.float32
+            length = float(np.linalg.norm(vector))
+            assert abs(length - 1.0) < 1e-4 or (length == 0.0 and encoder.id == "efficientnet-lite0:1")
+
+    def test_threads_do_not_disturb_each_other(self, encoder: ImageEncoder) -> None:
+        expected = encoder.encode(PICTURES[:2])
+        with ThreadPoolExecutor(3) as pool:
+            for got in pool.map(lambda _: encoder.encode(PICTURES[:2]), range(6)):
+                assert np.min(np.sum(expected * got, axis=1)) > 0.999
+
+
+class TestPackaged:
+    def test_like_pictures_are_near(self) -> None:
+        encoder = LiteEncoder.open(packaged_encoders(), None)
+        ball, smaller, grid = encoder.encode([drawn("ball"), drawn("ball", (200, 200)), drawn("grid")])
+        assert float(ball @ smaller) > float(ball @ grid) + 0.2
+
+    def test_knows_a_thousand_classes_and_reads_a_square(self) -> None:
+        assert len(class_names()) == 1_000
+        assert all(class_names())
+        for one in PICTURES:
+            assert square(one).shape == (3, 224, 224)
+
+
+class TestOpening:
+    def test_none_and_a_model_that_cannot_be_had(self, tmp_path: Path) -> None:
+        assert open_image_encoder(Settings(data_dir=tmp_path, image_encoder="none"), None) is None
+        chosen = Settings(data_dir=tmp_path, image_encoder=str(tmp_path / "no-model"))
+        with pytest.raises(ConfigurationError, match="no-model"):
+            image_encoder_at_hand(chosen, None)
+
+    def test_a_server_starts_without_pillow_and_torch(self, tmp_path: Path) -> None:
+        code = f"""
+import sys
+sys.modules.update(PIL=None, torch=None, sentence_transformers=None)
+from endcap.runtime import open_runtime
+from endcap.settings import load_settings
+from endcap_reranker.app import create_app
+runtime = open_runtime(load_settings(data_dir={str(tmp_path)!r}, text_encoder="none"), start=False)
+answer = create_app(runtime).test_client().post("/v1/search", json={{"image": "aGFsbG8="}})
+print(answer.status_code, answer.text)
+runtime.close()
+"""
+        ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+        assert ran.stdout.startswith("409"), ran.stderr
+        assert "endcap[images]" in ran.stdout

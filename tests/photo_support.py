@@ -1,0 +1,51 @@
+"""Pictures for tests, and an image encoder whose space can be seen: the mean colour."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageColor
+
+from endcap.images.lite import LiteEncoder
+from tests.services.places import made_once
+
+
+def picture(
+    colour: str | tuple[int, ...], format_: str = "PNG", size: tuple[int, int] = (64, 64), mode: str = "RGB"
+) -> bytes:
+    """A file of one colour."""
+    stream = io.BytesIO()
+    Image.new(mode, size, colour).save(stream, format_)
+    return stream.getvalue()
+
+
+class Colours:
+    """Knows colours and their English names, and nothing else."""
+
+    dims = 3
+
+    def __init__(self, version: str = "1") -> None:
+        self.id = f"colours:{version}"
+
+    def encode(self, pictures: Sequence[Image.Image]) -> np.ndarray:
+        """Unit vectors of the mean colours."""
+        means = np.stack([np.asarray(one, dtype=np.float32).mean((0, 1)) + 1.0 for one in pictures])
+        return np.asarray(means / np.linalg.norm(means, axis=1, keepdims=True), dtype=np.float32)
+
+    def encode_text(self, text: str) -> np.ndarray:
+        """The colour of that name; zeros for other words."""
+        try:
+            colour = np.array(ImageColor.getrgb(text), dtype=np.float32) + 1.0
+        except ValueError:
+            return np.zeros(3, dtype=np.float32)
+        return np.asarray(colour / np.linalg.norm(colour), dtype=np.float32)
+
+
+def packaged_encoders() -> Path:
+    """The folder ``encoders`` with the packaged image network, exported once for all runs on this machine."""
+    return (
+        made_once("efficientnet-lite0", lambda place: LiteEncoder.open(place / "encoders", None) and None) / "encoders"
+    )
