@@ -317,6 +317,19 @@ def make_live(folder: Path) -> None:
         raise BundleRefused(f"{folder.parent / LIVE} could not be written: {error}") from error
 
 
+def make_none_live(models: Path) -> None:
+    """Take what is live out of force: servers score without a model.
+
+    Raises:
+        BundleRefused: the pointer could not be removed.
+    """
+    try:
+        (models / LIVE).unlink(missing_ok=True)
+        sync_folder(models)
+    except OSError as error:
+        raise BundleRefused(f"{models / LIVE} could not be removed: {error}") from error
+
+
 def _open(model: bytes) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     # A search is one small batch: threads would cost more than they give, and searches run beside one another.

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection
 
-from endcap.bundles import DESCRIPTION, Bundle, live_bundle, load_bundle, make_live
+from endcap.bundles import DESCRIPTION, Bundle, live_bundle, load_bundle, make_live, make_none_live
 from endcap.errors import BundleRefused, EndcapError
 from endcap.gates import GateFailed, Verdict
 from endcap.settings import Settings
@@ -187,10 +187,11 @@ class Registry:
             return self._versions.one(connection, kind, live.version)
 
     def roll_back(self, kind: str, by: str = "") -> Version:
-        """Put the version into force that was live before this one. Said again, it goes one further back.
+        """Put the version into force that was live before this one. Said again, it goes one further back, and behind
+        the first there is none: then what answers without a model is in force, and the version that was is given.
 
         Raises:
-            VersionConflict: there is none whose files are still there.
+            VersionConflict: nothing is live.
         """
         self._follow_pointer()
         with self._versions.writing() as connection:
@@ -201,7 +202,7 @@ class Registry:
                     target = found
                     break
             else:
-                raise VersionConflict(f"there is no earlier version of {kind} to go back to")
+                return self._withdraw(connection, kind, by)
         return self._switch(target, "roll-back", by, force=True)
 
     def shadow(self, kind: str, version: str, by: str = "") -> Version:
@@ -265,6 +266,16 @@ class Registry:
             if kind == INTEREST:
                 make_live(folder)
             return self._versions.one(connection, kind, target.version)
+
+    def _withdraw(self, connection: Connection, kind: str, by: str) -> Version:
+        live = self._versions.live(connection, kind)
+        if live is None:
+            raise VersionConflict(f"there is no earlier version of {kind} to go back to")
+        self._versions.change(connection, kind, live.version, state=RETIRED, pinned=False)
+        self._versions.note(connection, kind, "withdraw", live.version, live.version, by)
+        if kind == INTEREST:
+            make_none_live(self.models)
+        return self._versions.one(connection, kind, live.version)
 
     @staticmethod
     def _refuse_pinned(live: Version | None, target: Version, force: bool) -> None:

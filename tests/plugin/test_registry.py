@@ -77,10 +77,13 @@ def test_roll_back_goes_one_further_each_time(registry: Registry) -> None:
         registry.promote("policy", version, force=True)
     assert registry.roll_back("policy").version == "2"
     assert registry.roll_back("policy").version == "1"
+    assert registry.roll_back("policy").state == "retired", "before the first there was none"
+    assert registry.live("policy") is None
     with pytest.raises(VersionConflict, match="no earlier version"):
         registry.roll_back("policy")
     registry.promote("policy", "3", force=True)
-    assert registry.roll_back("policy").version == "1"
+    registry.promote("policy", "1", force=True)
+    assert registry.roll_back("policy").version == "3"
 
 
 def test_a_pinned_version_stays_until_it_is_unpinned(registry: Registry) -> None:
@@ -154,6 +157,9 @@ def test_the_pointer_of_the_interest_model_and_the_registry_agree(database: Data
     registry.roll_back(INTEREST)
     assert live_bundle(models) == first
     assert [one.action for one in registry.history(INTEREST)] == ["roll-back", "promote", "found"]
+    registry.roll_back(INTEREST)
+    assert live_bundle(models) is None, "the first model cannot be taken back"
+    assert registry.live(INTEREST) is None
 
 
 def test_what_cannot_be_served_does_not_go_live(database: Database, models: Path) -> None:

@@ -87,7 +87,7 @@ class Version:
 @dataclass(frozen=True, slots=True)
 class Change:
     """What happened to a kind: ``promote``, ``pin``, ``unpin``, ``roll-back``, ``found`` (live, as it turned out, by a
-    hand of its own), ``shadow``, ``refuse`` (the gate), ``remove``."""
+    hand of its own), ``shadow``, ``refuse`` (the gate), ``remove``, ``withdraw`` (nothing is live any more)."""
 
     time: float
     kind: str
@@ -172,11 +172,13 @@ class Versions:
     def were_live(connection: Connection, kind: str) -> Sequence[str]:
         """Versions that have been live one after another, the latest last; a roll back takes back what came after."""
         chosen = select(changes.c.action, changes.c.version).where(
-            changes.c.kind == kind, changes.c.action.in_(("promote", "pin", "roll-back", "found"))
+            changes.c.kind == kind, changes.c.action.in_(("promote", "pin", "roll-back", "found", "withdraw"))
         )
         line: list[str] = []
         for action, version in connection.execute(chosen.order_by(changes.c.number)):
-            if action == "roll-back" and version in line:
+            if action == "withdraw":
+                line.clear()
+            elif action == "roll-back" and version in line:
                 del line[len(line) - line[::-1].index(version) :]
             elif line[-1:] != [version]:
                 line.append(version)

@@ -159,7 +159,8 @@ def routes(runtime: Runtime) -> Topic:
         answer=VersionAnswer, errors=(404, 409, 502),
     )  # fmt: skip
     def roll_back_version(kind: str) -> VersionAnswer:
-        """Said again, it goes one further back."""
+        """Said again, it goes one further back. Behind the first there is none: then no model is in force, and the
+        answer is the version that was."""
         return shown(registry.roll_back(kind, caller().name))
 
     @topic.operation(
