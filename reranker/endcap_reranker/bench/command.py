@@ -8,7 +8,7 @@ import click
 
 
 @click.command()
-@click.argument("name", type=click.Choice(["console", "events", "hook", "scoring"]))
+@click.argument("name", type=click.Choice(["console", "events", "hook", "million", "scoring", "search"]))
 @click.option("--requests", default=300, show_default=True, help="Requests per row and kind.")
 @click.option(
     "--elasticsearch", envvar="ENDCAP_ENGINE_URL", default="", help="URL of an Elasticsearch to stand in front of."
@@ -16,6 +16,7 @@ import click
 @click.option("--database", default="", help="events: SQLAlchemy URL of an empty PostgreSQL to measure, too.")
 @click.option("--redis", default="", help="events: URL of a Redis to measure, too.")
 @click.option("--bundle", type=click.Path(path_type=Path), help="Model to score with; default: the live one.")
+@click.option("--products", type=click.IntRange(1_000), help="search, million: products of the made-up catalogue.")
 @click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
 @click.option("--json", "file", type=click.Path(path_type=Path), help="Also write the rows to this file.")
 def bench(
@@ -25,11 +26,13 @@ def bench(
     database: str,
     redis: str,
     bundle: Path | None,
+    products: int | None,
     seed: int,
     file: Path | None,
 ) -> None:
-    """Measure the running server (hook), the way of an event into a ranking (events), the scorers (scoring) or the
-    pages of the console (console).
+    """Measure the running server (hook), the way of an event into a ranking (events), the scorers (scoring), the
+    pages of the console (console), search in process (search), or the embedded engine over a million products
+    (million).
 
     Compare numbers of one run only: machines are noisy.
     """
@@ -41,6 +44,14 @@ def bench(
         from endcap_reranker.bench import console
 
         results = console.run(requests=requests, seed=seed)
+    elif name == "search":
+        from endcap_reranker.bench import search
+
+        results = search.run(requests=requests, seed=seed, **({"products": products} if products else {}))
+    elif name == "million":
+        from endcap_reranker.bench import million
+
+        results = million.run(requests=requests, seed=seed, **({"products": products} if products else {}))
     elif name == "events":
         from endcap_reranker.bench import events
 
