@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageColor
+from PIL import Image, ImageColor, ImageDraw
 
 from endcap.images.lite import LiteEncoder
 from tests.services.places import made_once
@@ -49,3 +49,19 @@ def packaged_encoders() -> Path:
     return (
         made_once("efficientnet-lite0", lambda place: LiteEncoder.open(place / "encoders", None) and None) / "encoders"
     )
+
+
+def drawn(kind: str, size: tuple[int, int] = (320, 240)) -> Image.Image:
+    """A shape on white."""
+    made = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(made)
+    width, height = size
+    box = (width // 4, height // 4, 3 * width // 4, 3 * height // 4)
+    if kind == "ball":
+        draw.ellipse(box, fill="orange", outline="brown", width=4)
+    elif kind == "grid":
+        for x in range(0, width, 16):
+            draw.line((x, 0, x, height), fill="black", width=3)
+    else:
+        draw.rectangle(box, fill="darkblue")
+    return made

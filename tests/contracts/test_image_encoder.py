@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
 
 from endcap.encoders import open_text_encoder
 from endcap.errors import ConfigurationError
@@ -22,7 +21,7 @@ from endcap.images.clip import ClipEncoder
 from endcap.images.encoder import ImageEncoder, image_encoder_at_hand, open_image_encoder
 from endcap.images.lite import LiteEncoder, class_names, square
 from endcap.settings import Settings
-from tests.photo_support import packaged_encoders
+from tests.photo_support import drawn, packaged_encoders
 
 
 def _clip(folder: Path) -> ClipEncoder:
@@ -69,22 +68,6 @@ def encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     if request.param == "lite":
         text = open_text_encoder(Settings(data_dir=tmp_path_factory.mktemp("data"), text_encoder="use-multilingual"))
     return LiteEncoder.open(packaged_encoders(), text)
-
-
-def drawn(kind: str, size: tuple[int, int] = (320, 240)) -> Image.Image:
-    """A shape on white."""
-    made = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(made)
-    width, height = size
-    box = (width // 4, height // 4, 3 * width // 4, 3 * height // 4)
-    if kind == "ball":
-        draw.ellipse(box, fill="orange", outline="brown", width=4)
-    elif kind == "grid":
-        for x in range(0, width, 16):
-            draw.line((x, 0, x, height), fill="black", width=3)
-    else:
-        draw.rectangle(box, fill="darkblue")
-    return made
 
 
 PICTURES = [drawn("ball"), drawn("grid", (64, 900)), drawn("box", (900, 64)), drawn("ball", (9, 9)), drawn("grid")]

@@ -58,6 +58,20 @@ class TestReading:
             (png_header(60_000, 60_000, bytes(1_000_000)), "too many pixels|at most 40 million"),
             (png_header(100, 100, b"\0"), "no image that can be read"),
         ],
+        ids=[
+            "empty",
+            "text",
+            "svg",
+            "pdf",
+            "tiff",
+            "jpeg cut off",
+            "png cut off",
+            "small",
+            "narrow",
+            "50 megapixels",
+            "bomb",
+            "hollow",
+        ],
     )
     def test_anything_else_is_refused_with_its_reason(self, data: bytes, reason: str) -> None:
         with pytest.raises(InvalidImage, match=reason):
