@@ -33,6 +33,7 @@ from endcap.recommend.shelves import Shelves
 from endcap.results import Results
 from endcap.scoring.baseline import BaselineScorer
 from endcap_workers.evaluation.complete_journey import CUT, VALIDATION_CUT, to_product
+from endcap_workers.evaluation.library_baselines import als_recommender
 
 K = 10
 FEWEST_BASKETS = 3
@@ -228,8 +229,13 @@ class World:
 
 def judge(cases: Cases, results: Results) -> None:
     """Every row, added to ``results``."""
-    for name, rank in baselines(Counts(cases)).items():
+    counts = Counts(cases)
+    for name, rank in baselines(counts).items():
         results.add(name, evaluate(cases, rank))
+    try:
+        results.add("implicit ALS", evaluate(cases, als_recommender(counts.own, K, results.seed)))
+    except ModuleNotFoundError as error:
+        results.notes.append(f"implicit ALS was not judged: {error.name} is missing (pip install implicit)")
     world = World(cases)
     began = time.perf_counter()
     placements = {"basket": "Endcap, basket", "home": "Endcap, home (spread, what was just bought rests)"}
@@ -244,7 +250,7 @@ def judge(cases: Cases, results: Results) -> None:
 
 
 def run(seed: int = 0) -> Results:
-    """The rows of the test. Nothing in it is random: ``seed`` changes nothing as long as all households are judged."""
+    """The rows of the test. Nothing but ALS is random as long as all households are judged."""
     results = Results("next-basket", "endcap evaluate next-basket", seed)
     judge(load(seed=seed), results)
     return results

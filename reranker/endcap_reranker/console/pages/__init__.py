@@ -43,6 +43,7 @@ _NAMES = (
     "newcomers",
     "experiments",
     "rules",
+    "synonyms",
     "flags",
     "reports",
     "audit",
