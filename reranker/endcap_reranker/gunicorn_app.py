@@ -103,7 +103,7 @@ class Server(BaseApplication):
             self._runtime = None
 
 
-class Master(Arbiter):  # type: ignore[misc]
+class Master(Arbiter):  # type: ignore[misc, unused-ignore]
     """The first process. Told to stop, it first says so on ``/readyz`` for ``drain_s`` seconds."""
 
     def handle_term(self) -> None:
@@ -125,7 +125,7 @@ class Master(Arbiter):  # type: ignore[misc]
         super().handle_term()
 
 
-class Worker(ThreadWorker):  # type: ignore[misc]
+class Worker(ThreadWorker):  # type: ignore[misc, unused-ignore]
     """Told to stop, it takes in whoever has connected already: they were let in, so they are answered."""
 
     def set_accept_enabled(self, enabled: bool) -> None:
@@ -139,7 +139,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         super().set_accept_enabled(enabled)
 
 
-class Logger(GunicornLogger):  # type: ignore[misc]
+class Logger(GunicornLogger):  # type: ignore[misc, unused-ignore]
     """gunicorn's lines go where Endcap's go, in the same form. Requests are logged by Endcap itself."""
 
     def setup(self, cfg: Any) -> None:

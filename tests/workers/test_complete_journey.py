@@ -58,9 +58,9 @@ def test_served_and_evaluated_features_are_the_same_code(cases: journey.Cases, t
     from endcap.catalog.product import product_keys
     from endcap.events import Action, Event
     from endcap.features import ranking_inputs
+    from endcap.stores.aliases import Aliases
     from endcap.stores.database import Database
     from endcap.stores.events import EventLog
-    from endcap.stores.aliases import Aliases
     from endcap.stores.profiles import LogProfiles, Restorer
 
     world = journey.World(cases)

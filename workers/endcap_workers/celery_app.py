@@ -43,7 +43,7 @@ FIRE = "endcap.fire"
 _stop = multiprocessing.Event()
 
 
-class Crontab(BaseSchedule):  # type: ignore[misc]
+class Crontab(BaseSchedule):  # type: ignore[misc, unused-ignore]
     """A crontab as :mod:`endcap.schedule` reads it, for Celery's beat."""
 
     def __init__(self, crontab: str) -> None:

@@ -20,6 +20,7 @@ EVALUATIONS = {
     "demand": "endcap_workers.evaluation.demand",
     "diginetica": "endcap_workers.evaluation.diginetica",
     "fraud": "endcap_workers.evaluation.fraud",
+    "grocery": "endcap_workers.evaluation.grocery",
     "icecat": "endcap_workers.evaluation.icecat",
     "interest-ablation": "endcap_workers.evaluation.interest_ablation",
     "interest-journey": "endcap_workers.evaluation.interest_journey",

@@ -47,10 +47,12 @@ class _Strict(BaseModel):
 class Target(_Strict):
     """Which products: those that fulfil all that is given; within one list any of them."""
 
-    products: Texts = Field((), max_length=10_000, description="Product ids.")
-    brands: Texts = Field((), max_length=1_000)
+    products: Texts = Field(default=(), max_length=10_000, description="Product ids.")
+    brands: Texts = Field(default=(), max_length=1_000)
     categories: Texts = Field(
-        (), max_length=1_000, description="Paths from the root, `Grocery > Honey`; what lies below belongs to them."
+        default=(),
+        max_length=1_000,
+        description="Paths from the root, `Grocery > Honey`; what lies below belongs to them.",
     )
 
     @property
@@ -69,14 +71,16 @@ class Target(_Strict):
 class When(_Strict):
     """In which searches: all conditions that are given must hold; within one list any of them."""
 
-    queries: Texts = Field((), max_length=1_000, description="The whole query, whatever its capitals.")
-    words: Texts = Field((), max_length=1_000, description="A word of the query.")
-    categories: Texts = Field((), max_length=100, description="A path that most of the found products belong to.")
-    segments: Texts = Field((), max_length=100, description="The shop's own name for a group of shoppers.")
-    since: float | None = Field(None, description="Seconds since 1970.")
-    until: float | None = Field(None, description="Seconds since 1970; the rule ends then.")
-    hours: Numbers = Field((), max_length=24, description="Hours of the day, 0 to 23, UTC.")
-    weekdays: Numbers = Field((), max_length=7, description="0 (Monday) to 6, UTC.")
+    queries: Texts = Field(default=(), max_length=1_000, description="The whole query, whatever its capitals.")
+    words: Texts = Field(default=(), max_length=1_000, description="A word of the query.")
+    categories: Texts = Field(
+        default=(), max_length=100, description="A path that most of the found products belong to."
+    )
+    segments: Texts = Field(default=(), max_length=100, description="The shop's own name for a group of shoppers.")
+    since: float | None = Field(default=None, description="Seconds since 1970.")
+    until: float | None = Field(default=None, description="Seconds since 1970; the rule ends then.")
+    hours: Numbers = Field(default=(), max_length=24, description="Hours of the day, 0 to 23, UTC.")
+    weekdays: Numbers = Field(default=(), max_length=7, description="0 (Monday) to 6, UTC.")
 
     @model_validator(mode="after")
     def _ranges(self) -> When:

@@ -132,7 +132,7 @@ class Tokens:
         now = self._clock()
         secret = secrets.token_urlsafe(32)
         token = Token(
-            secrets.token_hex(6), name, role, local, now, None if days is None else now + days * DAY_S  # type: ignore[arg-type]
+            secrets.token_hex(6), name, role, local, now, None if days is None else now + days * DAY_S  # type: ignore[arg-type, unused-ignore]
         )  # fmt: skip
         row = {
             "id": token.id, "name": name, "role": role, "digest": _digest(secret), "local": local, "created": now,

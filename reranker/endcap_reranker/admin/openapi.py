@@ -81,7 +81,8 @@ def _schemas(operations: Iterable[Operation]) -> tuple[dict[type[BaseModel], dic
         if one.answer is not None:
             models.append((one.answer, "serialization"))
     references, found = models_json_schema(list(dict.fromkeys(models)), ref_template=_REF)
-    return {model: reference for (model, _), reference in references.items()}, dict(sorted(found["$defs"].items()))
+    by_model: dict[Any, dict[str, Any]] = {model: reference for (model, _), reference in references.items()}
+    return by_model, dict(sorted(found["$defs"].items()))
 
 
 def _operation(

@@ -66,8 +66,9 @@ def _as_it_was(count: int, reason: str) -> Ranking:
 
 def ordered_page(
     hits: list[dict[str, Any]], ranking: Ranking, start: int, size: int
-) -> tuple[list[dict[str, Any]], list[float]]:
-    """The page's hits in the new order, and the score that belongs to each place. Nothing is changed.
+) -> tuple[list[dict[str, Any]], list[float | None]]:
+    """The page's hits in the new order, and the score that belongs to each place (None where hits have none). Nothing
+    is changed.
 
     ``hits`` is the engine's list from its first hit on; the ranking covers its beginning, the rest keeps its order.
     """
@@ -76,7 +77,7 @@ def ordered_page(
     if not _scored(hits):
         return page, [hit.get("_score") for hit in page]
     best = sorted((hit["_score"] for hit in hits[:covered]), reverse=True)[: len(ranking.order)]
-    scores = best[start : start + size]
+    scores: list[float | None] = best[start : start + size]
     return page, [*scores, *(hit["_score"] for hit in page[len(scores) :])]
 
 

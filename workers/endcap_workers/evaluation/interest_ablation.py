@@ -134,8 +134,8 @@ def _lightgbm(blocks: list[Block], seed: int) -> np.ndarray:
         train.features.astype(np.float32), np.minimum(train.lists.wanted, 3), group=np.diff(train.lists.starts)
     )
     options = {**_ROUNDS, "objective": "lambdarank", "seed": seed, "num_threads": 2, "verbose": -1}
-    scores: np.ndarray = lightgbm.train(options, data).predict(judged.features.astype(np.float32))
-    return scores.astype(np.float32)
+    scores = lightgbm.train(options, data).predict(judged.features.astype(np.float32))
+    return np.asarray(scores, dtype=np.float32)
 
 
 def _chances(scores: np.ndarray, lists: Lists) -> np.ndarray:

@@ -153,7 +153,7 @@ def send_mail(report: Report, files: Mapping[str, Path], settings: Settings) -> 
     context = ssl.create_default_context()
     try:
         if url.scheme == "smtps":
-            server = smtplib.SMTP_SSL(url.hostname, url.port or 465, timeout=TIMEOUT_S, context=context)
+            server: smtplib.SMTP = smtplib.SMTP_SSL(url.hostname, url.port or 465, timeout=TIMEOUT_S, context=context)
         else:
             server = smtplib.SMTP(url.hostname, url.port or 587, timeout=TIMEOUT_S)
         with server:

@@ -110,7 +110,7 @@ def _assembled(
     slow = sorted((one for one in products if _is_slow(one)), key=lambda one: -(one["cover"] or one["quiet"]))
     losing = sorted((one for one in products if one["lost"] >= 0.5), key=lambda one: -one["lost"])
     tiles = _tiles(sales, plan, products, stocked, order, risky, slow, settings)
-    by_demand = sorted(products, key=lambda one: -one["demand"])
+    by_demand = sorted(products, key=lambda one: float(str(one["demand"])), reverse=True)
     tables = [
         Table(
             "order",
@@ -322,7 +322,7 @@ def _category_table(plan: Plan) -> Table:
             )
     unique = {one["title"]: one for one in found}
     columns = [Column("title", "Category"), _TITLES["last"], _TITLES["demand"]]
-    rows = sorted(unique.values(), key=lambda one: -one["demand"])
+    rows = sorted(unique.values(), key=lambda one: float(str(one["demand"])), reverse=True)
     return Table("categories", "Demand by category", columns, rows, "Forecasts add up: products, categories, shop.")
 
 

@@ -23,7 +23,8 @@ def _watch(context: JobContext, light: bool) -> Mapping[str, Any]:
     from endcap_workers.fraud.watch import watch
     from endcap_workers.reports.making import catalogue
 
-    settings, sellers = context.settings, {}
+    settings = context.settings
+    sellers: dict[str, str] = {}
     if settings.fraud_seller_attribute and not light:
         _, sellers = catalogue(settings)
     database = open_database(settings)
