@@ -3,6 +3,8 @@
 import gzip
 import itertools
 import json
+import random
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -21,11 +23,13 @@ from endcap.attach.source import Source
 from endcap.commands.attach import attach, detach
 from endcap.errors import ConfigurationError, UnknownIndex
 from endcap.events import Action, Event
+from endcap.jobs import load_jobs
 from endcap.runtime import open_database, open_engine, open_runtime
 from endcap.settings import Settings, load_settings
 from endcap.stores.attached import Ledger
 from tests.plugin.elasticsearch_support import call
 from tests.services import patient
+from tests.workers.test_tasks import Context
 
 DOCUMENTS = 700
 
@@ -262,6 +266,48 @@ def test_deletions_are_found_by_halving_not_by_reading(
     report = synced()
     assert report.deleted == len(gone) == 2
     assert report.requests_for_deleted < 40
+
+
+@pytest.mark.elasticsearch
+def test_the_job_follows_an_index_that_is_written_to_meanwhile(elasticsearch: str, shop: str, folder: Path) -> None:
+    invoked(attach, elasticsearch, shop, "--encoder", "none", "--place", "embedded", "--yes")
+    ids = sorted(copied(load_settings()))
+    draw = random.Random(5)
+    stop = threading.Event()
+
+    def write() -> None:
+        while not stop.is_set():
+            lines: list[Any] = []
+            for one in draw.sample(ids, 12):
+                if draw.random() < 0.4:
+                    lines += [{"delete": {"_id": one}}]
+                else:
+                    lines += [{"index": {"_id": one}}, {"title": f"lamp {one}", "price": draw.randint(1, 500)}]
+            bulk(elasticsearch, shop, lines)
+
+    writers = [threading.Thread(target=write) for _ in range(2)]
+    for one in writers:
+        one.start()
+    try:
+        for _ in range(4):
+            run_job()
+    finally:
+        stop.set()
+        for one in writers:
+            one.join()
+    assert run_job()["refused"] == 0
+    body = {"size": 1_000, "_source": ["price"]}
+    hits = call("POST", f"{elasticsearch}/{shop}/_search", body)["hits"]["hits"]
+    have = copied(load_settings())
+    assert {one: product.price for one, product in have.items()} == {
+        hit["_id"]: hit["_source"].get("price") for hit in hits
+    }
+
+
+def run_job() -> Any:
+    settings = load_settings()
+    assert settings.schedule == {"attach-sync": "* * * * *"}
+    return load_jobs()["attach-sync"].run(Context(settings, settings.data_dir, {"rate": 100_000.0}))
 
 
 def test_the_settings_file_keeps_what_was_in_it(tmp_path: Path) -> None:
