@@ -96,7 +96,7 @@ def _scored(hits: list[dict[str, Any]]) -> bool:
     return all(isinstance(hit.get("_score"), (int, float)) for hit in hits)
 
 
-def put_page(answer: dict[str, Any], page: list[dict[str, Any]], scores: list[float]) -> None:
+def put_page(answer: dict[str, Any], page: list[dict[str, Any]], scores: list[float | None]) -> None:
     """Make the page the answer's hits."""
     for hit, score in zip(page, scores, strict=True):
         if "_score" in hit:

@@ -79,7 +79,7 @@ class Search:
     answer: dict[str, Any] = field(default_factory=dict)
     ranking: Ranking | None = None
     page: list[dict[str, Any]] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
+    scores: list[float | None] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
     labelled: bool = False
 
