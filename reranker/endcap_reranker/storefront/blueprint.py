@@ -12,17 +12,26 @@ from datetime import datetime, timezone
 from typing import Any
 
 import orjson
-from flask import Blueprint, Response, render_template, request
+from flask import Blueprint, Response, render_template, request, send_file
 
 from endcap.errors import EndcapError
 from endcap.events import Action
-from endcap.runtime import Runtime
+from endcap.runtime import Runtime, open_fetcher
 from endcap_reranker.api.problems import problem, problem_of
 from endcap_reranker.identity import Identifier
 from endcap_reranker.storefront.showcase import ShopperCard, Showcase
 
 HISTORY_LENGTH = 12
 COOKIE_AGE_S = 180 * 86_400
+PICTURE_AGE_S = 3_600
+#: Shown on the page by ending; an SVG may hold a script.
+_PICTURES = {
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".png": "image/png",
+    ".webp": "image/webp",
+    ".gif": "image/gif",
+}
 _VERBS = {
     Action.VIEW: "Viewed",
     Action.CLICK: "Viewed",
@@ -48,6 +57,7 @@ def create_storefront(runtime: Runtime, showcase: Showcase) -> Blueprint:
     )
     settings = runtime.settings
     identifier = Identifier(settings)
+    fetcher = open_fetcher(settings)
 
     @front.get("/")
     def page() -> Response:
@@ -59,9 +69,22 @@ def create_storefront(runtime: Runtime, showcase: Showcase) -> Blueprint:
             "queries": showcase.queries,
             "shopperHeader": settings.shopper_header,
             "window": settings.window,
+            "anyone": bool(showcase.shoppers),
+            "photos": runtime.photos is not None and runtime.photos.available,
+            "samples": showcase.photos,
         }
-        html = render_template("storefront.html", showcase=showcase, boot=orjson.dumps(boot).decode())
+        html = render_template(
+            "storefront.html", showcase=showcase, boot=orjson.dumps(boot).decode(), pictures=bool(settings.image_dir)
+        )
         return Response(html, content_type="text/html; charset=utf-8")
+
+    @front.get("/storefront/pictures/<path:image>")
+    def product_picture(image: str) -> Response:
+        file = fetcher.file(image)
+        media_type = _PICTURES.get(file.suffix.lower())
+        if media_type is None or not file.is_file():
+            return problem(404, "not_found", f"There is no picture {image:.80}.")
+        return send_file(file, media_type, max_age=PICTURE_AGE_S)
 
     @front.get("/storefront/shoppers/random")
     def any_shopper() -> Response:

@@ -23,13 +23,15 @@ class ShopperCard:
 
 @dataclass(frozen=True, slots=True)
 class Showcase:
-    """``featured`` are ids of the shoppers shown first; ``queries`` the examples under the search box."""
+    """``featured`` are ids of the shoppers shown first; ``queries`` the examples under the search box; ``photos`` those
+    of a search by photo, as paths below the shop's folder of pictures."""
 
     title: str
     shoppers: tuple[ShopperCard, ...] = ()
     featured: tuple[str, ...] = ()
     queries: tuple[str, ...] = ()
     note: str = ""
+    photos: tuple[str, ...] = ()
     by_id: dict[str, ShopperCard] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -56,4 +58,5 @@ def load_showcase(data_dir: Path) -> Showcase | None:
         featured=tuple(content["featured"]),
         queries=tuple(content["queries"]),
         note=content.get("note", ""),
+        photos=tuple(content.get("photos", ())),
     )

@@ -1,23 +1,5 @@
-"""Where the public data sets lie that may not be shipped with Endcap."""
+"""Where the public data sets lie; the demo asks in the same place."""
 
-from __future__ import annotations
+from endcap.shared_data import VARIABLE, shared_file
 
-import os
-from pathlib import Path
-
-from endcap.errors import ConfigurationError
-
-VARIABLE = "ENDCAP_SHARED_DATA"
-
-
-def shared_file(*parts: str) -> Path:
-    """A file of the data folder: ``ENDCAP_SHARED_DATA``, by default ``shared/data`` beside the checkout.
-
-    Raises:
-        ConfigurationError: it is not there.
-    """
-    beside = Path(__file__).resolve().parents[4] / "shared" / "data"
-    path = Path(os.environ.get(VARIABLE, beside)).joinpath(*parts)
-    if not path.exists():
-        raise ConfigurationError(f"{path} is missing: set {VARIABLE} to the folder with the data sets")
-    return path
+__all__ = ["VARIABLE", "shared_file"]

@@ -35,6 +35,13 @@ export function createApi(boot) {
         signal,
       });
     },
+    photo(picture, { q, page, size, filters }, token, signal) {
+      const form = new FormData();
+      form.append("image", picture, "photo");
+      for (const [name, value] of Object.entries({ q, page, size, facets: "category:60,attributes.label:4" })) form.append(name, value);
+      for (const { field, values } of filters) for (const value of values) form.append(field, value);
+      return json("/v1/search", { method: "POST", headers: as(token), body: form, signal });
+    },
     suggest: (q, token, signal) => json(`/v1/suggest?${new URLSearchParams({ q, queries: 4, categories: 3, products: 5 })}`, { headers: as(token), signal }),
     similar: (id, token) => json(`/v1/similar/${encodeURIComponent(id)}?size=4`, { headers: as(token) }),
     together: (id, token) => json(`/v1/cross-sell?${new URLSearchParams({ ids: id, size: 4 })}`, { headers: as(token) }),

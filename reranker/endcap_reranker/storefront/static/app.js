@@ -1,6 +1,8 @@
 // The storefront: one state, drawn after each change.
 
 import { createApi } from "./api.js";
+import { wirePage } from "./page.js";
+import { drawPhoto, photoSearch } from "./photo.js";
 import { autocomplete } from "./suggest.js";
 import { card, count, el, ghosts, historyItems, leaf, moveInto, productDialog, shelf, shopperButton } from "./view.js";
 
@@ -12,12 +14,13 @@ const DONE = { click: "Viewed", add_to_cart: "Added to cart", purchase: "Bought"
 
 const address = new URLSearchParams(location.search);
 const state = {
-  q: address.get("q") ?? boot.queries[0] ?? "",
+  q: address.get("q") ?? (boot.photos && !boot.anyone ? "" : boot.queries[0] ?? ""),
   page: Math.max(1, Number(address.get("page")) || 1),
   filters: {},
   shopper: null,
   random: null,
   answer: null,
+  photo: null,
   session: crypto.randomUUID?.() ?? String(Math.random()).slice(2),
 };
 let running = null;
@@ -34,7 +37,7 @@ function drawShoppers() {
   $("shoppers").replaceChildren(
     shopperButton(guestCard(), state.shopper?.kind === "guest", () => choose(guestCard())),
     ...boot.shoppers.map((one) => shopperButton(one, one.id === chosen, () => choose(one))),
-    shopperButton({ ...random, kind: "random" }, state.random !== null && state.random.id === chosen, chooseRandom));
+    ...(boot.anyone ? [shopperButton({ ...random, kind: "random" }, state.random !== null && state.random.id === chosen, chooseRandom)] : []));
 }
 
 const chosenButton = () => document.querySelector(`.shopper[aria-pressed="true"]`);
@@ -100,8 +103,8 @@ async function refresh({ touched = "" } = {}) {
   const wanted = { q: state.q, page: state.page, size: SIZE, filters: filterList() };
   try {
     const [engine, mine] = await Promise.all([
-      api.search(wanted, state.shopper.token, false, signal),
-      api.search(wanted, state.shopper.token, true, signal),
+      state.photo ? null : api.search(wanted, state.shopper.token, false, signal),
+      state.photo ? api.photo(state.photo.blob, wanted, state.shopper.token, signal) : api.search(wanted, state.shopper.token, true, signal),
       drawHistory(),
     ]);
     state.answer = mine;
@@ -109,7 +112,8 @@ async function refresh({ touched = "" } = {}) {
   } catch (error) {
     if (error.name === "AbortError") return;
     state.answer = null;
-    notice(true, "The search did not work", error.message, [el("button", { type: "button", className: "primary", onclick: () => refresh() }, "Try again")]);
+    const without = el("button", { type: "button", className: "chip", onclick: () => searchPhoto(null) }, "Remove the photo");
+    notice(true, state.photo ? "The photo cannot be searched by" : "The search did not work", error.message, [...(state.photo ? [without] : []), el("button", { type: "button", className: "primary", onclick: () => refresh() }, "Try again")]);
   }
   if (!signal.aborted) $("columns").removeAttribute("aria-busy");
 }
@@ -127,8 +131,8 @@ function drawAnswer(engine, mine, touched) {
   $("notice").hidden = true;
   $("columns").hidden = false;
   const first = (state.page - 1) * SIZE + 1;
-  moveInto($("cards-engine"), engine.hits.map((hit, n) => card(hit, first + n, { mine: false, act })));
-  moveInto($("cards-mine"), mine.hits.map((hit, n) => card(hit, first + n, { mine: true, act })));
+  if (engine) moveInto($("cards-engine"), engine.hits.map((hit, n) => card(hit, first + n, { mine: false, act })));
+  moveInto($("cards-mine"), mine.hits.map((hit, n) => card(hit, first + n, { mine: Boolean(engine), act })));
   if (touched) {
     for (const node of document.querySelectorAll(`.card[data-id="${CSS.escape(touched)}"]`)) {
       node.classList.add("touched");
@@ -136,9 +140,9 @@ function drawAnswer(engine, mine, touched) {
     }
   }
   const guest = state.shopper.kind === "guest";
-  $("head-mine").textContent = guest ? "Your order" : `${state.shopper.name}’s order`;
+  $("head-mine").textContent = state.photo ? "What looks like your photo" : guest ? "Your order" : `${state.shopper.name}’s order`;
   $("tab-mine").textContent = guest ? "You" : state.shopper.name;
-  $("sub-mine").textContent = mine.ranking.personalized ? "Reordered for one person"
+  $("sub-mine").textContent = state.photo ? (state.q ? "and is what you typed" : "Nearest first") : mine.ranking.personalized ? "Reordered for one person"
     : mine.ranking.degraded ? "Not now: the engine’s order" : "New here: by what sells";
   drawPager(mine);
 }
@@ -148,13 +152,16 @@ function drawFacts(engine, mine) {
   const reasons = { no_vectors: "meaning search is off" };
   const parts = [
     el("span", {}, el("strong", {}, count.format(mine.total)), mine.total === 1 ? " product" : " products"),
-    ranking.personalized
+    state.photo ? el("span", { className: "pill", title: "For everyone alike" }, state.q ? "by photo and words" : "by photo") : ranking.personalized
       ? el("span", { className: "pill", title: "Who scored the products" }, `personal · ${ranking.scorer || "scorer"}`)
       : el("span", { className: "pill plain" }, "not personal yet"),
-    el("span", { title: "Endcap’s own part of the time" }, `ranked in ${ranking.took_ms.toFixed(1)} ms, answered in ${mine.took_ms.toFixed(0)} ms`),
+    el("span", { title: "Endcap’s own part of the time" }, `${state.photo ? "" : `ranked in ${ranking.took_ms.toFixed(1)} ms, `}answered in ${mine.took_ms.toFixed(0)} ms`),
   ];
   for (const reason of (ranking.degraded ?? "").split(",").filter(Boolean)) {
     parts.push(el("span", { className: "pill warn", title: "Why this answer is less than it could be" }, reasons[reason] ?? reason.replaceAll("_", " ")));
+  }
+  for (const given of mine.relaxed ?? []) {
+    parts.push(el("span", { className: "pill plain", title: "Nothing matched all that was typed" }, given === "spelling" ? "spelling corrected" : given));
   }
   if (mine.suggestion && mine.total) {
     parts.push(el("span", {}, "Did you mean ", el("button", { type: "button", className: "link", onclick: () => search(mine.suggestion) }, mine.suggestion), "?"));
@@ -203,6 +210,13 @@ function search(q) {
   drawExamples();
   scrollTo({ top: 0 });
   return refresh();
+}
+
+// A photo instead of the words so far; null takes it away.
+function searchPhoto(photo) {
+  state.photo = photo;
+  drawPhoto(photo, () => { searchPhoto(null); $("photo-button").focus(); });
+  return search("");
 }
 
 // -- reacting ---------------------------------------------------------------------------------------------------------
@@ -318,21 +332,8 @@ function wire() {
     });
   }
   $("columns").addEventListener("mouseleave", () => { for (const node of document.querySelectorAll(".twin")) node.classList.remove("twin"); });
-  const root = document.documentElement;
-  const saved = localStorage.getItem("endcap-theme");
-  if (saved) root.dataset.theme = saved;
-  $("theme").addEventListener("click", () => {
-    const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-    root.dataset.theme = dark ? "light" : "dark";
-    localStorage.setItem("endcap-theme", root.dataset.theme);
-  });
-  document.addEventListener("keydown", (event) => {
-    if (event.key === "/" && !/^(INPUT|TEXTAREA)$/.test(document.activeElement.tagName) && !$("product").open) {
-      event.preventDefault();
-      $("q").focus();
-      $("q").select();
-    }
-  });
+  wirePage($);
+  if (boot.photos) photoSearch({ samples: boot.samples, first: !boot.anyone }, searchPhoto);
   if (matchMedia("(max-width: 860px)").matches) $("history").open = false;
 }
 

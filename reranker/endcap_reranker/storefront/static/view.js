@@ -49,8 +49,18 @@ export const leaf = (paths) => [...(paths ?? [])].sort((a, b) => b.length - a.le
 
 function tile(product) {
   const name = AISLES[leaf(product.category).split(" > ")[0]] ?? "other";
-  return el("span", { className: `tile aisle-${name}` }, icon(name));
+  const holder = el("span", { className: `tile aisle-${name}` }, icon(name));
+  if (document.body.dataset.pictures && product.image && !/^https?:/.test(product.image)) {
+    const image = el("img", {
+      src: pictureUrl(product.image), alt: "", loading: "lazy",
+      onload: () => holder.classList.add("pictured"), onerror: () => image.remove(),
+    });
+    holder.append(image);
+  }
+  return holder;
 }
+
+export const pictureUrl = (path) => document.body.dataset.pictures + path.replace(/^\/+/, "").split("/").map(encodeURIComponent).join("/");
 
 function about(product) {
   const { variety } = product.attributes ?? {};
