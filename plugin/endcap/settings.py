@@ -73,6 +73,11 @@ class Settings(BaseSettings):
     source_index: str = Field(
         "", description="The shop's own index, where `index` is Endcap's copy of its products (`endcap attach`)."
     )
+    source_vector_field: str = Field(
+        "",
+        description="Field of `source_index` that vectors are written into as well, for kNN queries of the shop's own; "
+        "empty: none, and the index is only read.",
+    )
     index_place: str = Field(
         "auto",
         pattern="^(auto|engine|embedded)$",

@@ -31,7 +31,7 @@ from tests.plugin.elasticsearch_support import call
 from tests.services import patient
 from tests.workers.test_tasks import Context
 
-DOCUMENTS = 700
+DOCUMENTS = 420
 
 
 def icecat(shared: Path) -> list[dict[str, Any]]:
@@ -302,6 +302,43 @@ def test_the_job_follows_an_index_that_is_written_to_meanwhile(elasticsearch: st
     assert {one: product.price for one, product in have.items()} == {
         hit["_id"]: hit["_source"].get("price") for hit in hits
     }
+
+
+@pytest.mark.elasticsearch
+def test_vectors_in_a_field_of_the_index_itself_where_asked_for(
+    elasticsearch: str, name: str, shared_dir: Path, folder: Path
+) -> None:
+    documents = icecat(shared_dir)[:60]
+    fill(elasticsearch, name, documents)
+    settings = {"engine_url": elasticsearch, "index": "copy", "source_index": name, "index_place": "embedded"}
+    write_attachment(folder / "endcap.toml", {**settings, "source_vector_field": "meaning"})
+    encoder = Lengths()
+
+    def turn() -> SyncReport:
+        call("POST", f"{elasticsearch}/{name}/_refresh")
+        made = load_settings()
+        with closing(open_engine(made)) as engine, closing(open_database(made)) as database:
+            return synchronise(made, engine, database, encoder)
+
+    def stored(one: str) -> Any:
+        return call("GET", f"{elasticsearch}/{name}/_doc/{one}")["_source"]
+
+    first = f"ice-{documents[0]['id']}"
+    assert [turn().vectors for _ in range(3)] == [60, 0, 0], "its own writes make no further work"
+    knn = {"field": "meaning", "query_vector": encoder.encode_query("x").tolist(), "k": 5, "num_candidates": 20}
+    assert len(call("POST", f"{elasticsearch}/{name}/_search", {"knn": knn})["hits"]["hits"]) == 5
+    assert stored(first) == {**documents[0], "meaning": stored(first)["meaning"]}
+    bulk(elasticsearch, name, [{"index": {"_id": first}}, documents[0]])  # the shop writes it anew, without the vector
+    second = f"ice-{documents[1]['id']}"
+    bulk(elasticsearch, name, [{"update": {"_id": second}}, {"doc": {"title": "something else"}}])
+    before = stored(second)["meaning"]
+    assert [turn().vectors for _ in range(2)] == [2, 0]
+    assert stored(first)["meaning"]
+    assert stored(second)["meaning"] != before
+    invoked(detach, "--yes")
+    assert stored(first) == documents[0]
+    for _ in removed(elasticsearch, name):
+        pass
 
 
 def run_job() -> Any:

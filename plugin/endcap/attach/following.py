@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
+from endcap.attach.field import VectorField
 from endcap.attach.source import Document, Source, Unit
-from endcap.catalog.product import Product
+from endcap.catalog.product import Product, text_digest
 from endcap.encoders.base import TextEncoder
 from endcap.engines.base import Engine
 from endcap.errors import ConfigurationError, InvalidInput
@@ -41,7 +42,7 @@ _STEP = 2_000
 @dataclass(slots=True)
 class SyncReport:
     """``read`` documents were new or changed; of those ``indexed`` had other text than before, ``updated`` other fields
-    only. ``total``: documents in the copy afterwards."""
+    only. ``total``: documents in the copy afterwards. ``vectors``: written into the index itself."""
 
     read: int = 0
     indexed: int = 0
@@ -51,6 +52,7 @@ class SyncReport:
     refused: int = 0
     total: int = 0
     requests_for_deleted: int = 0
+    vectors: int = 0
     seconds: float = 0.0
 
 
@@ -94,6 +96,10 @@ def synchronise(
         units = source.units()
         encoder_id, dims = (encoder.id, encoder.dims) if encoder else (NO_ENCODER, None)
         engine.ensure(dims, encoder_id)
+        field: VectorField | None = None
+        if settings.source_vector_field and dims is not None:
+            field = VectorField(source, settings.source_vector_field)
+            field.ensure(dims)
         if not engine.count():
             ledger.clear()  # the copy is gone, or was never made
         roles = sorted(settings.field_roles.items())
@@ -109,7 +115,12 @@ def synchronise(
                     continue
                 reader = reader or _reader(settings, source)
                 places = {str(hit["_id"]): int(hit["_seq_no"]) for hit in hits}
-                summary = index_products(_products(reader, hits), engine, encoder)
+                products = [reader.product(hit) for hit in hits]
+                lacking = _lacking(field, hits, products, engine, encoder)
+                summary = index_products(products, engine, encoder)
+                if field is not None and encoder is not None and lacking:
+                    texts = [products[place].text() for place in lacking]
+                    report.vectors += field.write([hits[place] for place in lacking], encoder.encode(texts))
                 report.read += len(hits)
                 report.indexed += summary.indexed
                 report.updated += summary.updated
@@ -143,8 +154,20 @@ def _reader(settings: Settings, source: Source) -> ForeignDocuments:
     return ForeignDocuments(settings, sample)
 
 
-def _products(reader: ForeignDocuments, hits: Sequence[Document]) -> Iterator[Product]:
-    return (reader.product(hit) for hit in hits)
+def _lacking(
+    field: VectorField | None,
+    hits: Sequence[Document],
+    products: Sequence[Product],
+    engine: Engine,
+    encoder: TextEncoder | None,
+) -> list[int]:
+    """Places of the hits whose vector in the index itself is missing, or of a text that they do not have any more."""
+    if field is None or encoder is None:
+        return []
+    known = engine.digests([product.id for product in products])
+    changed = [text_digest(encoder.id, one.text()) != digest for one, digest in zip(products, known, strict=True)]
+    missing = field.missing(hits)
+    return [place for place in range(len(hits)) if changed[place] or missing[place]]
 
 
 def _fresh(source: Source, ledger: Ledger, unit: Unit, mark: int, reading: str) -> Iterator[list[Document]]:

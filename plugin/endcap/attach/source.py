@@ -2,7 +2,7 @@
 
 Every change to a document gives it a new sequence number, which counts up within its shard. So what has changed since
 a number is a range query, deletions show as fewer documents in a range of numbers than there were, and neither needs a
-scan. Only reads; the index needs no rights but ``read`` and ``view_index_metadata``.
+scan. All but :mod:`endcap.attach.field` only reads, which takes the rights ``read`` and ``view_index_metadata``.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Source:
             UnknownIndex: there is no such index.
             EngineError: the server refuses or is away.
         """
-        answer = self._ask("GET", f"/{quote(self.name, safe='')}")
+        answer = self.ask("GET", f"/{quote(self.name, safe='')}")
         found = []
         self._opaque = []
         for index in sorted(answer):
@@ -78,12 +78,34 @@ class Source:
 
     def fields(self) -> dict[str, str]:
         """Dotted field -> its type in the mappings."""
-        answer = self._ask("GET", f"/{quote(self.name, safe='')}")
+        answer = self.ask("GET", f"/{quote(self.name, safe='')}")
         return {name: kind for about in answer.values() for name, kind in fields_of(about.get("mappings", {})).items()}
+
+    def mappings(self) -> dict[str, Any]:
+        """The mappings of each index behind the name."""
+        answer = self.ask("GET", f"/{quote(self.name, safe='')}")
+        return {index: about.get("mappings", {}) for index, about in answer.items()}
+
+    def having(self, field: str, ids: Sequence[str]) -> set[str]:
+        """Which of the ids have a value in a field."""
+        both = [{"ids": {"values": list(ids)}}, {"exists": {"field": field}}]
+        body = {"size": len(ids), "query": {"bool": {"filter": both}}, "_source": False, "track_total_hits": False}
+        hits = self.ask("POST", f"/{quote(self.name, safe='')}/_search", body)["hits"]["hits"]
+        return {hit["_id"] for hit in hits}
+
+    def with_field(self, field: str, size: int) -> list[Document]:
+        """Some documents that have a value in a field, whole."""
+        query = {"exists": {"field": field}}
+        body = {"size": size, "query": query, "seq_no_primary_term": True, "track_total_hits": False}
+        return list(self.ask("POST", f"/{quote(self.name, safe='')}/_search", body)["hits"]["hits"])
+
+    def refresh(self) -> None:
+        """Make what was written visible."""
+        self.ask("POST", f"/{quote(self.name, safe='')}/_refresh")
 
     def made_by_endcap(self) -> bool:
         """Whether the name belongs to an index that Endcap made itself."""
-        answer = self._ask("GET", f"/{quote(self.name, safe='')}")
+        answer = self.ask("GET", f"/{quote(self.name, safe='')}")
         return any("endcap" in (about.get("mappings", {}).get("_meta") or {}) for about in answer.values())
 
     def is_elasticsearch(self) -> bool:
@@ -95,7 +117,7 @@ class Source:
     def sample(self, size: int = 200) -> list[Document]:
         """A few documents (hits with ``_id`` and ``_source``), spread as the server likes."""
         body = {"size": size, "_source": {"excludes": self._opaque}, "track_total_hits": False}
-        return list(self._ask("POST", f"/{quote(self.name, safe='')}/_search", body)["hits"]["hits"])
+        return list(self.ask("POST", f"/{quote(self.name, safe='')}/_search", body)["hits"]["hits"])
 
     def changed(self, unit: Unit, after: int) -> Iterator[list[Document]]:
         """Hits (``_id``, ``_source``, ``_seq_no``) whose number is above ``after``, in its order, by pages.
@@ -138,7 +160,7 @@ class Source:
         for start in range(0, len(ids), PAGE):
             some = list(ids[start : start + PAGE])
             body = {"size": len(some), "query": {"ids": {"values": some}}, "_source": False, "track_total_hits": False}
-            hits = self._ask("POST", f"/{quote(self.name, safe='')}/_search", body)["hits"]["hits"]
+            hits = self.ask("POST", f"/{quote(self.name, safe='')}/_search", body)["hits"]["hits"]
             found.update(hit["_id"] for hit in hits)
         return found
 
@@ -151,14 +173,16 @@ class Source:
 
     def _search(self, unit: Unit, body: Mapping[str, Any]) -> Any:
         path = f"/{quote(unit.index, safe='')}/_search"
-        answer = self._ask("POST", path, body, f"preference=_shards:{unit.shard}")
+        answer = self.ask("POST", path, body, f"preference=_shards:{unit.shard}")
         if answer.get("timed_out") or answer["_shards"]["failed"]:
             # Fewer documents than there are would look like deletions.
             raise EngineUnavailable(f"shard {unit.shard} of [{unit.index}] did not answer in full")
         return answer
 
-    def _ask(self, method: Literal["GET", "POST"], path: str, body: Any = None, query: str = "") -> Any:
-        answer = self._send(method, path, orjson.dumps(body) if body is not None else b"", query)
+    def ask(self, method: Literal["GET", "POST"], path: str, body: Any = None, query: str = "") -> Any:
+        """One request; ``body``: JSON, or bytes that are NDJSON. Errors of the server are raised."""
+        content = body if isinstance(body, bytes) else orjson.dumps(body) if body is not None else b""
+        answer = self._send(method, path, content, query)
         try:
             value = orjson.loads(answer.body)
         except orjson.JSONDecodeError:
@@ -176,7 +200,8 @@ class Source:
         return value
 
     def _send(self, method: Literal["GET", "POST"], path: str, body: bytes, query: str = "") -> WireAnswer:
-        headers = {"Content-Type": "application/json"} if body else {}
+        media = "application/x-ndjson" if path == "/_bulk" else "application/json"
+        headers = {"Content-Type": media} if body else {}
         return self._http.send(method, path, query, headers, body, self._timeout)
 
 

@@ -12,6 +12,7 @@ import click
 
 from endcap.attach import Source, SyncReport, synchronise
 from endcap.attach.config import remove_attachment, write_attachment
+from endcap.attach.field import VectorField
 from endcap.attach.following import source_of
 from endcap.catalog.roles import Roles
 from endcap.commands.catalog import _roles as mapped_roles
@@ -34,6 +35,7 @@ _LINE_EVERY_S = 5.0
     help="Where the copy goes: into the search engine, or into the data folder (OpenSearch: always).",
 )
 @click.option("--encoder", metavar="MODEL", help="Text encoder of the copy's vectors; `none`: no vectors.")
+@click.option("--into-field", "field", metavar="NAME", help="Also write the vectors into this field of INDEX itself.")
 @click.option("--rate", type=click.FloatRange(0), default=0.0, help="Documents read a second, at most; 0: no limit.")
 @click.option("--yes", is_flag=True, help="Take the fields as guessed, without asking.")
 def attach(
@@ -43,13 +45,15 @@ def attach(
     copy: str | None,
     place: str,
     encoder: str | None,
+    field: str | None,
     rate: float,
     yes: bool,
 ) -> None:
     """Read the index INDEX at URL, guess what its fields are, and keep a copy of its products for ranking.
 
-    The index itself is only read. Run it again to go on where it broke off. A user name and password belong into
-    ENDCAP_ENGINE_USERNAME and ENDCAP_ENGINE_PASSWORD, or an API key into ENDCAP_ENGINE_API_KEY.
+    The index itself is only read, unless --into-field is given. Run it again to go on where it broke off. A user name
+    and password belong into ENDCAP_ENGINE_USERNAME and ENDCAP_ENGINE_PASSWORD, or an API key into
+    ENDCAP_ENGINE_API_KEY.
     """
     url = _without_secrets(url)
     if "*" in index or "," in index or index.startswith(("-", "_")):
@@ -75,6 +79,10 @@ def attach(
     values["schedule"] = {**before.schedule, "attach-sync": before.schedule.get("attach-sync", "* * * * *")}
     if encoder:
         values["text_encoder"] = encoder
+    if field:
+        if not elasticsearch or (encoder or before.text_encoder) == "none":
+            raise InvalidInput("--into-field needs an Elasticsearch and a text encoder")
+        values["source_vector_field"] = field
     write_attachment(config_file(), values)
     click.echo(f"{config_file()} is written", err=True)
     settings = load_settings()
@@ -94,7 +102,8 @@ def attach(
 def detach(yes: bool) -> None:
     """Remove the copy, what the database knows about it, and what attach wrote into the settings' file.
 
-    The shop's own index was never touched. Events and profiles stay: they are the shoppers', not the index's.
+    The shop's own index was never touched, unless by --into-field: then the vectors are taken out of its documents.
+    Events and profiles stay: they are the shoppers', not the index's.
     """
     from endcap.runtime import open_database
     from endcap.stores.attached import Ledger
@@ -103,6 +112,10 @@ def detach(yes: bool) -> None:
     source = source_of(settings)
     if not yes:
         click.confirm(f"Remove Endcap's copy [{settings.index}] of {source}?", abort=True)
+    if settings.source_vector_field:
+        with closing(Source(settings, settings.source_index)) as reached:
+            gone = VectorField(reached, settings.source_vector_field).remove()
+        click.echo(f"{gone:,} vectors removed; the empty field stays in the mappings, where nothing can be removed")
     _remove_copy(settings)
     with closing(open_database(settings)) as database:
         Ledger(database, source).clear()
