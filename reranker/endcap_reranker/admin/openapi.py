@@ -65,7 +65,7 @@ def document(topics: Sequence[Topic]) -> dict[str, Any]:
         "components": {
             "schemas": schemas,
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
-            "responses": {str(status): _problem(text) for status, text in _REASONS.items()},
+            "responses": {str(status): problem_response(text) for status, text in _REASONS.items()},
         },
     }
 
@@ -96,13 +96,7 @@ def _operation(
         # A query's parameters stand in the document each by itself; their model is not needed besides.
         name = references[one.query]["$ref"].rpartition("/")[2]
         schema = schemas.pop(name, None) or one.query.model_json_schema(ref_template=_REF)
-        required = schema.get("required", [])
-        for name, described in schema["properties"].items():
-            described = {key: value for key, value in described.items() if key != "title"}
-            text = described.pop("description", "")
-            parameters.append(
-                {"name": name, "in": "query", "required": name in required, "description": text, "schema": described}
-            )
+        parameters += query_parameters(schema)
     made: dict[str, Any] = {
         "operationId": one.name,
         "tags": [topic.name],
@@ -127,6 +121,20 @@ def _operation(
     return made
 
 
-def _problem(text: str) -> dict[str, Any]:
+def query_parameters(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    """A model's fields as the parameters of a query string."""
+    required = schema.get("required", [])
+    parameters = []
+    for name, described in schema["properties"].items():
+        described = {key: value for key, value in described.items() if key != "title"}
+        text = described.pop("description", "")
+        parameters.append(
+            {"name": name, "in": "query", "required": name in required, "description": text, "schema": described}
+        )
+    return parameters
+
+
+def problem_response(text: str) -> dict[str, Any]:
+    """An answer that is an RFC 9457 problem."""
     schema = {"$ref": _REF.format(model="Problem")}
     return {"description": text, "content": {_PROBLEM_JSON: {"schema": schema}}}

@@ -11,6 +11,7 @@ from endcap.recall import Recaller
 from endcap.recommend import Recommender
 from endcap.runtime import Runtime, open_fetcher
 from endcap_reranker.api.events import accept_events, identify
+from endcap_reranker.api.openapi import document
 from endcap_reranker.api.parameters import checked, from_json, from_query, read_body
 from endcap_reranker.api.photo import UPLOAD, named, refuse_other, uploaded
 from endcap_reranker.api.problems import answer_problems
@@ -33,6 +34,7 @@ ROUTES = {
     "cross-sell": ["GET"],
     "trending": ["GET"],
     "buy-again": ["GET"],
+    "openapi.json": ["GET"],
 }
 
 
@@ -119,6 +121,12 @@ def create_api(runtime: Runtime) -> Blueprint:
     def buy_again() -> Response:
         wanted = recommend_parameters(request.args)
         return _json(recommend(runtime, recommender, "buy-again", wanted, _shopper(wanted.shopper)))
+
+    described = orjson.dumps(document(settings), option=orjson.OPT_INDENT_2)
+
+    @api.get("/openapi.json")
+    def openapi() -> Response:
+        return Response(described, content_type="application/json")
 
     def _shopper(named: str) -> Identity:
         if _switched_off():

@@ -31,8 +31,8 @@ MAX_SIZE = 100
 MAX_QUERY_LENGTH = 1_000
 DEFAULT_BUCKETS = 10
 
-_FIELDS = ("id", "brand", "category", "price", "stock")
-_RANGES = ("price", "stock")
+FIELDS = ("id", "brand", "category", "price", "stock")
+RANGES = ("price", "stock")
 _ON = {
     "": True,
     "on": True,
@@ -157,7 +157,7 @@ def split_filters(arguments: MultiDict[str, str]) -> tuple[list[dict[str, Any]],
         values = arguments.getlist(name)
         if name in {"id", "brand", "category"} or name.startswith("attributes."):
             filters.append({"field": name, "values": values})
-        elif name.endswith(("_min", "_max")) and name[:-4] in _RANGES:
+        elif name.endswith(("_min", "_max")) and name[:-4] in RANGES:
             bounds.setdefault(name[:-4], {})["gte" if name.endswith("_min") else "lte"] = values[-1]
         elif name == "filters":
             raise InvalidInput("filters: send brand=…, category=…, price_min=…, or the list in a POST body")
@@ -227,9 +227,9 @@ def checked(model: type[_Model], raw: dict[str, Any], strict: bool = False) -> _
 
 
 def _known_field(name: str) -> str:
-    if name in _FIELDS or (name.startswith("attributes.") and 0 < len(name) - 11 <= 100):
+    if name in FIELDS or (name.startswith("attributes.") and 0 < len(name) - 11 <= 100):
         return name
-    raise ValueError(f"{name!r:.60} is none of {', '.join(_FIELDS)}, attributes.NAME")
+    raise ValueError(f"{name!r:.60} is none of {', '.join(FIELDS)}, attributes.NAME")
 
 
 def _bucket(text: str) -> tuple[str, str | int]:
