@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,11 +49,12 @@ def read_log(
     since: float = 0.0,
     actions: Collection[Action] = (),
     batch: int = 50_000,
+    owners: Mapping[str, str] | None = None,
 ) -> Iterator[LogLines]:
     """All events after number ``after`` that are dated ``since`` or later (and have one of ``actions``, if given).
 
     ``device_attribute``: the event attribute that tells devices apart. A coupon is an attribute ``coupon`` that is
-    not empty.
+    not empty. ``owners``: ids that were joined to a shopper, whose events then come under his name.
 
     Raises:
         LogUnavailable: the log cannot be read now.
@@ -76,6 +77,8 @@ def read_log(
         after = int(rows[-1][0])
         _, shoppers, products, sessions, times, acted, quantities, values, attributes = zip(*rows)
         devices, coupons = _attributes(attributes, device_attribute)
+        if owners:
+            shoppers = [owners.get(name, name) for name in shoppers]
         yield LogLines(
             list(shoppers),
             list(products),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from sqlalchemy import Column, Connection, Float, Index, String, Table, func, insert, select
@@ -36,6 +36,13 @@ class AliasRefused(EndcapError):
 
     status = 409
     kind = "alias_refused"
+
+
+class Login(NamedTuple):
+    """Whose an id is, and since when (seconds since 1970) that is known."""
+
+    shopper: str
+    time: float
 
 
 class Aliases:
@@ -93,6 +100,12 @@ class Aliases:
         """Every alias and its shopper: for those who read the whole log."""
         with self._database.transaction(read_only=True) as connection:
             return {row.alias: row.shopper for row in connection.execute(select(aliases.c.alias, aliases.c.shopper))}
+
+    def logins(self) -> Mapping[str, Login]:
+        """As :meth:`mapping`, with the moments: for those who live through the log once more."""
+        chosen = select(aliases.c.alias, aliases.c.shopper, aliases.c.time)
+        with self._database.transaction(read_only=True) as connection:
+            return {row.alias: Login(row.shopper, float(row.time)) for row in connection.execute(chosen)}
 
 
 def login_event(anonymous: str, shopper: str, time: float) -> Event:

@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, func, insert, select, update
 
+from endcap.stores.aliases import aliases
 from endcap.stores.database import Database
 from endcap.stores.flag_records import (
     CONFIRMED,
@@ -58,7 +59,8 @@ class Flags:
             return int(connection.execute(select(func.max(flag_changes.c.id))).scalar() or 0)
 
     def excluded_shoppers(self) -> frozenset[str]:
-        """Shoppers whose behaviour is left out now. One cheap statement while nothing has changed."""
+        """Ids whose behaviour is left out now: flagged shoppers, and what was joined to them. Cheap while nothing has
+        changed."""
         return self.excluded()[1]
 
     def excluded(self) -> tuple[int, frozenset[str]]:
@@ -69,6 +71,13 @@ class Flags:
                 if version != self._cached[0]:
                     chosen = select(flags.c.subject).where(flags.c.kind == "shopper", flags.c.state.in_(EXCLUDING))
                     self._cached = version, frozenset(row[0] for row in connection.execute(chosen))
+                _, left_out = self._cached
+                if left_out:  # a log-in changes no flag
+                    joined = select(aliases.c.alias).join(flags, flags.c.subject == aliases.c.shopper)
+                    joined = joined.where(flags.c.kind == "shopper", flags.c.state.in_(EXCLUDING))
+                    also = {row[0] for row in connection.execute(joined)}
+                    if not also <= left_out:
+                        self._cached = version, left_out | also
             return self._cached
 
     def suspect(self, found: Sequence[Suspicion], source: str, now: float | None = None) -> int:

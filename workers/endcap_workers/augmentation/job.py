@@ -25,6 +25,7 @@ from endcap.registry import INTEREST, open_registry
 from endcap.runtime import open_database, open_engine
 from endcap.sequences import Alignment
 from endcap.settings import Settings
+from endcap.stores.aliases import Aliases
 from endcap.stores.database import Database
 from endcap.stores.events import EventLog, kept
 from endcap.stores.flags import Flags
@@ -90,7 +91,8 @@ def _augment(
     content = content_of(table, aligned, bundle.vocabulary.products, bundle.vocabulary.sizes(bundle.spec.codes))
     progress(1, 10, "reading the log")
     log, excluded = EventLog(database), Flags(database).excluded_shoppers()
-    made = material(model, content, sequences(log, table, aligned, excluded), seed)
+    owners = Aliases(database, log).mapping()
+    made = material(model, content, sequences(log, table, aligned, excluded, owners), seed)
     progress(2, 10, "training generators")
     steps = iter(range(3, 9))
     choice = choose(made, names, seed, lambda line: progress(next(steps, 8), 10, line))
@@ -123,12 +125,13 @@ def _augment(
 
 
 def sequences(
-    log: EventLog, table: ProductTable, aligned: Alignment, excluded: frozenset[str] = frozenset()
-) -> list[np.ndarray]:
+    log: EventLog, table: ProductTable, aligned: Alignment, excluded: frozenset[str] = frozenset(),
+    owners: Mapping[str, str] | None = None,
+) -> list[np.ndarray]:  # fmt: skip
     """What each shopper did, int64 (n, 2): product numbers and actions, oldest first, the same product not twice in a
-    row; shoppers whose behaviour does not count are left out."""
+    row; shoppers whose behaviour does not count are left out. ``owners``: ids that were joined to a shopper."""
     parts: dict[str, list[tuple[int, int]]] = {}
-    after = (-np.inf, 0)
+    after, owners = (-np.inf, 0), owners or {}
     while True:
         columns = log.lines_by_time(after, 50_000).columns
         if not len(columns):
@@ -139,7 +142,8 @@ def sequences(
         actions = columns.actions[rows].tolist()
         for place, number, action in zip(rows.tolist(), numbers.tolist(), actions, strict=True):
             if number > aligned.unknown:
-                mine = parts.setdefault(columns.shoppers[place], [])
+                name = columns.shoppers[place]
+                mine = parts.setdefault(owners.get(name, name), [])
                 if not mine or mine[-1][0] != number:
                     mine.append((number, action))
                 if len(mine) > 2 * MOST_ACTIONS:

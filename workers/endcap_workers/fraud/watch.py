@@ -14,7 +14,9 @@ import numpy as np
 from endcap.catalog.product import product_key
 from endcap.profiles import DAY_S
 from endcap.settings import Settings
+from endcap.stores.aliases import Aliases
 from endcap.stores.database import Database
+from endcap.stores.events import EventLog
 from endcap.stores.flags import Flags, Suspicion
 from endcap_workers.fraud.behaviour import Behaviour, BehaviourStream
 from endcap_workers.fraud.judge import Judgement, Thresholds, judge
@@ -97,7 +99,8 @@ def _streamed(database: Database, settings: Settings, progress: Progress, light:
     since = now - (LIGHT_DAYS if light else settings.fraud_window_days) * DAY_S
     stream = BehaviourStream(since, offset.total_seconds() if offset else 0.0)
     last, last_known = 0, _last(database)
-    for lines in read_log(database, settings.fraud_device_attribute, since=since if light else 0.0):
+    owners = Aliases(database, EventLog(database)).mapping()
+    for lines in read_log(database, settings.fraud_device_attribute, since=since if light else 0.0, owners=owners):
         stream.add(lines)
         last = lines.sequence
         progress(0.8 * last / max(last_known, last, 1), 1.0, "reading events")
@@ -105,8 +108,6 @@ def _streamed(database: Database, settings: Settings, progress: Progress, light:
 
 
 def _last(database: Database) -> int:
-    from endcap.stores.events import EventLog
-
     return EventLog(database).last_sequence()
 
 

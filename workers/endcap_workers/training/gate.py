@@ -150,7 +150,7 @@ class InterestGate:
         share = min(1.0, MOST_LISTS / max(0.8 * plan.expected, 1.0))
         replay = Replay(
             table, settings, plan, lists, popularity, (share, share, share), runtime.flags.excluded_shoppers(),
-            keep_inputs=_TIMED,
+            keep_inputs=_TIMED, logins=runtime.aliases.logins(),
         )  # fmt: skip
         with CaseWriter(folder, replay.places) as writer:
             replay.run(runtime.log, writer.add, self._progress)

@@ -7,7 +7,7 @@ belong to it are taken in. Memory is bounded: profiles by their places, the rest
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -21,10 +21,12 @@ from endcap.profiles import DAY_S, Profile, short_keys
 from endcap.recommend.behaviour import Behaviour
 from endcap.sequences import Alignment, InputSpec, Vocabulary
 from endcap.settings import Settings
+from endcap.stores.aliases import Login
 from endcap.stores.events import EventLog, Lines, kept
 from endcap_workers.training.affinity import build_affinity
 from endcap_workers.training.cases import Case
 from endcap_workers.training.lists import Lists, Shown
+from endcap_workers.training.logins import Logins
 from endcap_workers.training.plan import Plan
 
 #: A pause of this length ends a visit.
@@ -53,7 +55,8 @@ class World:
 @dataclass(slots=True)
 class Replay:
     """One pass over the log. ``shares``: of the lists of each part, how many become cases (so that they are not too
-    many); ``seed`` draws them. ``keep_inputs``: so many searches are kept in ``kept_inputs``, for measuring."""
+    many); ``seed`` draws them. ``keep_inputs``: so many searches are kept in ``kept_inputs``, for measuring.
+    ``logins``: see :meth:`endcap.stores.aliases.Aliases.logins`."""
 
     table: ProductTable
     settings: Settings
@@ -65,14 +68,17 @@ class Replay:
     seed: int = 0
     places: int = 50
     keep_inputs: int = 0
+    logins: Mapping[str, Login] = field(default_factory=dict)
     kept_inputs: list[RankingInputs] = field(init=False, default_factory=list)
     _aligned: Alignment = field(init=False)
     _affinity: AlignedAffinity | None = field(init=False, default=None)
+    _logins: Logins = field(init=False)
 
     def run(self, log: EventLog, write: Callable[[Case], None], progress: Progress = lambda *_: None) -> World:
         """Raises LogUnavailable; and whatever ``write`` raises."""
         plan, table = self.plan, self.table
         self._aligned = Alignment(table, Vocabulary(), InputSpec(places=self.places))
+        self._logins = Logins(self.logins)
         behaviour = Behaviour(MOST_PAIRS, MOST_REPEATS)
         world = World({}, self.popularity, None, np.zeros(len(table) + 1, dtype=np.int64))
         due = list(plan.renewals)
@@ -87,8 +93,9 @@ class Replay:
                 made = build_affinity(table, behaviour, now, self.seed)
                 self._affinity = AlignedAffinity(made, table) if made else None
             self.lists.moved_on()
-            self._take(lines, world, write)
-            behaviour.add(columns.keys, columns.times, columns.actions, columns.shoppers, lines.sessions)
+            shoppers = self._logins.names(columns)
+            self._take(lines, shoppers, world, write)
+            behaviour.add(columns.keys, columns.times, columns.actions, shoppers, lines.sessions)
             self.popularity.add(columns.keys, columns.times, columns.actions)
             rows = table.rows_of_short_keys(short_keys(columns.keys))
             np.add.at(world.actions, rows[columns.keys != 0], 1)
@@ -122,15 +129,21 @@ class Replay:
                 return
             rest = _at(lines, np.arange(whole, len(times)))
 
-    def _take(self, lines: Lines, world: World, write: Callable[[Case], None]) -> None:
-        """Cases of a chunk, then the profiles that it leaves."""
+    def _take(self, lines: Lines, shoppers: list[str], world: World, write: Callable[[Case], None]) -> None:
+        """Cases of a chunk, then the profiles that it leaves. ``shoppers``: whom each event counts for."""
         columns = lines.columns
-        numbers = {name: number for number, name in enumerate(dict.fromkeys(columns.shoppers))}
-        who = np.fromiter((numbers[name] for name in columns.shoppers), dtype=np.int64, count=len(columns))
-        order = np.lexsort((columns.sequence, columns.times, who))
-        who, times = who[order], columns.times[order]
-        keys, actions = columns.keys[order], columns.actions[order]
-        new = np.r_[True, who[1:] != who[:-1]]
+        moments, times, keys, actions = columns.times, columns.times, columns.keys, columns.actions
+        sequence = columns.sequence
+        for past in self._logins.past(columns):  # goes into the profile at the log-in, and makes no cases
+            count = len(past.keys)
+            shoppers = [*shoppers, *[past.shopper] * count]
+            moments, sequence = np.r_[moments, np.full(count, past.moment)], np.r_[sequence, np.full(count, -1)]
+            times, keys, actions = np.r_[times, past.times], np.r_[keys, past.keys], np.r_[actions, past.actions]
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(shoppers))}
+        who = np.fromiter((numbers[name] for name in shoppers), dtype=np.int64, count=len(shoppers))
+        order = np.lexsort((sequence, moments, who))
+        who, times, keys, actions, old = who[order], times[order], keys[order], actions[order], sequence[order] < 0
+        new = np.r_[True, (who[1:] != who[:-1]) | (old[1:] != old[:-1])]
         visit = np.cumsum(new | np.r_[True, np.diff(times) > VISIT_GAP_S]) - 1
         wanted = np.isin(actions, self.plan.wanted) & (keys != 0)
         in_window = bool(times.max() >= self.plan.start)
@@ -145,7 +158,7 @@ class Replay:
                 )
             here = slice(begin, end)
             # Who searched and took nothing teaches, too: that nothing may be wanted.
-            if in_window and (wanted[here].any() or (actions[here] == Action.SEARCH).any()):
+            if in_window and not old[begin] and (wanted[here].any() or (actions[here] == Action.SEARCH).any()):
                 self._visits(
                     profile,
                     order[here],

@@ -157,7 +157,7 @@ def _make_cases(
     lists = Lists(table, popularity, runtime.engine, min(runtime.settings.window, 200), runtime.encoder)
     replay = Replay(
         table, runtime.settings, plan, lists, popularity, (shares[0], shares[1], shares[2]),
-        runtime.flags.excluded_shoppers(), request.seed,
+        runtime.flags.excluded_shoppers(), request.seed, logins=runtime.aliases.logins(),
     )  # fmt: skip
     try:
         with CaseWriter(folder / "cases", replay.places) as writer:
