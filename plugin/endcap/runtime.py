@@ -63,6 +63,8 @@ _REJECTS_S = 1.0
 _PROFILES_S = 1.0
 #: Seconds between looks for changed synonyms.
 _SYNONYMS_S = 1.0
+#: Seconds between looks whether photos can be searched by.
+_PHOTOS_S = 30.0
 #: Seconds between two snapshots of the popularity.
 _SNAPSHOT_S = 60.0
 
@@ -403,16 +405,19 @@ def open_runtime(settings: Settings, start: bool = True) -> Runtime:
     synonyms = LiveSynonyms(settings.synonyms_file, stored.version, lambda: [one.rule for one in stored.all()])
     synonyms.turn()
     upkeep.add("synonyms", synonyms.turn, _SYNONYMS_S)
+    photos = open_photos(settings, encoder)
     shadow = ShadowScoring(open_registry(settings, database), settings.shadow_sample, encoder.id if encoder else "")
     personalizer.observe = shadow.offer
     upkeep.add("shadow", shadow.turn, SHADOW_S)
+    if photos is not None:
+        upkeep.add("photos", photos.turn, _PHOTOS_S)
     if over_celery(settings):
         runs = Runs(database, settings.worker_lease_s, settings.run_attempts)
         upkeep.add("dispatch", Dispatcher(settings, runs).turn, SWEEP_S)
     runtime = Runtime(
         settings, engine, open_wire(settings, engine), encoder, database, events, flags, profiles,
         popularity, personalizer, upkeep, discovery, rankings, serving_log, aliases, rejected,
-        erasure, traffic, rates, synonyms, open_photos(settings, encoder),
+        erasure, traffic, rates, synonyms, photos,
     )  # fmt: skip
     if start:
         upkeep.start()

@@ -280,3 +280,16 @@ class TestIndexing:
         index_photos(shop("red"), Colours(), Fetcher([], str(pictures)), file)
         with pytest.raises(NoPhotos, match="not at hand"):
             PhotoSearch(file, lambda: None).nearest(picture("red"), 2)
+
+    def test_warms_up_once_pictures_are_there_and_reports_what_is_wrong(self, pictures: Path) -> None:
+        file, opened = pictures / "photos.npz", []
+        search = PhotoSearch(file, lambda: opened.append(1) or Colours())  # type: ignore[func-returns-value]
+        assert search.turn() > 0
+        assert opened == []
+        index_photos(shop("red"), Colours(), Fetcher([], str(pictures)), file)
+        assert search.turn() > 0
+        assert search.turn() > 0
+        assert opened == [1]
+        index_photos(shop("red"), Colours("newer"), Fetcher([], str(pictures)), file)
+        with pytest.raises(NoPhotos, match="endcap photos"):
+            search.turn()

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL.Image import new as new_image
 
 from endcap.catalog.product import Product
 from endcap.engines import Candidates
@@ -244,6 +245,21 @@ class PhotoSearch:
         if not vector.any():
             raise NoPhotos("the image encoder knows no words: set text_encoder and run `endcap photos` again")
         return photos.nearest(vector.astype(np.float32), k)
+
+    def turn(self) -> float:
+        """Open and warm up what a search by photo needs, where pictures were indexed: the first one takes seconds
+        otherwise. Gives the seconds until the next look.
+
+        Raises:
+            NoPhotos, ConfigurationError: pictures were indexed and cannot be searched; the message says why.
+        """
+        if not self.available:
+            return _RETRY_S
+        cold = self._encoder is None
+        _, encoder = self._ready()
+        if cold:
+            encoder.encode([new_image("RGB", (64, 64), "grey")])
+        return _RETRY_S
 
     def _ready(self) -> tuple[Photos, ImageEncoder]:
         with self._lock:

@@ -147,7 +147,7 @@ def _export(model: Path) -> None:
             str(file),
             input_names=["image"],
             output_names=["features", "logits"],
-            dynamic_axes={"image": {0: "n"}, "features": {0: "n"}, "logits": {0: "n"}},
+            dynamic_axes={"image": {0: "n", 2: "height", 3: "width"}, "features": {0: "n"}, "logits": {0: "n"}},
             opset_version=17,
             dynamo=False,
         )

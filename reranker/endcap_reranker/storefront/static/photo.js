@@ -38,7 +38,8 @@ export function photoSearch({ samples, first }, changed) {
 
   $("photo-button").hidden = false;
   $("photo-button").addEventListener("click", choose);
-  if (matchMedia("(pointer: coarse)").matches) $("photo").setAttribute("capture", "environment");
+  const touch = matchMedia("(pointer: coarse)").matches;
+  if (touch) $("photo").setAttribute("capture", "environment");
   $("photo").addEventListener("change", () => {
     take($("photo").files[0]);
     $("photo").value = "";  // the same file may be chosen again
@@ -71,8 +72,9 @@ export function photoSearch({ samples, first }, changed) {
   if (first || samples.length) {
     $("photo-hint").replaceChildren(
       el("h2", { id: "photo-hint-title" }, "Find a product by its photo"),
-      el("p", {}, "Drop a photo anywhere on this page, paste one, or ",
-        el("button", { type: "button", className: "link", onclick: choose }, "choose one"), "."),
+      el("p", {}, touch ? "" : "Drop a photo anywhere on this page, paste one, or ",
+        el("button", { type: "button", className: "link", onclick: choose }, touch ? "Take a photo" : "choose one"),
+        samples.length ? ". Or try one of these:" : "."),
       samples.length ? el("div", { className: "samples", role: "group", "aria-label": "Photos to try" },
         ...samples.map((path, n) => el("button", { type: "button", "aria-label": `Try photo ${n + 1}`, onclick: () => trySample(path) },
           el("img", { src: pictureUrl(path), alt: "", loading: "lazy" })))) : null);
