@@ -38,6 +38,9 @@ def hang_doors(app: Flask, runtime: Runtime) -> None:
     def look() -> Response | None:
         path = request.path
         private = _private(path)
+        if private:
+            # Whoever it is, known or not: forms, bodies and what the audit log reads of them stay small.
+            request.max_content_length = settings.max_body_bytes
         if not shared and path not in _PROBES and private != _on_admin_port(settings):
             if private:
                 return problem(404, "not_found", "This is on another port (setting admin_port).")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -115,6 +116,46 @@ def test_changes_are_written_down_and_looks_are_not(shop: tuple[Runtime, FlaskCl
     assert (low.who, low.outcome) == ("ann", "role_too_low")
 
 
+@pytest.mark.parametrize(
+    "kind", ["application/json", "application/x-www-form-urlencoded", "multipart/form-data; boundary=b"]
+)
+@pytest.mark.parametrize("path", [RUNS, "/admin/v1/nowhere", "/console/login"])
+def test_a_strangers_body_is_not_taken_in(tmp_path: Path, path: str, kind: str) -> None:
+    class Endless:
+        given = 0
+
+        def read(self, size: int = -1) -> bytes:
+            self.given += 65_536
+            assert self.given < 1_000_000, "read on and on"
+            return b"a" * 65_536
+
+        readline = read
+
+    with opened(tmp_path, max_body_bytes=100_000) as (runtime, client):
+        answer = client.post(
+            path,
+            environ_overrides={
+                "wsgi.input": Endless(), "wsgi.input_terminated": True, "CONTENT_LENGTH": "", "CONTENT_TYPE": kind,
+            },
+        )  # fmt: skip
+        assert answer.status_code in (303, 400, 401, 404, 413)
+        (line,) = AuditLog(runtime.database).latest()
+        assert (line.who, line.status) == ("", answer.status_code)
+        # One who may come in is told that it is too much, and his call is written down all the same.
+        known = bearer(token(runtime)) | {"Content-Type": "application/json"}
+        assert client.post(RUNS, data=b"[" * 200_000, headers=known).status_code == 413
+        assert AuditLog(runtime.database).latest(1)[0].parameters == {"job": "no-such-job", "unreadable": True}
+
+
+def test_strangers_do_not_fill_the_audit_log(shop: tuple[Runtime, FlaskClient]) -> None:
+    runtime, client = shop
+    for _ in range(40):
+        assert client.post(RUNS, json={}).status_code == 401
+    assert len(AuditLog(runtime.database).latest()) == 30
+    client.post(RUNS, json={}, headers=bearer(token(runtime)))
+    assert AuditLog(runtime.database).latest(1)[0].who == "ann"
+
+
 def test_guessing_is_stopped_by_address(tmp_path: Path) -> None:
     with opened(tmp_path, login_failures_per_minute=3, trusted_proxies=["127.0.0.1"]) as (runtime, client):
         given = token(runtime)
@@ -159,6 +200,19 @@ def test_a_token_from_the_environment(tmp_path: Path) -> None:
     with opened(tmp_path, admin_token=FIXED) as (_, client):
         assert client.get(JOBS, headers=bearer(FIXED)).status_code == 200
         assert client.get(JOBS, headers=bearer(FIXED[:-1])).status_code == 401
+
+
+def test_another_token_in_the_environment_ends_the_sessions(tmp_path: Path) -> None:
+    with opened(tmp_path, admin_token=FIXED) as (_, client):
+        form = re.search(r'name="csrf" value="(\w+)"', client.get("/console/login").text)
+        assert form
+        client.post("/console/login", data={"csrf": form[1], "token": FIXED})
+        assert client.get("/console/tokens").status_code == 200
+        cookie = client.get_cookie("endcap_console", path="/console")
+        assert cookie is not None
+    with opened(tmp_path, admin_token="g" * 40) as (_, client):
+        client.set_cookie("endcap_console", cookie.value, path="/console")
+        assert client.get("/console/tokens").status_code == 303
 
 
 def test_the_admin_side_can_be_off(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ A view says what it needs by :func:`needs`; :class:`Access` does the rest::
 from __future__ import annotations
 
 import functools
+import hashlib
 import hmac
 import logging
 from collections.abc import Callable, Mapping
@@ -21,17 +22,20 @@ from typing import Any, TypeVar, cast
 import orjson
 from flask import Blueprint, Flask, Response, current_app, g, request
 from flask.sansio.blueprints import BlueprintSetupState
+from werkzeug.exceptions import HTTPException
 
 from endcap.runtime import Runtime
 from endcap.stores.audit import AuditLog, Entry, without_secrets
 from endcap.stores.database import LogUnavailable
 from endcap.stores.tokens import Role, RoleTooLow, Token, TokenRefused, Tokens, allows
-from endcap_reranker.admin.limits import RateLimit
+from endcap_reranker.admin.limits import RateLimit, TooManyRequests
 
 log = logging.getLogger("endcap.audit")
 
 View = TypeVar("View", bound=Callable[..., Any])
 _EXTENSION = "endcap_access"
+#: Lines a minute that the audit log takes about refused strangers of one address.
+_MOST_LINES = 30
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -45,6 +49,7 @@ class Access:
         self._fixed = settings.admin_token.get_secret_value()
         self._calls = RateLimit("calls", settings.admin_calls_per_minute, settings.redis_url)
         self._failures = RateLimit("failures", settings.login_failures_per_minute, settings.redis_url)
+        self._lines = RateLimit("lines", _MOST_LINES, settings.redis_url)
 
     @property
     def any_token(self) -> bool:
@@ -68,17 +73,27 @@ class Access:
             self._failures.hit(address)
             raise
 
-    def session(self, token_id: str) -> Token:
+    def session_name(self, token: Token) -> str:
+        """What a console session remembers of its token: the id. The setting ``admin_token`` has no row that could be
+        revoked, so a digest stands for its text, and another text ends the sessions of the one before."""
+        if token is not FIXED:
+            return token.id
+        return f"{FIXED.id}:{hashlib.sha256(self._fixed.encode()).hexdigest()[:32]}"
+
+    def session(self, name: str) -> Token:
         """The token behind a console session, as it is now.
+
+        Args:
+            name: by :meth:`session_name`.
 
         Raises:
             TokenRefused: it may not be used any more.
         """
-        if token_id == FIXED.id:
-            if not self._fixed:
-                raise TokenRefused("token_unknown", "the setting admin_token is gone: log in with another token")
+        if name.partition(":")[0] == FIXED.id:
+            if not self._fixed or not hmac.compare_digest(name.encode(), self.session_name(FIXED).encode()):
+                raise TokenRefused("token_unknown", "the setting admin_token has changed: log in again")
             return FIXED
-        return self.tokens.by_id(token_id)
+        return self.tokens.by_id(name)
 
     def require(self, role: Role) -> Token:
         """The token of the request's ``Authorization`` header, which must have at least this role.
@@ -108,6 +123,11 @@ class Access:
         if request.method in _READING or response.status_code == 429 or "endcap_unaudited" in g:
             return response
         token: Token | None = g.get("endcap_caller")
+        if token is None:
+            try:
+                self._lines.hit(request.remote_addr or "")
+            except TooManyRequests:  # strangers must not be able to fill the disk
+                return response
         entry = Entry(
             action=f"{request.method} {request.url_rule.rule if request.url_rule else request.path}",
             path=request.full_path.rstrip("?"),
@@ -117,7 +137,7 @@ class Access:
             who=token.name if token else "",
             role=token.role if token else "",
             address=request.remote_addr or "",
-            parameters=_parameters(),
+            parameters=_parameters(known=token is not None),
             request_id=g.get("endcap_request_id", ""),
         )
         try:
@@ -185,13 +205,13 @@ def _outcome(response: Response) -> str:
     return str(response.status_code)
 
 
-def _parameters() -> Mapping[str, Any]:
+def _parameters(known: bool) -> Mapping[str, Any]:
     found: dict[str, Any] = {**(request.view_args or {}), **request.args.to_dict()}
-    found |= request.form.to_dict()
-    if request.is_json:
+    if known:  # what a stranger sends is not even read
         try:
-            body = orjson.loads(request.get_data(cache=True) or b"{}")
-        except orjson.JSONDecodeError:
+            found |= request.form.to_dict()
+            body = orjson.loads(request.get_data(cache=True) or b"{}") if request.is_json else {}
+        except (orjson.JSONDecodeError, HTTPException):  # no JSON; too long, or broken off
             body = {"unreadable": True}
         found |= body if isinstance(body, dict) else {"body": body}
     found.pop("csrf", None)

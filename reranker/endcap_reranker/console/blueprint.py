@@ -94,7 +94,7 @@ def create_console(runtime: Runtime) -> Blueprint:
         found = access().log_in(request.form.get("token", "").strip())
         g.endcap_caller = found
         response = make_response(redirect(url_for("endcap_console.start"), 303))
-        sessions.begin(response, request, found.id)
+        sessions.begin(response, request, access().session_name(found))
         return response
 
     @console.post("/logout")
