@@ -306,6 +306,9 @@ class Registry:
         self.add_candidate(INTEREST, version, folder, bundle.description.get("metrics"), provenance)
         with self._versions.writing() as connection:
             live = self._versions.live(connection, INTEREST)
+            # Another process may have switched since the look: the pointer is its, and so is the table (and the pin).
+            if _pointed_at(self.models) != folder.name or (live is not None and live.version == version):
+                return
             if live is not None:
                 self._versions.change(connection, INTEREST, live.version, state=RETIRED, pinned=False)
             self._versions.change(connection, INTEREST, version, state=LIVE)
@@ -323,6 +326,14 @@ def _written(folder: Path | None) -> tuple[str, float]:
         return ("", 0.0) if folder is None else (folder.name, (folder / DESCRIPTION).stat().st_mtime)
     except OSError:
         return str(folder), 0.0
+
+
+def _pointed_at(models: Path) -> str:
+    try:
+        folder = live_bundle(models)
+    except BundleRefused:
+        return ""
+    return folder.name if folder is not None else ""
 
 
 def _live_bundle(models: Path) -> Bundle | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from endcap.bundles import LIVE, live_bundle, make_live
+from endcap.bundles import LIVE, live_bundle, load_bundle, make_live
 from endcap.errors import BundleRefused, PublishingFailed
 from endcap.gates import GateFailed, Verdict
 from endcap.registry import INTEREST, Registry, VersionConflict
@@ -160,6 +160,39 @@ def test_the_pointer_of_the_interest_model_and_the_registry_agree(database: Data
     registry.roll_back(INTEREST)
     assert live_bundle(models) is None, "the first model cannot be taken back"
     assert registry.live(INTEREST) is None
+
+
+@pytest.mark.parametrize("meanwhile", ["pin", "withdraw"])
+def test_who_notes_a_pointer_late_undoes_nothing(
+    database: Database, models: Path, meanwhile: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # One process reads the pointer, another switches before the first has written down what it read.
+    registry, other = Registry(database, models), Registry(database, models)
+    make_live(make_bundle(models, 1, 5))
+    if meanwhile == "withdraw":
+        other.live(INTEREST)
+        with database.transaction() as connection:  # the slow one saw the table before that
+            connection.execute(versions.update().values(state="candidate"))
+
+    def slow(folder: Path) -> object:
+        found = load_bundle(folder)
+        monkeypatch.setattr("endcap.registry.load_bundle", load_bundle)
+        if meanwhile == "pin":
+            other.live(INTEREST)
+            other.pin(INTEREST, "1", "ann")
+        else:
+            other.live(INTEREST)
+            other.roll_back(INTEREST, "ann")
+        return found
+
+    monkeypatch.setattr("endcap.registry.load_bundle", slow)
+    registry.live(INTEREST)
+    live = registry.live(INTEREST)
+    if meanwhile == "pin":
+        assert live is not None
+        assert live.pinned
+    else:
+        assert live is None
 
 
 def test_what_cannot_be_served_does_not_go_live(database: Database, models: Path) -> None:
