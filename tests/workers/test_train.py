@@ -18,7 +18,7 @@ import torch
 
 from endcap.bundles import live_bundle, load_bundle, make_live, write_bundle
 from endcap.catalog import Product, ProductTable
-from endcap.errors import ConfigurationError
+from endcap.errors import ConfigurationError, InvalidInput
 from endcap.events import Action, Event
 from endcap.features import FEATURES
 from endcap.jobs import load_jobs
@@ -178,6 +178,26 @@ def test_an_update_goes_on_from_the_live_bundle(installation: tuple[Settings, Tr
     assert result["base"] == about["training"]["base"] == made.folder.name
     assert about["model"] == load_bundle(made.folder).description["model"]
     assert result["metrics"]["held-out ndcg@10"] > 0.4
+
+
+def test_the_nightly_job_keeps_the_parts_of_the_live_model(
+    installation: tuple[Settings, Trained], tmp_path: Path
+) -> None:
+    # Without the part `sequence` new products would lose their embeddings in the night.
+    settings, before = installation
+    small = {"lists": 150, "epochs": 1}
+    first = load_jobs()["train"].run(Context(settings, {**small, "parts": "features, sequence"}, tmp_path))
+    make_live(settings.models_folder / first["bundle"])
+    try:
+        time.sleep(1.1)
+        second = load_jobs()["train"].run(Context(settings, {**small, "seed": 1}, tmp_path))
+    finally:
+        make_live(before.folder)
+    for result in (first, second):
+        about = load_bundle(settings.models_folder / result["bundle"]).description["model"]
+        assert about["spec"]["parts"] == ["features", "sequence"]
+    with pytest.raises(InvalidInput, match="there are features, sequence, attention"):
+        load_jobs()["train"].run(Context(settings, {"parts": "features,memory"}, tmp_path))
 
 
 def test_flagged_shoppers_teach_nothing(tmp_path: Path) -> None:

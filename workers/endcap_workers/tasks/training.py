@@ -7,7 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from endcap.errors import BundleRefused, InvalidInput
 from endcap.jobs import Job, JobContext
+from endcap.settings import Settings
 
 
 class Parameters(BaseModel):
@@ -20,6 +22,11 @@ class Parameters(BaseModel):
     days: float = Field(120.0, gt=0, description="Days of the log, up to its latest event.")
     lists: int = Field(60_000, ge=1, description="At most so many searches to learn from.")
     epochs: int = Field(0, ge=0, description="Passes over them; 0: as many as help.")
+    parts: str = Field(
+        "",
+        max_length=60,
+        description="Of an interest model, comma-separated; empty: those of the live one, or features alone.",
+    )
     promote: bool = Field(False, description="Judge it afterwards, and put it into force where the gate lets it.")
 
 
@@ -30,7 +37,8 @@ def run(context: JobContext) -> Mapping[str, Any]:
     from endcap_workers.training.train import Request, train
 
     given = Parameters.model_validate(context.parameters)
-    request = Request(given.model, given.seed, given.days, given.lists, given.epochs)
+    parts = _parts(context.settings, given)
+    request = Request(given.model, given.seed, given.days, given.lists, given.epochs, parts=parts)
     made = train(context.settings, request, context.folder / "training", context.progress)
     assert made is not None  # a job is one process
     version = register(context.settings, made, context.run_id)
@@ -46,6 +54,26 @@ def run(context: JobContext) -> Mapping[str, Any]:
             # The new model has no generator yet: without one, new products would wait for the nightly job.
             result["augmentation"] = augment_after(context.settings, request.seed, context.progress)
     return result
+
+
+def _parts(settings: Settings, given: Parameters) -> tuple[str, ...]:
+    """Parts of an interest model: what is asked for, else those of the live one: a nightly run trains it again."""
+    from endcap.bundles import live_bundle, load_bundle
+    from endcap_workers.models.interest import PARTS
+
+    if given.parts:
+        parts = tuple(part.strip() for part in given.parts.split(","))
+        if not set(parts) <= set(PARTS):
+            raise InvalidInput(f"parameter parts: {given.parts!r}; there are {', '.join(PARTS)}")
+        return parts
+    try:
+        folder = live_bundle(settings.models_folder)
+        about = load_bundle(folder).description.get("model") if folder is not None else None
+    except BundleRefused:
+        about = None  # what is live is broken: a new model is what heals it
+    if given.model != "interest" or not about or about.get("name") != given.model:
+        return ("features",)
+    return tuple(about["spec"]["parts"])
 
 
 JOB = Job(
