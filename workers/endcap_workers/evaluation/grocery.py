@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 FOLDER = "grocery-store-images"
 #: The head reads photos at this side; chosen on val.
-HEAD_SIDE = 448
+HEAD_SIDE = 280
 SHRINKAGE = 0.02
 _BATCH = 8
 _PUBLISHED = {"fine": 0.8604, "coarse": 0.9199}
