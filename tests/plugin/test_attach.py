@@ -371,6 +371,17 @@ def test_the_settings_file_keeps_what_was_in_it(tmp_path: Path) -> None:
     assert not remove_attachment(file)
 
 
+@pytest.mark.elasticsearch
+def test_a_schedule_of_the_shops_own_is_left_alone(elasticsearch: str, small_shop: str, folder: Path) -> None:
+    own = '[schedule]\ntrain = "off"\n'
+    (folder / "endcap.toml").write_text(own)
+    shown = invoked(attach, elasticsearch, small_shop, "--encoder", "none", "--place", "embedded", "--yes")
+    assert "add to your schedule: attach-sync" in shown
+    assert load_settings().schedule == {"train": "off"}
+    invoked(detach, "--yes")
+    assert (folder / "endcap.toml").read_text() == own
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

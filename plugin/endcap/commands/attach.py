@@ -21,6 +21,8 @@ from endcap.foreign import ID, guess
 from endcap.settings import Settings, config_file, load_settings
 
 _LINE_EVERY_S = 5.0
+#: The job that keeps the copy up to date.
+_JOB, _EVERY_MINUTE = "attach-sync", "* * * * *"
 
 
 @click.command()
@@ -76,7 +78,10 @@ def attach(
         sys.exit(1)
     values["field_roles"] = {role: ", ".join(names) for role, names in roles.fields.items() if role != "id"}
     values["searchable_indices"] = values["personalized_indices"] = [index]
-    values["schedule"] = {**before.schedule, "attach-sync": before.schedule.get("attach-sync", "* * * * *")}
+    if set(before.schedule) <= {_JOB}:
+        values["schedule"] = {_JOB: before.schedule.get(_JOB, _EVERY_MINUTE)}
+    elif _JOB not in before.schedule:
+        click.echo(f'note: add to your schedule: {_JOB} = "{_EVERY_MINUTE}", or the copy does not follow', err=True)
     if encoder:
         values["text_encoder"] = encoder
     if field:
