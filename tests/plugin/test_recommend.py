@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
 from itertools import pairwise, permutations
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from endcap.engines import Filter
 from endcap.errors import EndcapError, InvalidInput
 from endcap.events import Action
 from endcap.personalizer import Personalizer, WarmingUp
+from endcap.policy import Visit
+from endcap.policy.rule import Rule
+from endcap.policy.rules import RuleBook
 from endcap.popularity import Popularity
 from endcap.profiles import DAY_S, Profile, build_profiles, short_keys
 from endcap.recommend import PLACEMENTS, Discovery, Recommended, Recommender
@@ -235,10 +239,10 @@ class Shop:
         popularity.add(log.keys, log.times, log.actions)
         self.shelves = Shelves(self.table, popularity, self.behaviour, NOW)
         profiles = Profiles(build_profiles(np.array(log.shoppers), log.keys, log.times, log.actions))
-        personalizer = Personalizer(
+        self.personalizer = Personalizer(
             BaselineScorer(), profiles, popularity, self.table, deadline_ms=60_000, clock=lambda: NOW
         )
-        self.recommender = Recommender(Discovery.of(self.shelves), personalizer, profiles, clock=lambda: NOW)
+        self.recommender = Recommender(Discovery.of(self.shelves), self.personalizer, profiles, clock=lambda: NOW)
 
     def ids(self, placement: str, shopper: str = "", **more: object) -> list[str]:
         return self.recommend(placement, shopper, **more).ids
@@ -267,6 +271,76 @@ def test_every_list_keeps_the_rules(shop: Shop, placement: str, shopper: str) ->
         assert not any(one.startswith("c0") for one in made.ids)
     if shopper == "broken" and PLACEMENTS[placement].personal:
         assert made.ranking.degraded == "internal_error"
+
+
+def under(*rules: dict[str, object]) -> RuleBook:
+    made = {number: Rule.model_validate({"name": f"rule {number}", **one}) for number, one in enumerate(rules)}
+    return RuleBook(made)
+
+
+@pytest.fixture
+def ruled(shop: Shop) -> Iterator[Callable[..., None]]:
+    """Puts rules in force, for one test."""
+    arranger = shop.personalizer.arranger
+
+    def put(*rules: dict[str, object]) -> None:
+        arranger.rules = under(*rules)
+
+    yield put
+    arranger.rules = RuleBook()
+
+
+@pytest.mark.parametrize("placement", sorted(PLACEMENTS))
+@pytest.mark.parametrize("shopper", ["", "ann", "broken"])
+def test_what_a_rule_hides_is_shown_nowhere(
+    shop: Shop, ruled: Callable[..., None], placement: str, shopper: str
+) -> None:
+    before = shop.ids(placement, shopper, seeds=["c0p0"], size=10)
+    targets = {"products": [*before[:3], "c1p1"]}, {"brands": ["brand 2"]}, {"categories": ["Shop > Aisle 0 > Kind 2"]}
+    ruled({"kind": "out_of_stock_last"}, *({"kind": "hide", "target": one} for one in targets))
+    made = shop.recommend(placement, shopper, seeds=["c0p0"], size=10)
+    brands = {one.id: one.brand for one in shop.products}
+    assert not set(before[:3]) & set(made.ids)
+    assert not any(brands[one] == "Brand 2" or one.startswith("c2") or one.endswith("p11") for one in made.ids)
+    if placement != "buy-again":
+        assert len(made.ids) == 10, "others take their places"
+    # Rules of searches only, and of other shoppers, hide nothing here.
+    when = [{"words": ["thing"]}, {"queries": ["thing 1"]}, {"segments": ["club"]}, {"until": NOW - 1.0}]
+    ruled(*({"kind": "hide", "target": {"brands": ["Brand 2"]}, "when": one} for one in when))
+    assert shop.ids(placement, shopper, seeds=["c0p0"], size=10) == before
+    if placement != "buy-again":
+        club = shop.recommend(placement, shopper, seeds=["c0p0"], size=10, visit=Visit(segment="club"))
+        assert not any(brands[one] == "Brand 2" for one in club.ids)
+
+
+@pytest.mark.parametrize("placement", sorted(PLACEMENTS))
+def test_rules_raise_and_lower_what_is_recommended(shop: Shop, ruled: Callable[..., None], placement: str) -> None:
+    before = shop.ids(placement, "ann", seeds=["c0p1"], size=50)
+    assert before, "it shows something"
+    top, low = before[0], before[-1]
+    ruled({"kind": "bury", "amount": 10.0, "target": {"products": [top]}})
+    made = shop.recommend(placement, "ann", seeds=["c0p1"], size=50)
+    assert set(before) - {top} <= set(made.ids), "only others' places change"
+    if top in made.ids:  # of a list that was longer than what is shown, the last is not
+        assert made.ids.index(top) > 0 or len(before) == 1
+        assert made.notes[made.ids.index(top)] == ["Lowered by the rule “rule 0”"]
+        assert sum(map(len, made.notes)) == 1
+    ruled({"kind": "boost", "amount": 10.0, "target": {"products": [low]}})
+    made = shop.recommend(placement, "ann", seeds=["c0p1"], size=50)
+    assert made.ids.index(low) < before.index(low) or len(before) == 1
+    assert made.notes[made.ids.index(low)] == ["Raised by the rule “rule 0”"]
+    assert np.isfinite(made.scores).all()
+    assert made.scores.min() >= 0
+    assert made.scores.max() <= 1
+
+
+def test_a_rule_about_a_category_asks_what_was_found(shop: Shop, ruled: Callable[..., None]) -> None:
+    rule = {"kind": "hide", "target": {"products": ["c0p1", "c0p2"]}, "when": {"categories": ["Shop > Aisle 0"]}}
+    ruled(rule)
+    kind = [Filter("category", ("Shop > Aisle 0 > Kind 0",))]
+    assert not {"c0p1", "c0p2"} & set(shop.ids("category", size=12, filters=kind))
+    ruled({**rule, "when": {"categories": ["Shop > Aisle 1"]}})
+    assert {"c0p1", "c0p2"} <= set(shop.ids("category", size=12, filters=kind))
 
 
 def test_bought_together_leads(shop: Shop) -> None:

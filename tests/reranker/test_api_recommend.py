@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
+from endcap.policy.rule import Rule
+from endcap.policy.rules import RuleBook
 from endcap.runtime import Runtime, open_runtime
 from endcap_reranker.app import create_app
 from tests.reranker.demo_support import open_shop, set_up_shop, shop_settings
@@ -175,6 +177,43 @@ def test_personalisation_off_is_everybodys_list(client: FlaskClient, regular: st
     assert [item["id"] for item in off["items"]] == [item["id"] for item in given(client, "recommend")["items"]]
 
 
+def hiding(runtime: Runtime, *rules: dict[str, Any]) -> None:
+    runtime.personalizer.arranger.rules = RuleBook(
+        {number: Rule.model_validate({"name": f"rule {number}", **one}) for number, one in enumerate(rules)}
+    )
+
+
+def test_business_rules_hold_and_are_said(client: FlaskClient, runtime: Runtime, regular: str) -> None:
+    upkeep = runtime.personalizer.arranger
+    before = upkeep.rules
+    milk = client.get("/v1/search?q=milk&size=30").get_json()["hits"]
+    ids = [hit["id"] for hit in milk]
+    paths = [*PATHS, f"similar/{ids[9]}", f"cross-sell?ids={ids[9]}", "buy-again"]
+    shown = {path: [item["id"] for item in given(client, path, regular)["items"]] for path in paths}
+    typed = [one["id"] for one in client.get("/v1/suggest?q=milk").get_json()["products"]]
+    gone = {one[0] for one in shown.values()} | {typed[0], *ids[:3]}
+    try:
+        hiding(runtime, {"kind": "hide", "target": {"products": sorted(gone)}})
+        for path in paths:
+            for who in ("", regular):
+                said = given(client, path, who)
+                assert not gone & {item["id"] for item in said["items"]}, path
+        assert not gone & {one["id"] for one in client.get("/v1/suggest?q=milk").get_json()["products"]}
+        # Also where the list is not the shopper's, or lies beyond the part that is ranked.
+        for more in ("&sort=price:asc", "&personalize=off", ""):
+            found = client.get(f"/v1/search?q=milk&size=30{more}", headers={"X-Endcap-Shopper": regular}).get_json()
+            assert found["hits"]
+            assert not gone & {hit["id"] for hit in found["hits"]}, more
+        low = shown["trending"][0]
+        hiding(runtime, {"kind": "bury", "amount": 10.0, "target": {"products": [low]}})
+        items = given(client, "trending?size=50&explain=on")["items"]
+        said = {item["id"]: item["reasons"] for item in items}
+        assert items[0]["id"] != low
+        assert all("Lowered by the rule “rule 0”" in reasons for one, reasons in said.items() if one == low)
+    finally:
+        upkeep.rules = before
+
+
 @pytest.mark.parametrize(
     ("path", "status", "names"),
     [
@@ -212,6 +251,11 @@ def test_before_the_products_are_loaded_the_engine_answers(tmp_path: Path) -> No
     assert said["fallback"] == ["engine"]
     assert len(said["items"]) == 12
     assert said["ranking"]["degraded"] == "warming_up"
+    gone = said["items"][0]["id"]
+    hiding(runtime, {"kind": "hide", "target": {"products": [gone]}})
+    said = given(create_app(runtime).test_client(), "recommend", "anybody")
+    assert gone not in [item["id"] for item in said["items"]]
+    assert len(said["items"]) == 12
     runtime.close()
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from endcap.catalog.product import PATH_SEPARATOR
 from endcap.errors import InvalidInput
 
 KINDS = (
@@ -40,6 +42,11 @@ Texts = Annotated[tuple[str, ...], BeforeValidator(_frozen)]
 Numbers = Annotated[tuple[int, ...], BeforeValidator(_frozen)]
 
 
+def spelled(path: str) -> str:
+    """A category's path with its separators as documents have them."""
+    return PATH_SEPARATOR.join(part.strip() for part in path.split(PATH_SEPARATOR.strip()))
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -59,6 +66,16 @@ class Target(_Strict):
     def empty(self) -> bool:
         """Does it name no product at all?"""
         return not (self.products or self.brands or self.categories)
+
+    def covers(self, document: Mapping[str, Any]) -> bool:
+        """Does it name the product of a stored document?"""
+        if self.products and document.get("id") not in self.products:
+            return False
+        if self.brands and str(document.get("brand", "")).casefold() not in {one.casefold() for one in self.brands}:
+            return False
+        return not self.categories or bool(
+            {spelled(one) for one in self.categories} & {spelled(one) for one in document.get("category") or ()}
+        )
 
     @field_validator("products", "brands", "categories")
     @classmethod

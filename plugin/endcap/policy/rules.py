@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -72,16 +74,46 @@ class RuleBook:
 
     def applying(self, inputs: RankingInputs, visit: Visit) -> list[int]:
         """Numbers of the rules whose conditions hold in this search."""
-        query = " ".join(inputs.query.lower().split())
-        words = frozenset(query.split())
-        moment = datetime.fromtimestamp(inputs.now, timezone.utc)
+        query, words, moment = _read(inputs.query, inputs.now)
         found = self._members(inputs.table)
         return [
             number
             for number, rule in enumerate(self.rules)
-            if _holds(rule, query, words, moment, inputs, visit)
+            if _holds(rule, query, words, moment, inputs.now, visit)
             and (not rule.when.categories or float(found[number][1].of(inputs).mean()) > 0.5)
         ]
+
+    def hidden(self, table: ProductTable, visit: Visit, now: float, query: str = "") -> np.ndarray | None:
+        """What is not to be shown now, whatever it is found among; bool (products,), None: nothing. Rules that ask what
+        most of the found products are cannot be judged here: :meth:`shelf` and :meth:`places` apply them."""
+        gone: np.ndarray | None = None
+        for number in self._hiding(visit, now, query):
+            mask = self._members(table)[number][0].mask
+            gone = mask if gone is None else gone | mask
+        return gone
+
+    def hides(self, document: Mapping[str, Any], visit: Visit, now: float, query: str = "") -> bool:
+        """Whether a product is not to be shown now: for lists that were not ranked."""
+        return any(self.rules[number].target.covers(document) for number in self._hiding(visit, now, query))
+
+    def _hiding(self, visit: Visit, now: float, query: str) -> list[int]:
+        rules = enumerate(self.rules)
+        hiding = [number for number, rule in rules if rule.kind == "hide" and not rule.when.categories]
+        if not hiding:
+            return []
+        query, words, moment = _read(query, now)
+        return [one for one in hiding if _holds(self.rules[one], query, words, moment, now, visit)]
+
+    def shelf(self, inputs: RankingInputs, visit: Visit) -> Ruled:
+        """A recommended list under the rules that mean something there: boost, bury, hide, out of stock last.
+        ``inputs.engine_scores`` are its scores; features are not looked at."""
+        numbers = self.applying(inputs, visit)
+        ruled = Ruled(np.empty(0, dtype=np.int64), inputs.engine_scores)
+        self.boosts(numbers, inputs, ruled)
+        ruled.order = np.argsort(-ruled.scores, kind="stable")
+        self._hide(numbers, inputs, ruled)
+        self._sold_out(numbers, inputs, ruled)
+        return ruled
 
     def boosts(self, numbers: Sequence[int], inputs: RankingInputs, ruled: Ruled) -> None:
         """Change the profile's scores."""
@@ -103,11 +135,7 @@ class RuleBook:
     ) -> None:
         """Everything that is about places in the list, from the weakest demand to the strongest."""
         rules = [(number, self.rules[number]) for number in numbers]
-        hidden = np.zeros(len(ids), dtype=bool)
-        for number, rule in rules:
-            if rule.kind == "hide":
-                hidden |= self.members(inputs, number)
-        ruled.order = ruled.order[~hidden[ruled.order]]
+        self._hide(numbers, inputs, ruled)
         brands = inputs.table.brand[inputs.rows]
         for _, rule in rules:
             if rule.kind == "diversity":
@@ -126,12 +154,21 @@ class RuleBook:
                 if not rule.target.empty:
                     often &= self.members(inputs, number)
                 _to_the_end(ruled, often, f"Shown often enough by the rule “{rule.name}”")
-        for _, rule in rules:
-            if rule.kind == "out_of_stock_last":
-                gone = inputs.table.stock[inputs.rows] <= 0  # NaN, unknown, is not
-                _to_the_end(ruled, gone, "Out of stock")
+        self._sold_out(numbers, inputs, ruled)
         self._pin(rules, inputs, ruled)
         self._sell(rules, inputs, ruled)
+
+    def _hide(self, numbers: Sequence[int], inputs: RankingInputs, ruled: Ruled) -> None:
+        hidden = np.zeros(len(inputs.rows), dtype=bool)
+        for number in numbers:
+            if self.rules[number].kind == "hide":
+                hidden |= self.members(inputs, number)
+        ruled.order = ruled.order[~hidden[ruled.order]]
+
+    def _sold_out(self, numbers: Sequence[int], inputs: RankingInputs, ruled: Ruled) -> None:
+        if any(self.rules[number].kind == "out_of_stock_last" for number in numbers):
+            gone = inputs.table.stock[inputs.rows] <= 0  # NaN, unknown, is not
+            _to_the_end(ruled, gone, "Out of stock")
 
     def _pin(self, rules: Sequence[tuple[int, Rule]], inputs: RankingInputs, ruled: Ruled) -> None:
         wanted: dict[int, int] = {}
@@ -160,6 +197,7 @@ class _Members:
     """A target, looked up in a table once, so that a search only looks into arrays."""
 
     def __init__(self, target: Target, table: ProductTable) -> None:
+        self._table = table
         self._rows: np.ndarray | None = None
         if target.products:
             found = np.unique(table.rows(target.products))
@@ -169,8 +207,16 @@ class _Members:
         paths = tuple(_path(one) for one in target.categories)
         self._categories = _flags(table.categories, lambda name: _below(name, paths)) if paths else None
 
+    @cached_property
+    def mask(self) -> np.ndarray:
+        """Of all the table's products; bool (n,)."""
+        return self._of(np.arange(len(self._table)))
+
     def of(self, inputs: RankingInputs) -> np.ndarray:
-        table, rows = inputs.table, inputs.rows
+        return self._of(inputs.rows)
+
+    def _of(self, rows: np.ndarray) -> np.ndarray:
+        table = self._table
         mine = rows >= 0
         if self._rows is not None:
             mine &= self._rows[np.searchsorted(self._rows, rows)] == rows
@@ -181,13 +227,17 @@ class _Members:
         return mine
 
 
-def _holds(
-    rule: Rule, query: str, words: frozenset[str], moment: datetime, inputs: RankingInputs, visit: Visit
-) -> bool:
+def _read(query: str, now: float) -> tuple[str, frozenset[str], datetime]:
+    query = " ".join(query.lower().split())
+    return query, frozenset(query.split()), datetime.fromtimestamp(now, timezone.utc)
+
+
+def _holds(rule: Rule, query: str, words: frozenset[str], moment: datetime, now: float, visit: Visit) -> bool:
+    """Do the conditions hold, but for what the found products are?"""
     when = rule.when
-    if when.since is not None and inputs.now < when.since:
+    if when.since is not None and now < when.since:
         return False
-    if when.until is not None and inputs.now >= when.until:
+    if when.until is not None and now >= when.until:
         return False
     if when.hours and moment.hour not in when.hours:
         return False

@@ -12,7 +12,10 @@ import numpy as np
 
 from endcap.engines.base import Filter
 from endcap.errors import EndcapError, InvalidInput
+from endcap.features import RankingInputs
 from endcap.personalizer import Personalizer, Ranking, WarmingUp
+from endcap.policy.context import NO_VISIT, Visit
+from endcap.policy.rules import RuleBook
 from endcap.profiles import DAY_S, Profile
 from endcap.recommend.behaviour import shopper_key
 from endcap.recommend.discovery import Discovery
@@ -75,7 +78,8 @@ PLACEMENTS: Mapping[str, Placement] = {
 class Recommended:
     """``ids`` best first; ``sources``: for each the generators that proposed it; ``scores`` float32 in [0, 1], falling
     but for the spreading. ``places``: of each in the list that ``ranking`` was made of, from 0; -1 for one that a
-    fallback added. ``fallback``: names of the fallbacks that had to help, in order; empty where none had to."""
+    fallback added. ``fallback``: names of the fallbacks that had to help, in order; empty where none had to. ``notes``:
+    for each product what business rules did to it."""
 
     placement: str
     ids: list[str]
@@ -85,6 +89,7 @@ class Recommended:
     ranking: Ranking
     places: list[int]
     took_ms: float = 0.0
+    notes: list[list[str]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -120,10 +125,12 @@ class Recommender:
         seeds: Sequence[str] = (),
         exclude: Sequence[str] = (),
         filters: Sequence[Filter] = (),
+        visit: Visit = NO_VISIT,
     ) -> Recommended:
-        """Products for one placement.
+        """Products for one placement, under the business rules that hide, boost, bury and put sold-out products last.
 
         Args:
+            visit: for rules that hold for some segments only.
             seeds: ids of the products in view (those in the cart, the one looked at); never among the answer.
             exclude: ids that must not be shown.
 
@@ -151,16 +158,23 @@ class Recommender:
         )
         one.allowed[_rows(shelves, exclude)] = False
         _restrict(one, recipe)
+        rules = self._personalizer.arranger.rules
+        if (hidden := rules.hidden(shelves.table, visit, now)) is not None:
+            one.allowed &= ~hidden
         merged = _merge(one, recipe.generators)
         ranking, scores = self._rank(shopper, merged, shelves, recipe, degraded)
-        order = np.argsort(-scores, kind="stable")
+        notes: dict[int, list[str]] = {}
+        order, scores = _ruled(rules, shelves, merged.rows, scores, now, visit, notes)
         rows, values, places = merged.rows[order], scores[order], order
         used: list[str] = []
         for name in recipe.fallbacks:
             if len(rows) >= size:
                 break
             more, _ = GENERATORS[name](one)
-            more = more[~np.isin(more, rows)][: size - len(rows)]
+            more = more[~np.isin(more, rows)]
+            # They are best first and have no scores that compare with the others'.
+            by_rules, _ = _ruled(rules, shelves, more, np.exp(-np.arange(len(more)) / POOL), now, visit, notes)
+            more = more[by_rules][: size - len(rows)]
             if len(more):
                 used.append(name)
                 merged.sources.update((row, [name]) for row in more.tolist())
@@ -177,6 +191,7 @@ class Recommender:
             ranking,
             places[chosen].tolist(),
             (time.perf_counter() - started) * 1000.0,
+            [notes.get(row, []) for row in rows[chosen].tolist()],
         )
 
     def _profile(self, shopper: str) -> tuple[Profile, str]:
@@ -209,6 +224,22 @@ class Recommender:
         if ranking.scores is not None:
             combined += recipe.personal * ranking.scores
         return ranking, np.exp(np.clip(combined - combined.max(), -50.0, 0.0))
+
+
+def _ruled(
+    rules: RuleBook, shelves: Shelves, rows: np.ndarray, scores: np.ndarray, now: float, visit: Visit,
+    notes: dict[int, list[str]],
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """The order of scored rows, and their scores, as rules have them; what they did goes to ``notes``, by row."""
+    if not rules or not len(rows):
+        return np.argsort(-scores, kind="stable"), scores
+    # Rules move a score by deviations: of its logarithm, since a few are near 1 and most near 0.
+    logs = np.log(np.maximum(scores, 1e-30)).astype(np.float32)
+    inputs = RankingInputs(np.empty((len(rows), 0), np.float32), rows, logs, Profile(), "", now, shelves.table)
+    ruled = rules.shelf(inputs, visit)
+    for place, said in ruled.notes.items():
+        notes.setdefault(int(rows[place]), []).extend(said)
+    return ruled.order, np.exp(ruled.scores - max(0.0, float(ruled.scores.max()))).astype(np.float64)
 
 
 def _rows(shelves: Shelves, ids: Sequence[str]) -> np.ndarray:

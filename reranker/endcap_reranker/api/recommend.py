@@ -17,6 +17,7 @@ from endcap.engines import Filter, SearchRequest
 from endcap.errors import InvalidInput
 from endcap.events import MAX_ID_LENGTH
 from endcap.personalizer import Ranking, WarmingUp
+from endcap.policy import Visit
 from endcap.recommend import Discovery, Recommended, Recommender
 from endcap.runtime import Runtime
 from endcap_reranker import telemetry
@@ -88,11 +89,13 @@ def recommend(
     if placement == "category" and not any(one.field == "category" for one in filters):
         raise InvalidInput("placement=category needs category=…, a path such as Breakfast > Cereal")
     try:
-        made = recommender.recommend(placement, who.shopper, wanted.size, seeds, wanted.exclude, filters)
+        made = recommender.recommend(placement, who.shopper, wanted.size, seeds, wanted.exclude, filters, who.visit)
     except WarmingUp:
-        made = _engine_order(runtime, placement, wanted, filters, seeds)
+        made = _engine_order(runtime, placement, wanted, filters, seeds, who.visit)
     documents = runtime.engine.get(made.ids) if made.ids else []
     reasons = _reasons(runtime, who.shopper, made.ids) if wanted.explain else [[] for _ in made.ids]
+    if wanted.explain and made.notes:
+        reasons = [[*why, *done] for why, done in zip(reasons, made.notes, strict=True)]
     faults = [part for part in (made.ranking.degraded, who.problem) if part]
     for fault in faults:
         telemetry.degraded(fault)
@@ -147,14 +150,22 @@ def known_product(runtime: Runtime, discovery: Discovery, product: str) -> str:
 
 
 def _engine_order(
-    runtime: Runtime, placement: str, wanted: RecommendParameters, filters: Sequence[Filter], seeds: Sequence[str]
+    runtime: Runtime,
+    placement: str,
+    wanted: RecommendParameters,
+    filters: Sequence[Filter],
+    seeds: Sequence[str],
+    visit: Visit,
 ) -> Recommended:
-    """Before the products are loaded: any that pass the filters, in the engine's order."""
-    hidden = {*seeds, *wanted.exclude}
+    """Before the products are loaded: any that pass the filters and are not hidden, in the engine's order."""
+    left_out = {*seeds, *wanted.exclude}
     ids: list[str] = []
     if placement != "buy-again":  # any product is no answer to that
-        request = SearchRequest(filters=tuple(filters), size=wanted.size + len(hidden), documents=False)
-        ids = [hit.id for hit in runtime.engine.search(request).hits if hit.id not in hidden][: wanted.size]
+        rules, now = runtime.personalizer.arranger.rules, time.time()
+        size = wanted.size + len(left_out) + (MAX_SIZE if rules else 0)
+        hits = runtime.engine.search(SearchRequest(filters=tuple(filters), size=size, documents=bool(rules))).hits
+        shown = [hit.id for hit in hits if not rules.hides({**(hit.document or {}), "id": hit.id}, visit, now)]
+        ids = [one for one in shown if one not in left_out][: wanted.size]
     ranking = Ranking(uuid.uuid4().hex, np.arange(len(ids)), False, "engine", "warming_up")
     sources, scores = [["engine"] for _ in ids], np.zeros(len(ids), dtype=np.float32)
     return Recommended(placement, ids, sources, scores, ("engine",) if ids else (), ranking, list(range(len(ids))))

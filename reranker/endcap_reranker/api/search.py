@@ -54,6 +54,9 @@ def search(
     ranking = _rank(runtime, recall, who) if personal else _engine_order(len(recall.ids))
     places, scores = _page(recaller, recall, ranking, wanted)
     hits = recaller.page(recall, [one for one, _ in places], wanted.highlight)
+    # A list that was not ranked, or lies beyond what is, has not met the rules yet.
+    rules, now = runtime.personalizer.arranger.rules, time.time()
+    hits = [None if hit and rules.hides(hit.document or {}, who.visit, now, wanted.q) else hit for hit in hits]
     reasons = _reasons(runtime, who.shopper, recall, [one for one, _ in places]) if wanted.explain else None
     shown = [
         {

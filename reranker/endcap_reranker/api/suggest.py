@@ -48,6 +48,7 @@ def suggest(
             "degraded": "warming_up", "took_ms": 0.0,
         }  # fmt: skip
     products = suggester.products(wanted.q, _RANKED if wanted.products else 0) if wanted.products else []
+    products = _shown(runtime, who, wanted.q, products)
     degraded, personalized = who.problem, False
     if who.shopper and not switched_off and len(products) > 1:
         products, personalized, degraded = _ordered(runtime, who.shopper, wanted.q, products)
@@ -70,6 +71,19 @@ def suggest(
         "degraded": degraded,
         "took_ms": round((time.perf_counter() - started) * 1000, 2),
     }
+
+
+def _shown(runtime: Runtime, who: Identity, typed: str, products: list[ProductChoice]) -> list[ProductChoice]:
+    """Without what business rules hide."""
+    table = runtime.personalizer.table
+    if table is None or not products:
+        return products
+    hidden = runtime.personalizer.arranger.rules.hidden(table, who.visit, time.time(), typed)
+    if hidden is None:
+        return products
+    rows = table.rows([one.id for one in products])
+    gone = (rows >= 0) & hidden[rows]
+    return [products[place] for place in np.flatnonzero(~gone).tolist()]
 
 
 def _ordered(
