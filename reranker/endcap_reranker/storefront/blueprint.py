@@ -63,6 +63,7 @@ def create_storefront(runtime: Runtime, showcase: Showcase) -> Blueprint:
     def page() -> Response:
         shown = [showcase.by_id[one] for one in showcase.featured if one in showcase.by_id]
         guest = identifier.of_request(request).shopper
+        photos = runtime.photos is not None and runtime.photos.available
         boot = {
             "shoppers": [_card(card) for card in shown],
             "guest": {"id": guest, "token": identifier.sign(guest)} if guest.startswith("guest-") else None,
@@ -70,11 +71,15 @@ def create_storefront(runtime: Runtime, showcase: Showcase) -> Blueprint:
             "shopperHeader": settings.shopper_header,
             "window": settings.window,
             "anyone": bool(showcase.shoppers),
-            "photos": runtime.photos is not None and runtime.photos.available,
+            "photos": photos,
             "samples": showcase.photos,
         }
         html = render_template(
-            "storefront.html", showcase=showcase, boot=orjson.dumps(boot).decode(), pictures=bool(settings.image_dir)
+            "storefront.html",
+            showcase=showcase,
+            boot=orjson.dumps(boot).decode(),
+            photos=photos,
+            pictures=bool(settings.image_dir),
         )
         return Response(html, content_type="text/html; charset=utf-8")
 

@@ -36,7 +36,6 @@ export function photoSearch({ samples, first }, changed) {
   };
   const choose = () => $("photo").click();
 
-  $("photo-button").hidden = false;
   $("photo-button").addEventListener("click", choose);
   const touch = matchMedia("(pointer: coarse)").matches;
   if (touch) $("photo").setAttribute("capture", "environment");
