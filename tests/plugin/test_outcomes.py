@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from itsdangerous import Signer
 
 from endcap.events import Action, Event
 from endcap.stores.aliases import Aliases
@@ -13,6 +14,7 @@ from endcap.stores.events import EventLog
 from endcap.stores.outcomes import Outcomes, Reaction
 from endcap.stores.profiles import LogProfiles, Restorer
 from endcap.stores.rankings import Rankings, Served
+from endcap.stores.rejects import Rejects, reject
 
 NOW = 1_750_000_000.0
 HOUR = 3_600.0
@@ -113,17 +115,30 @@ def test_everything_about_a_shopper_is_given_out_and_erased(world: World) -> Non
     world.aliases.attach("visitor", "ann", NOW + 5)
     world.does(Action.PURCHASE, "b", at=10)
     assert len(profiles.get("ann").counters) == 2
+    refused = Rejects(world.database)
+    for who in ("ann", Signer("secret").sign("visitor").decode(), "annette", "ANN", "ann.smith", "bob"):
+        refused.append([reject(NOW, "product", "no product", {"client_id": who, "action_name": "click"})])
     out = list(erasure.export("ann"))
-    assert [one["kind"] for one in out] == ["shopper", "profile", "event", "event", "event", "ranking"]
+    assert [one["kind"] for one in out] == [
+        "shopper",
+        "profile",
+        "event",
+        "event",
+        "event",
+        "ranking",
+        "rejects",
+        "rejects",
+    ]
     assert out[0]["also_known_as"] == ["visitor"]
-    assert out[-1]["products"] == ["a", "b"]
+    assert out[-3]["products"] == ["a", "b"]
     elsewhere = LogProfiles(Restorer(world.log, world.aliases, 505, 50, 30.0), 8.0)
     other = Erasure(world.database, world.log, world.aliases, elsewhere)
     other.follow()
     assert elsewhere.get("ann")
     assert elsewhere.get("bob")
     gone = erasure.erase("ann")
-    assert (gone["events"], gone["rankings"], gone["aliases"]) == (3, 1, 1)
+    assert (gone["events"], gone["rankings"], gone["aliases"], gone["rejects"]) == (3, 1, 1, 2)
+    assert len(refused.latest()) == 4
     assert not profiles.get("ann")
     assert elsewhere.kept() == ["ann", "bob"]
     other.follow()

@@ -1,17 +1,20 @@
 """All that is kept about one shopper: given out, and erased (GDPR articles 15, 17 and 20).
 
 Every table that has a column ``shopper`` takes part by itself, so that no store can be forgotten. A table whose rows
-have to outlive the shopper says so: ``info={"erase": False}``.
+have to outlive the shopper says so: ``info={"erase": False}``. Rejected events, kept as they were sent, are
+searched for his ids.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Float, Integer, String, Table, delete, func, insert, select
+import orjson
+from sqlalchemy import BigInteger, Column, Connection, Float, Integer, String, Table, delete, func, insert, or_, select
 
 from endcap.events import to_ubi
 from endcap.stores.aliases import Aliases, aliases
@@ -19,9 +22,13 @@ from endcap.stores.database import Database, metadata
 from endcap.stores.events import EventLog, event_of, events
 from endcap.stores.profiles import ProfileStore
 from endcap.stores.rankings import Rankings, rankings
+from endcap.stores.rejects import rejects
 
 #: Rows deleted in one transaction: others may write in between.
 _BATCH = 2_000
+
+#: Rows named in one statement.
+_CHUNK = 500
 
 #: That somebody was erased, and when, without saying who: other processes forget what they keep of him.
 erasures = Table(
@@ -45,7 +52,8 @@ class Erasure:
 
     def export(self, shopper: str) -> Iterator[dict[str, Any]]:
         """Everything about the shopper as plain JSON objects, each with its ``kind``: ``shopper``, ``profile``,
-        ``event`` (as UBI), ``ranking``, or a table's name. Streamed in bounded memory; oldest first.
+        ``event`` (as UBI), ``ranking``, or a table's name (``rejects``: events that were refused).
+        Streamed in bounded memory; oldest first.
 
         Raises:
             LogUnavailable: the database cannot be read.
@@ -72,6 +80,10 @@ class Erasure:
                     rows = connection.execute(select(table).where(table.c.shopper.in_(ids))).all()
                 for row in rows:
                     yield {"kind": table.name, **{name: _plain(value) for name, value in row._mapping.items()}}
+        with self._database.transaction(read_only=True) as connection:
+            refused = _refused(connection, ids)
+        for row in refused:
+            yield {"kind": rejects.name, **row._mapping}
 
     def erase(self, shopper: str) -> dict[str, int]:
         """Delete all of it, the ids that were joined to the shopper included. Gives rows deleted by table.
@@ -84,6 +96,11 @@ class Erasure:
         """
         ids = [shopper, *self._aliases.of(shopper)]
         gone = {table.name: self._delete(table, ids) for table in _tables() if table is not aliases}
+        with self._database.transaction() as connection:
+            numbers = [row.sequence for row in _refused(connection, ids)]
+            for start in range(0, len(numbers), _CHUNK):
+                connection.execute(delete(rejects).where(rejects.c.sequence.in_(numbers[start : start + _CHUNK])))
+            gone[rejects.name] = len(numbers)
         # Last, since a run that was cut short must find the ids again.
         with self._database.transaction() as connection:
             own = aliases.c.shopper.in_(ids) | aliases.c.alias.in_(ids)
@@ -136,6 +153,15 @@ class Erasure:
 
 def _tables() -> list[Table]:
     return [table for table in metadata.sorted_tables if "shopper" in table.c and table.info.get("erase", True)]
+
+
+def _refused(connection: Connection, ids: Sequence[str]) -> list[Any]:
+    """Rejected events that name one of the ids, signed or not, oldest first."""
+    texts = [orjson.dumps(one).decode()[:-1] for one in ids]
+    chosen = select(rejects).where(or_(*(rejects.c.event.contains(text, autoescape=True) for text in texts)))
+    # LIKE knows no difference between ann and ANN everywhere, and ann is no annette: what is another's stays.
+    exact = re.compile(f'(?:{"|".join(map(re.escape, texts))})(?:\\.[A-Za-z0-9_-]{{27}})?"(?!:)')
+    return [row for row in connection.execute(chosen.order_by(rejects.c.sequence)) if exact.search(row.event)]
 
 
 def _digest(shopper: str) -> str:
