@@ -173,6 +173,22 @@ def test_cancel_and_retry(table: Runs) -> None:
         table.cancel("nothing")
 
 
+def test_of_two_who_retry_at_once_the_second_takes_nothing_from_the_worker(
+    table: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = table.submit(LIGHT)
+    table.claim("a", run_id=run_id)
+    table.fail(run_id, "a", "broken")
+    failed, look = table.get(run_id), Runs._one
+    table.retry(run_id)
+    claimed(table, "b")
+    seen = iter([failed])  # the second looked before the first had asked
+    monkeypatch.setattr(Runs, "_one", staticmethod(lambda connection, name: next(seen, None) or look(connection, name)))
+    table.retry(run_id)
+    assert table.get(run_id).owner == "b"
+    table.finish(run_id, "b", {})
+
+
 def test_a_cancelled_run_whose_worker_died_is_cancelled(table: Runs) -> None:
     run_id = table.submit(HEAVY)
     table.claim("a")

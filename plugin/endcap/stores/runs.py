@@ -232,7 +232,9 @@ class Runs:
                 "state": QUEUED, "attempt": 0, "due": self._now(connection), "sent": 0.0, "owner": "",
                 "cancelling": False, "error": "", "finished": None, "by": by or run.by,
             }  # fmt: skip
-            connection.execute(update(runs).where(runs.c.id == run_id).values(values))
+            # Asked for twice at once, it is queued once: it may run by now.
+            ended = and_(runs.c.id == run_id, runs.c.state.in_((FAILED, CANCELLED)))
+            connection.execute(update(runs).where(ended).values(values))
             return self._one(connection, run_id)
 
     def to_send(self, again_s: float, limit: int = 100) -> Sequence[Run]:
