@@ -125,7 +125,7 @@ def test_a_strangers_body_is_not_taken_in(tmp_path: Path, path: str, kind: str) 
         given = 0
 
         def read(self, size: int = -1) -> bytes:
-            self.given += 65_536
+            self.given += 65_536 if size >= 0 else 1_000_000
             assert self.given < 1_000_000, "read on and on"
             return b"a" * 65_536
 

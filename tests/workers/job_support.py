@@ -38,6 +38,8 @@ def fails(context):
         raise ValueError("two and two are five")
     if kind == "input":
         raise InvalidInput("there is nothing to train on")
+    if kind == "extra":
+        import nobody_has_installed_this
     if kind == "passing":
         raise EngineUnavailable("the engine is away")
     if kind == "killed":

@@ -61,6 +61,7 @@ def test_runs_are_done_and_end_as_they_should(shop: Shop) -> None:
     done = shop.runs.submit(QUICK, {"steps": 4})
     wrong = shop.runs.submit(FAILS, {"kind": "input"})
     bug = shop.runs.submit(FAILS, {"kind": "bug"})
+    extra = shop.runs.submit(FAILS, {"kind": "extra"})
     passing = shop.runs.submit(FAILS, {"kind": "passing"})
 
     run = shop.ended(done)
@@ -75,6 +76,8 @@ def test_runs_are_done_and_end_as_they_should(shop: Shop) -> None:
     assert failed.attempt == 1, "a bug does not heal: it is not tried again"
     assert "two and two are five" in failed.error
     assert "Traceback" in failed.log
+    assert "pip install 'endcap[" in shop.ended(extra).error
+    assert "nobody_has_installed_this" in shop.ended(extra).error
 
     assert eventually(lambda: shop.runs.get(passing).attempt == 1 and shop.runs.get(passing).state == "queued")
     waiting = shop.runs.get(passing)

@@ -122,11 +122,23 @@ def execute(context: RunContext, job: Job, runs: Runs, owner: str) -> None:
         except OSError as error:  # a full disk, a server that is away
             traceback.print_exc()
             _failed(context, runs, owner, f"{type(error).__name__}: {error}", passing=True)
+        except ModuleNotFoundError as error:
+            traceback.print_exc()
+            _failed(context, runs, owner, _missing(job, error), passing=False)
         except Exception as error:
             traceback.print_exc()
             _failed(context, runs, owner, f"{type(error).__name__}: {error} (a bug: the log has the trace)", False)
     except RunLost as error:
         log.error("%s", error)
+
+
+def _missing(job: Job, error: ModuleNotFoundError) -> str:
+    if (error.name or "endcap").startswith("endcap"):
+        return f"{error} (a bug: the log has the trace)"
+    return (
+        f"the job {job.name} needs {error.name}, which is not installed where the worker runs: models need "
+        "pip install 'endcap[train]', reports and fraud pip install 'endcap[reports]'"
+    )
 
 
 def _failed(context: RunContext, runs: Runs, owner: str, text: str, passing: bool) -> None:
