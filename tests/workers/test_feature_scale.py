@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from endcap_workers.models.features import LIMIT, FeatureScale
+from endcap_workers.training.cases import LIST
+from endcap_workers.training.learning import _drawn
 
 
 def test_features_come_to_a_common_scale_and_faults_count_as_average() -> None:
@@ -32,3 +35,12 @@ def test_a_column_that_never_varies_does_no_harm() -> None:
     scale.fit(torch.full((10, 1), 5.0))
 
     assert torch.isfinite(scale(torch.tensor([[5.0], [6.0]]))).all()
+
+
+def test_what_judges_later_has_no_say_in_the_scale() -> None:
+    lists = np.zeros(3, dtype=LIST)
+    lists["start"], lists["size"] = [10, 0, 50], [3, 2, 4]
+    rows = _drawn(lists, np.random.default_rng(0))
+    found, counts = np.unique(rows, return_counts=True)
+    assert found.tolist() == [0, 1, 10, 11, 12, 50, 51, 52, 53]
+    assert counts.max() < 1.1 * counts.min(), "each row is as probable as another"

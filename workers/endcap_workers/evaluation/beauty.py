@@ -27,8 +27,8 @@ from endcap_workers.training.next_item import Catalogue, Prefixes, evaluate
 K = 10
 #: Brand, and up to three levels of category below it.
 LEVELS = 4
-#: All chosen by validation NDCG@10 (.0715 with this recipe) among some 50 runs. Width 64: .0647, 128: .0687. At width 64:
-#: without brand and category .0586; 2,048 drawn products instead of all .0586; products seen before left in .0639.
+#: All chosen by validation NDCG@10 (.0715 with this recipe) among some 50 runs. Width 64: .0647, 128: .0687. At
+#: width 64 without brand and category .0586, with 2,048 drawn products .0586, with products seen before left in .0639.
 LSTM = Recipe(
     LstmModel,
     ModelSpec(products=0, width=256, dropout=0.5, scale=14.0),

@@ -81,8 +81,7 @@ def learn(
     valid = np.sort(chooser.permutation(valid)[:MOST_VALIDATION])
     scale = getattr(model, "scale", None)
     if rescale and isinstance(scale, FeatureScale):
-        draw = np.random.default_rng([schedule.seed, 7])
-        rows = np.sort(draw.integers(0, len(cases.features), _SCALE_ROWS))
+        rows = _drawn(cases.lists[train], np.random.default_rng([schedule.seed, 7]))
         scale.fit(torch.from_numpy(np.asarray(cases.features[rows]).astype(np.float32)))
     model.to(device)
     sizes = cases.lists["size"][train]
@@ -113,6 +112,14 @@ def learn(
         return fit(model, batches, loss, validate if len(valid) else None, schedule, checkpoint, report)
     finally:
         model.to("cpu")
+
+
+def _drawn(lists: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    """Rows (int64, ascending) of candidates of these lists alone: what judges later has no say in a scale."""
+    ends = np.cumsum(lists["size"].astype(np.int64))
+    at = draw.integers(0, ends[-1], _SCALE_ROWS)
+    which = np.searchsorted(ends, at, side="right")
+    return np.sort(lists["start"][which] + at - (ends[which] - lists["size"][which]))
 
 
 def forward(
