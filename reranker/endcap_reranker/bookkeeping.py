@@ -23,6 +23,7 @@ HEADER = "X-Request-Id"
 _GOOD_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 #: Asked every few seconds by machines: counted, but no traffic.
 _PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 #: Routes whose times the console draws: what a shopper waits for.
 _SEARCHES = ("/<index>/_search", "/<index>/_msearch", "/_search", "/_msearch", "/v1/search")
 
@@ -38,7 +39,7 @@ def keep_books(app: Flask, runtime: Runtime) -> None:
         g.endcap_request_id = given if _GOOD_ID.fullmatch(given) else uuid.uuid4().hex
         REQUEST_ID.set(g.endcap_request_id)
         g.endcap_span = ExitStack()
-        opened = server_span(f"{request.method} {_route()}", dict(request.headers))
+        opened = server_span(f"{_method()} {_route()}", dict(request.headers))
         g.endcap_live_span = g.endcap_span.enter_context(opened)
 
     @app.after_request
@@ -48,7 +49,7 @@ def keep_books(app: Flask, runtime: Runtime) -> None:
         took_ms = (time.perf_counter() - g.endcap_began) * 1000.0
         route, status = _route(), response.status_code
         response.headers[HEADER] = g.endcap_request_id
-        telemetry.HTTP.labels(route, request.method, str(status)).inc()
+        telemetry.HTTP.labels(route, _method(), str(status)).inc()
         telemetry.HTTP_SECONDS.labels(route).observe(took_ms / 1000.0)
         degraded = list(dict.fromkeys(telemetry.noted("degraded")))
         if route not in _PROBES:
@@ -77,6 +78,11 @@ def keep_books(app: Flask, runtime: Runtime) -> None:
 def _route() -> str:
     """The rule that answers, never the path: there must not be a counter for every name that someone tries."""
     return request.url_rule.rule if request.url_rule is not None else "none"
+
+
+def _method() -> str:
+    """One of those that there are: a client may make up any word, and each would be a counter for ever."""
+    return request.method if request.method in _METHODS else "other"
 
 
 def _counts(route: str, status: int, took_ms: float, degraded: list[str]) -> Counter[str]:

@@ -196,6 +196,15 @@ def test_a_request_keeps_its_id(runtime: Runtime, caplog: pytest.LogCaptureFixtu
     assert REQUEST_ID.get() == ""
 
 
+def test_methods_that_a_client_makes_up_are_one_counter(runtime: Runtime) -> None:
+    client = create_app(runtime).test_client()
+    for method in ("FOOBAR", "BARFOO"):
+        client.open("/v1/search", method=method)
+    text = client.get("/metrics").text
+    assert 'method="other"' in text
+    assert "FOOBAR" not in text
+
+
 def test_a_traceparent_makes_a_request_part_of_the_callers_trace(runtime: Runtime) -> None:
     with collector() as (endpoint, spans):
         tracing.set_up_traces(load_settings(otlp_endpoint=endpoint), "test")
