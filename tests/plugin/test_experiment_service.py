@@ -7,24 +7,26 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sqlalchemy import insert
 
 from endcap.catalog import Product, ProductTable
 from endcap.errors import InvalidInput
 from endcap.events import Action, Event
 from endcap.experiments.definition import Definition, definition_of
 from endcap.experiments.looking import look
-from endcap.experiments.measuring import Measured
+from endcap.experiments.measuring import Measured, report_of
 from endcap.experiments.service import Experiments, LiveExperiments
 from endcap.features import ranking_inputs
 from endcap.policy import DEFAULT_BLENDS, Visit
 from endcap.policy.arrange import Arranger, Treatment
 from endcap.popularity import Popularity
 from endcap.profiles import Profile
+from endcap.stores.aliases import aliases
 from endcap.stores.database import Database
 from endcap.stores.events import EventLog
 from endcap.stores.experiments import ExperimentConflict, UnknownExperiment
 from endcap.stores.flags import Flags, Suspicion
-from endcap.stores.outcomes import Outcome, Reaction
+from endcap.stores.outcomes import Outcome, Outcomes, Reaction
 from endcap.stores.rankings import Rankings, Served
 
 PROFILES = {one.name: one for one in DEFAULT_BLENDS}
@@ -258,6 +260,52 @@ def test_a_look_judges_from_the_logs_and_keeps_what_it_said(experiments: Experim
     assert not report["split_wrong"]
     assert len(report["curve"]) == 2
     assert experiments.store.get("order").report == report
+
+
+def test_what_was_bought_before_makes_the_interval_narrower(experiments: Experiments, database: Database) -> None:
+    """Who bought much goes on to: allowing for it, the same rankings decide more."""
+    experiments.define(raw(metric="revenue"))
+    experiments.start("order")
+    started = experiments.store.get("order").started
+    random = np.random.default_rng(1)
+    logged, events = [], []
+    for number in range(1_500):
+        arm = "new" if random.random() < 0.5 else "old"
+        who, usual = f"s{number}", float(random.gamma(2.0, 10.0))
+        context = {"experiments": {"order": arm}}
+        logged.append(Served(f"r{number}", started + 1, who, ("a", "b"), context=context))
+        spent = usual + float(random.normal(1.0 if arm == "new" else 0.0, 2.0))
+        events += [
+            # Half of them were anonymous then.
+            Event(f"x{number}", started - 86_400.0, who if number % 2 else f"anonymous {who}", Action.PURCHASE, "a",
+                  value=usual),
+            Event(f"o{number}", started - 60 * 86_400.0, who, Action.PURCHASE, "a", value=float(random.gamma(2, 900))),
+            Event(f"e{number}", started + 2, who, Action.PURCHASE, "a", query_id=f"r{number}", value=max(spent, 0.0)),
+        ]  # fmt: skip
+    Rankings(database).append(logged)
+    EventLog(database).append(events)
+    with database.transaction() as connection:
+        joined = [
+            {"alias": f"anonymous s{number}", "shopper": f"s{number}", "time": started - 60.0}
+            for number in range(0, 1_500, 2)
+        ]
+        connection.execute(insert(aliases), joined)
+    report = look(database)["order"]
+    revenue = report["metrics"]["revenue"]
+    estimate, low, high = revenue["comparisons"][0]["difference"]
+    assert 0.8 < revenue["cuped"]["variance_cut"] < 1
+    assert low <= 1.0 <= high
+    plain = Measured(definition_of(raw(metric="revenue")))
+    plain.add(Outcomes(database).since(0, 5_000))
+    before = report_of(plain, 0.0, 0)["metrics"]["revenue"]
+    assert before["cuped"] is None
+    assert before["arms"] == revenue["arms"], "the means that are shown are the plain ones"
+    wide = before["comparisons"][0]["difference"]
+    assert high - low < 0.5 * (wide[2] - wide[1])
+    assert before["comparisons"][0]["outcome"] == "undecided"
+    assert revenue["comparisons"][0]["outcome"] == "better"
+    assert "CUPED" in report["words"]
+    assert estimate == pytest.approx(1.0, abs=0.4)
 
 
 def test_a_wrong_split_is_not_believed(experiments: Experiments, database: Database) -> None:

@@ -14,6 +14,7 @@ from endcap.experiments import (
     Outcome,
     Rules,
     Sample,
+    adjust,
     credit,
     detectable_effect,
     judge,
@@ -327,3 +328,23 @@ def test_what_a_shop_can_find_falls_with_its_traffic() -> None:
     effects = [detectable_effect(shoppers, 0.05 * 0.95) for shoppers in (1_000, 10_000, 100_000)]
 
     assert effects == pytest.approx([effects[0], effects[0] / math.sqrt(10), effects[0] / 10])
+
+
+def test_cuped_does_not_make_an_a_a_test_err_more_often() -> None:
+    """The slope is learned from the very shoppers that it is applied to, and one looks ten times."""
+    random = np.random.default_rng(7)
+    wrong, runs = 0, 300
+    for _ in range(runs):
+        before = {arm: random.gamma(2.0, 10.0, 2_000) for arm in ("old", "new")}
+        metric = {arm: known + random.normal(0, 10, len(known)).clip(-known) for arm, known in before.items()}
+        for count in range(200, 2_001, 200):
+            samples = {arm: Sample.of(values[:count]) for arm, values in metric.items()}
+            adjusted = adjust(
+                {arm: values[:count] for arm, values in metric.items()},
+                {arm: values[:count] for arm, values in before.items()},
+            )
+            said = judge(EXPERIMENT, "revenue", samples, Rules(planned=4_000.0), adjusted.samples).comparisons[0]
+            if said.outcome in (Outcome.BETTER, Outcome.WORSE):
+                wrong += 1
+                break
+    assert wrong / runs <= 0.05

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from endcap.experiments.before import bought_before
 from endcap.experiments.definition import definition_of
 from endcap.experiments.measuring import Measured, report_of
 from endcap.stores.database import Database
@@ -51,6 +52,8 @@ def look(
             progress(share)
     reports = {}
     for one in chosen:
+        if one.started and measured[one.name].shoppers:
+            measured[one.name].before = bought_before(database, measured[one.name].shoppers, one.started)
         found = report_of(measured[one.name], time.time(), counted[one.name])
         found["curve"] = _curve(one, found)
         store.report(one.name, found)

@@ -6,6 +6,7 @@ Sums are kept, so that rankings may come in batches of any size.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,8 @@ import numpy as np
 
 from endcap.errors import InvalidInput
 from endcap.events import Action
+from endcap.experiments.before import DAYS, Before
+from endcap.experiments.cuped import Adjusted, adjust
 from endcap.experiments.definition import LOWER_IS_BETTER, METRICS, Definition
 from endcap.experiments.interleaving import credit, preference
 from endcap.experiments.power import detectable_effect
@@ -25,6 +28,8 @@ from endcap.stores.outcomes import Outcome
 #: Arm of the shoppers who take part in no experiment, ever.
 CONTROL = "control"
 INTERLEAVED = "interleaved"
+#: Metrics that what was bought before the start says something about.
+ADJUSTED = frozenset({"conversion", "revenue"})
 
 
 @dataclass(slots=True)
@@ -49,6 +54,8 @@ class Measured:
     shoppers: dict[str, _Shopper] = field(default_factory=dict)
     moved: set[str] = field(default_factory=set)
     wins: list[int] = field(default_factory=lambda: [0, 0, 0])  # of the first arm, of the second, ties
+    #: What shoppers bought before the start; empty: nothing is known, and nothing is adjusted.
+    before: Mapping[str, Before] = field(default_factory=dict)
 
     def add(self, outcomes: Iterable[Outcome], excluded: frozenset[str] = frozenset()) -> None:
         """Take in rankings with what followed. ``excluded``: shoppers whose behaviour counts for nothing."""
@@ -97,8 +104,26 @@ class Measured:
         """
         if metric not in METRICS:
             raise InvalidInput(f"there is no metric {metric}; there are {', '.join(METRICS)}")
+        return Sample.of(self._values(metric, arm))
+
+    def adjusted(self, metric: str) -> Adjusted | None:
+        """A metric about buying without what was known before the start (CUPED); None: that has nothing to say."""
+        if metric not in ADJUSTED or not self.before:
+            return None
+        arms = [one.name for one in self.definition.arms]
+        nothing = Before()
+        known: dict[str, list[float]] = {arm: [] for arm in arms}
+        for name, one in self.shoppers.items():
+            known[one.arm].append(_known(self.before.get(name, nothing), metric))
+        found = adjust(
+            {arm: self._values(metric, arm) for arm in arms}, {arm: np.array(one) for arm, one in known.items()}
+        )
+        usable = found.slope and all(one.variance > 0 for one in found.samples.values())
+        return found if usable else None
+
+    def _values(self, metric: str, arm: str) -> np.ndarray:
         mine = [one for one in self.shoppers.values() if one.arm == arm]
-        return Sample.of(np.array([_value(one, metric) for one in mine], dtype=np.float64))
+        return np.array([_value(one, metric) for one in mine], dtype=np.float64)
 
 
 def _count(one: _Shopper, outcome: Outcome) -> None:
@@ -134,6 +159,11 @@ def _value(one: _Shopper, metric: str) -> float:
     }[metric]
 
 
+def _known(before: Before, metric: str) -> float:
+    # Of the tenth purchase more is less news than of the first.
+    return math.log1p(before.purchases) if metric == "conversion" else before.spent
+
+
 def report_of(measured: Measured, now: float, rankings: int) -> dict[str, Any]:
     """What the console shows, as plain JSON: the verdict in words, every metric of every arm with its interval."""
     definition = measured.definition
@@ -158,7 +188,8 @@ def report_of(measured: Measured, now: float, rankings: int) -> dict[str, Any]:
             planned=float(definition.planned),
             more_is_better=metric not in LOWER_IS_BETTER,
         )
-        verdicts[metric] = verdict = judge(experiment, metric, samples, rules)
+        adjusted = measured.adjusted(metric)
+        verdicts[metric] = verdict = judge(experiment, metric, samples, rules, adjusted.samples if adjusted else None)
         metrics[metric] = {
             "arms": {name: _shown(sample, definition.planned) for name, sample in samples.items()},
             "comparisons": [
@@ -172,9 +203,15 @@ def report_of(measured: Measured, now: float, rankings: int) -> dict[str, Any]:
                 }
                 for one in verdict.comparisons
             ],
+            "cuped": None if adjusted is None else {"days": DAYS, "variance_cut": adjusted.reduction},
         }
     ratio = verdicts[definition.metric].ratio
     words = verdicts[definition.metric].words
+    if (cuped := metrics[definition.metric]["cuped"]) is not None and not ratio.mismatch:
+        words += (
+            f" Differences allow for what shoppers bought in the {DAYS:.0f} days before the start (CUPED), which "
+            f"explains {cuped['variance_cut']:.0%} of the variance."
+        )
     if measured.moved:
         words += f" {len(measured.moved):,} shoppers were seen in more than one arm; look for ids that change."
     return {

@@ -71,10 +71,18 @@ class Verdict:
     words: str
 
 
-def judge(experiment: Experiment, metric: str, samples: Mapping[str, Sample], rules: Rules | None = None) -> Verdict:
+def judge(
+    experiment: Experiment,
+    metric: str,
+    samples: Mapping[str, Sample],
+    rules: Rules | None = None,
+    adjusted: Mapping[str, Sample] | None = None,
+) -> Verdict:
     """Compare every arm with the first. May be asked at any time and as often as one likes.
 
     ``samples``: arm -> what is known of its shoppers; every shopper who was assigned counts, active or not.
+    ``adjusted``: the same by :func:`endcap.experiments.cuped.adjust`: differences and their intervals are of these;
+    whether there is enough to judge by is asked of ``samples``.
 
     Raises:
         InvalidInput: samples of other arms than the experiment's.
@@ -86,7 +94,8 @@ def judge(experiment: Experiment, metric: str, samples: Mapping[str, Sample], ru
     comparisons = []
     for arm in experiment.arms[1:]:
         first, other = samples[baseline], samples[arm.name]
-        difference = difference_sequence(first, other, alpha, rules.planned)
+        pair = (first, other) if adjusted is None else (adjusted[baseline], adjusted[arm.name])
+        difference = difference_sequence(*pair, alpha, rules.planned)
         outcome = Outcome.INVALID if ratio.mismatch else _outcome(first, other, difference, rules)
         words = _words(arm.name, baseline, metric, outcome, difference, (first, other), rules)
         comparisons.append(Comparison(arm.name, outcome, difference, words))
