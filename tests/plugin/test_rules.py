@@ -226,6 +226,19 @@ def test_a_profile_whose_weights_do_not_sum_is_refused() -> None:
         Blend("x", {"diversity": 1.0})
 
 
+def test_a_change_from_a_server_whose_clock_is_behind_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = Database.in_folder(tmp_path)
+    store = Rules(database)
+    rule = rule_of({"name": "Own brand", "kind": "boost", "target": {"brands": ["Acme"]}, "amount": 1})
+    first, second = store.add(rule), store.add(rule)
+    store.replace(first.id, rule)
+    seen, now = store.version(), time.time()
+    monkeypatch.setattr("endcap.stores.rules.time.time", lambda: now - 60)
+    store.replace(second.id, rule.model_copy(update={"enabled": False}))
+    assert store.version() != seen
+    database.close()
+
+
 def test_stored_changed_removed_and_in_force(tmp_path: Path) -> None:
     store, arranger = Rules(Database.in_folder(tmp_path)), Arranger()
     live = LivePolicy(arranger, store, lambda: None)

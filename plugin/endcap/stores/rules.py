@@ -111,8 +111,11 @@ class Rules:
             UnknownRule: there is none of that number.
         """
         before = self.get(number)
-        now = max(time.time(), before.updated + 1e-3)  # two changes within a clock's tick are two versions
         with self._lock, self._database.transaction() as connection:
+            # Later than any change before: two within a clock's tick are two versions, and so is one that comes from a
+            # server whose clock is behind.
+            latest = float(connection.execute(select(func.max(rules.c.updated))).scalar() or 0.0)
+            now = max(time.time(), latest + 1e-3)
             changed = connection.execute(
                 update(rules).where(rules.c.id == number).values(definition=_json(rule), updated=now, by=by)
             )
