@@ -13,6 +13,7 @@ from endcap.popularity import Popularity
 from endcap.runtime import Runtime, open_runtime
 from endcap.stores.flags import Suspicion
 from endcap_workers.fraud.watch import _streamed
+from endcap_workers.reports.searches import searches
 from endcap_workers.training.cases import Case
 from endcap_workers.training.lists import Lists
 from endcap_workers.training.plan import Plan
@@ -93,5 +94,19 @@ def test_what_was_joined_to_a_flagged_shopper_is_left_out_with_him(runtime: Runt
         assert runtime.flags.excluded_shoppers() == {"ann", "device", "telephone"}
         runtime.flags.decide(runtime.flags.queue()[0].id, "dismissed", "eve")
         assert runtime.flags.excluded_shoppers() == frozenset()
+    finally:
+        runtime.close()
+
+
+def test_a_shopper_and_his_device_are_one_of_those_who_searched(runtime: Runtime) -> None:
+    def titles() -> list[str]:
+        return [row["title"] for row in searches(runtime.log.database, {}, (), LOGIN + 60.0)[0].rows]
+
+    asked = [Event(f"q-{who}", LOGIN, who, Action.SEARCH, query="unicorn") for who in ("ann", "device", "bob", "eve")]
+    try:
+        runtime.log.append(asked[:3])
+        assert titles() == [], "two shoppers are too few"
+        runtime.log.append(asked[3:])
+        assert titles() == ["unicorn"]
     finally:
         runtime.close()

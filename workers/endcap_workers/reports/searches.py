@@ -9,8 +9,9 @@ import orjson
 from sqlalchemy import select
 
 from endcap.events import Action
+from endcap.stores.aliases import Aliases
 from endcap.stores.database import Database
-from endcap.stores.events import events
+from endcap.stores.events import EventLog, events
 from endcap.stores.rankings import rankings
 from endcap.suggest import shown_query
 from endcap_workers.reports.model import Column, Table
@@ -40,8 +41,9 @@ def searches(
     most 50,000 different searches are followed.
     """
     found: dict[str, _Query] = {}
-    _events(database, found, left_out, now)
-    _rankings(database, found, stock, left_out, now)
+    owners = Aliases(database, EventLog(database)).mapping()  # a shopper and his devices are one
+    _events(database, found, left_out, owners, now)
+    _rankings(database, found, stock, left_out, owners, now)
     asked = {text: one for text, one in found.items() if len(one.shoppers) >= FEWEST_SHOPPERS}
     nothing: list[dict[str, Any]] = [
         {
@@ -86,7 +88,9 @@ def searches(
     ]  # fmt: skip
 
 
-def _events(database: Database, found: dict[str, _Query], left_out: Collection[str], now: float) -> None:
+def _events(
+    database: Database, found: dict[str, _Query], left_out: Collection[str], owners: Mapping[str, str], now: float
+) -> None:
     columns = events.c
     wanted = (Action.SEARCH, Action.CLICK, Action.CART, Action.PURCHASE)
     chosen = select(columns.sequence, columns.shopper, columns.action, columns.query, columns.attributes).where(
@@ -105,7 +109,7 @@ def _events(database: Database, found: dict[str, _Query], left_out: Collection[s
             if one is None:
                 continue
             if len(one.shoppers) < FEWEST_SHOPPERS * 100:
-                one.shoppers.add(shopper)
+                one.shoppers.add(owners.get(shopper, shopper))
             if action == Action.SEARCH:
                 one.searches += 1
                 # A storefront that tells how many products it showed says most plainly that there were none.
@@ -117,7 +121,7 @@ def _events(database: Database, found: dict[str, _Query], left_out: Collection[s
 
 def _rankings(
     database: Database, found: dict[str, _Query], stock: Mapping[str, float | None], left_out: Collection[str],
-    now: float,
+    owners: Mapping[str, str], now: float,
 ) -> None:  # fmt: skip
     columns = rankings.c
     chosen = select(columns.sequence, columns.shopper, columns.query, columns.products).where(
@@ -136,7 +140,7 @@ def _rankings(
             if one is None:
                 continue
             if len(one.shoppers) < FEWEST_SHOPPERS * 100:
-                one.shoppers.add(shopper)
+                one.shoppers.add(owners.get(shopper, shopper))
             ids = orjson.loads(products)[:_TOP]
             known = [stock.get(product) for product in ids]
             one.shown += len(ids)
