@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Iterator
 
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from endcap.runtime import Runtime
+from tests.reranker.demo_support import serving
 from tests.reranker.hook_support import Shop, make_index
 
 
@@ -20,3 +25,18 @@ def shop_engine(elasticsearch: str) -> str:
 def shop(shop_engine: str, request: pytest.FixtureRequest) -> Shop:
     """The hook over it: window 50, an order by hash; what holds in one phase must hold in two."""
     return Shop(shop_engine, two_phase=request.param, searchable_indices=["shop", "articles"])
+
+
+@pytest.fixture(scope="module")
+def url(runtime: Runtime) -> Iterator[str]:
+    """Where the test file's own ``runtime`` is served."""
+    with serving(runtime) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield opened
+        opened.close()

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from endcap.bundles import load_bundle, write_bundle
 from endcap.personalizer import Ranking
@@ -19,7 +19,7 @@ from endcap.settings import Settings, load_settings
 from endcap.stores.tokens import Tokens
 from endcap_reranker.console.pages import PAGES
 from endcap_reranker.worker_beside import worker_beside
-from tests.reranker.demo_support import open_shop, serving
+from tests.reranker.demo_support import open_shop
 from tests.serving import eventually
 from tests.workers.train_support import events, shop
 
@@ -39,22 +39,8 @@ def runtime(settings: Settings) -> Iterator[Runtime]:
 
 
 @pytest.fixture(scope="module")
-def url(runtime: Runtime) -> Iterator[str]:
-    with serving(runtime) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
 def token(runtime: Runtime) -> str:
     return Tokens(runtime.database).create("Ann", "admin")[0]
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

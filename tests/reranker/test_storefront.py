@@ -11,7 +11,7 @@ from urllib.parse import quote_plus
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from endcap.runtime import Runtime
 from endcap_reranker.app import create_app
@@ -25,20 +25,6 @@ PHONES = [(320, 640), (375, 780), (400, 860)]
 def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
     with open_shop(set_up_shop(tmp_path_factory.mktemp("shop"))) as opened:
         yield opened
-
-
-@pytest.fixture(scope="module")
-def url(runtime: Runtime) -> Iterator[str]:
-    with serving(runtime) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

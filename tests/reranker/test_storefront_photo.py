@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from endcap.errors import ConfigurationError
 from endcap.runtime import Runtime, open_runtime
@@ -18,7 +18,6 @@ from endcap_reranker.demo import groceries
 from endcap_reranker.demo.command import GROCERIES, demo_settings
 from endcap_reranker.storefront import load_showcase
 from tests.photo_support import packaged_encoders
-from tests.reranker.demo_support import serving
 from tests.reranker.test_storefront import settled
 
 
@@ -40,20 +39,6 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
     opened = open_runtime(unpacked(tmp_path_factory.mktemp("groceries")))
     yield opened
     opened.close()
-
-
-@pytest.fixture(scope="module")
-def url(runtime: Runtime) -> Iterator[str]:
-    with serving(runtime) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture
