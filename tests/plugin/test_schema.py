@@ -1,5 +1,6 @@
 """The schema: migrations make what the stores declare, take over what there was, and refuse what they do not know."""
 
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from endcap.commands.database import database as command
 from endcap.errors import ConfigurationError
 from endcap.events import Action, Event
 from endcap.stores import schema
-from endcap.stores.database import Database, declare_tables, metadata
+from endcap.stores.database import Database, LogUnavailable, declare_tables, metadata
 from endcap.stores.events import EventLog
 
 
@@ -203,3 +204,19 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert kept.execute("SELECT id FROM events").fetchall() == [("e7",)]
         assert kept.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     kept.close()
+
+
+@pytest.mark.timeout(60)
+def test_a_postgresql_that_says_nothing_is_given_up_soon() -> None:
+    # It takes the connection and is silent, as behind a broken network. The driver itself would wait for minutes.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        with pytest.raises(LogUnavailable):
+            Database(f"postgresql+psycopg://shop:secret@127.0.0.1:{silent.getsockname()[1]}/shop")
+
+
+def test_what_the_url_says_of_waiting_counts(postgres: str) -> None:
+    database = Database(f"{postgres}{'&' if '?' in postgres else '?'}connect_timeout=7&tcp_user_timeout=4000")
+    with database.transaction() as connection:
+        given = connection.connection.driver_connection.info.get_parameters()  # type: ignore[union-attr]
+    database.close()
+    assert (given["connect_timeout"], given["tcp_user_timeout"], given["keepalives_idle"]) == ("7", "4000", "10")

@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, MetaData, create_engine, event, func, select
+from sqlalchemy import Connection, MetaData, create_engine, event, func, make_url, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from endcap import stores
@@ -21,6 +21,13 @@ from endcap.stores.schema import upgrade as upgrade_schema
 
 #: Name of the lock under which PostgreSQL's schema changes.
 _SCHEMA = 0x656E6473
+#: Parameters of libpq, in seconds but for the first, which is in milliseconds: a connection whose packets nobody
+#: acknowledges is given up. The URL may name others.
+_PATIENCE = {
+    "tcp_user_timeout": 10_000, "connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5,
+    "keepalives_count": 2,
+}  # fmt: skip
+_LIBPQ = {"psycopg", "psycopg2"}
 #: All tables of all stores; each store declares its own beside its code.
 metadata = MetaData()
 
@@ -45,7 +52,7 @@ class Database:
             LogUnavailable: it does not open.
         """
         try:
-            self._engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+            self._engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"), **_patience(url))
         except (SQLAlchemyError, ImportError) as error:  # no URL, a database that is unknown, its driver missing
             raise ConfigurationError(
                 f"database_url cannot be used: {error} (PostgreSQL: pip install 'endcap[postgres]', "
@@ -118,6 +125,15 @@ class Database:
     def close(self) -> None:
         """Give back the connections."""
         self._engine.dispose()
+
+
+def _patience(url: str) -> dict[str, Any]:
+    """How long to wait for a PostgreSQL that does not answer: a thread that waits for minutes serves no search."""
+    parts = make_url(url)
+    if parts.get_backend_name() != "postgresql" or parts.get_driver_name() not in _LIBPQ:
+        return {}
+    wanted = {name: value for name, value in _PATIENCE.items() if name not in parts.query}
+    return {"pool_timeout": _PATIENCE["connect_timeout"], "connect_args": wanted}
 
 
 def open_database(settings: Settings, upgrade: bool = True) -> Database:
