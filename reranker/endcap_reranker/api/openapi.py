@@ -44,9 +44,11 @@ _TAKEN = {
 _REASONS = {
     400: "A parameter or the body is not what it should be; `detail` names it.",
     404: "There is no such product.",
-    409: "The two ids cannot be joined.",
+    409: "The two ids cannot be joined; or pictures cannot be searched by, `detail` names the command that helps.",
     413: "The body is too large.",
     415: "The body is of a type that is not taken.",
+    422: "The picture is none that can be read; `detail` says why.",
+    502: "The host named in `image_url` does not give the picture.",
     503: "The engine or the database does not answer now. Try again.",
 }
 
@@ -65,9 +67,11 @@ class _Route:
 _FACETS = "Fields to count, with their number of buckets: `brand,category:5`."
 _SENT = (400, 413, 415, 503)
 _NAMED = (400, 404, 503)
+_SHOWN = (400, 409, 503)
+_PHOTO = (400, 409, 413, 415, 422, 502, 503)
 _DOCUMENTED = (
-    _Route("GET", "/search", "Find products, in the shopper's order.", SearchAnswer, SearchParameters),
-    _Route("POST", "/search", "Find products by words or by photo.", SearchAnswer, None, SearchBody, _SENT),
+    _Route("GET", "/search", "Find products, in the shopper's order.", SearchAnswer, SearchParameters, None, _SHOWN),
+    _Route("POST", "/search", "Find products by words or by photo.", SearchAnswer, None, SearchBody, _PHOTO),
     _Route("POST", "/events", "Tell what shoppers did.", EventsAnswer, None, EventBody, _SENT),
     _Route("POST", "/identify", "Say who an anonymous visitor is.", IdentifyAnswer, None, IdentifyBody, (*_SENT, 409)),
     _Route("POST", "/rerank", "Score documents for a shopper.", RerankAnswer, None, RerankBody, _SENT),
