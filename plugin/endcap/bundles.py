@@ -72,6 +72,11 @@ class Bundle:
     calibration: Calibration | None = None
 
     @property
+    def provenance(self) -> dict[str, Any]:
+        """What it says of how it was made."""
+        return {key: value for key, value in self.description.items() if key not in ("metrics", "files")}
+
+    @property
     def files(self) -> tuple[str, ...]:
         """Names of all its files, the description last."""
         return (*self.description["files"], DESCRIPTION)

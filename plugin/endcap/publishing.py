@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from endcap.bundles import DESCRIPTION, MODEL, Bundle, live_bundle, load_bundle, sync_folder, write_through
+from endcap.bundles import DESCRIPTION, MODEL, Bundle, load_bundle, sync_folder, write_through
 from endcap.errors import BundleRefused, ConfigurationError, EndcapError, PublishingFailed
 from endcap.scoring.triton import SPECIFICATION, TritonScorer
 from endcap.sequences import INPUTS, OUTPUT
@@ -181,16 +181,6 @@ def adopt(folder: Path, models: Path) -> Path:
     except OSError as error:
         raise BundleRefused(f"{target} could not be written: {error}; nothing was left behind") from error
     return target
-
-
-def prune_models(models: Path, name: str, keep: int) -> list[Path]:
-    """Remove all but the ``keep`` latest bundles of a name, never the live one. Returns what was removed."""
-    found = {}
-    for folder in models.glob(f"{name}-*"):
-        number = folder.name.removeprefix(f"{name}-")
-        if _VERSION.fullmatch(number) and (folder / DESCRIPTION).exists():
-            found[int(number)] = folder
-    return _remove_old(found, keep, live_bundle(models))
 
 
 def prune_versions(bundle: Bundle, repository: Path, keep: int) -> list[Path]:

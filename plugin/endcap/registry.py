@@ -87,6 +87,9 @@ class Registry:
                 }  # fmt: skip
                 self._versions.add(connection, values)
                 return self._versions.one(connection, kind, version)
+            if not found.folder:  # its files were removed, and are back
+                self._versions.change(connection, kind, version, folder=place)
+                return self._versions.one(connection, kind, version)
             if found.folder != place:
                 raise VersionConflict(f"{kind} {version} is registered already, with files in {found.folder or 'no'}")
             return found
@@ -302,8 +305,7 @@ class Registry:
             self._refused = _written(folder)
             return
         version = str(bundle.version)
-        provenance = {key: value for key, value in bundle.description.items() if key not in ("metrics", "files")}
-        self.add_candidate(INTEREST, version, folder, bundle.description.get("metrics"), provenance)
+        self.add_candidate(INTEREST, version, folder, bundle.description.get("metrics"), bundle.provenance)
         with self._versions.writing() as connection:
             live = self._versions.live(connection, INTEREST)
             # Another process may have switched since the look: the pointer is its, and so is the table (and the pin).

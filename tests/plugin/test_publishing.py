@@ -18,14 +18,17 @@ from endcap import publishing
 from endcap.bundles import Bundle, live_bundle, load_bundle, make_live, write_bundle
 from endcap.catalog import Product
 from endcap.commands.models import publish
+from endcap.commands.versions import who
 from endcap.engines.embedded import EmbeddedEngine
 from endcap.errors import BundleRefused, PublishingFailed
 from endcap.interest import Calibration
 from endcap.live import LiveModel
+from endcap.registry import INTEREST, Registry, VersionConflict
 from endcap.runtime import Runtime, open_runtime
 from endcap.scoring.triton import SPECIFICATION, TritonScorer
 from endcap.sequences import INPUTS, InputSpec
 from endcap.settings import load_settings
+from endcap.stores.database import Database
 from tests.services.triton import Triton
 from tests.serving import ENCODER, SPEC, TABLE, VOCABULARY, eventually, graph, make_bundle, searches
 
@@ -131,16 +134,6 @@ def test_a_repository_that_cannot_be_written_is_named(bundle: Bundle, tmp_path: 
         publishing.write_version(bundle, tmp_path / "file")
 
 
-def test_old_bundles_go_but_never_the_live_one(tmp_path: Path) -> None:
-    folders = [make_bundle(tmp_path, version=number) for number in (1, 2, 3, 10)]
-    make_live(folders[0])
-    (tmp_path / "interest-notes").mkdir()
-    removed = publishing.prune_models(tmp_path, "interest", keep=2)
-    assert [one.name for one in removed] == ["interest-2"]
-    left = sorted(one.name for one in tmp_path.iterdir() if not one.name.startswith("."))
-    assert left == ["interest-1", "interest-10", "interest-3", "interest-notes", "live.json"]
-
-
 def test_old_versions_leave_the_repository(tmp_path: Path) -> None:
     made = [load_bundle(make_bundle(tmp_path / "bundles", version=number)) for number in (1, 2, 3)]
     for one in made:
@@ -191,6 +184,59 @@ def test_the_command_can_step_back(shop: Path) -> None:
     run("interest-2")
     assert "interest-1: live, after interest-2" in run("interest-1")
     assert live_bundle(shop / "models") == shop / "models" / "interest-1"
+
+
+@pytest.fixture
+def registry(shop: Path) -> Iterator[Registry]:
+    shop.mkdir(parents=True, exist_ok=True)
+    database = Database.in_folder(shop)
+    yield Registry(database, shop / "models")
+    database.close()
+
+
+def test_the_command_says_in_the_registry_who_did_it(shop: Path, registry: Registry) -> None:
+    for version in (1, 2):
+        make_bundle(shop / "models", version=version)
+        run(f"interest-{version}")
+    run("interest-1")
+    changes = registry.history(INTEREST)
+    assert [(one.action, one.version, one.before) for one in changes] == [
+        ("promote", "1", "2"), ("promote", "2", "1"), ("promote", "1", ""),
+    ]  # fmt: skip
+    assert {one.by for one in changes} == {who()}
+    assert who().startswith("cli")
+    assert {one.version: one.state for one in registry.versions(INTEREST)} == {"1": "live", "2": "retired"}
+    assert registry.get(INTEREST, "1").provenance["version"] == 1
+    assert registry.roll_back(INTEREST, "eve").version == "2"
+    assert live_bundle(shop / "models") == shop / "models" / "interest-2"
+
+
+def test_the_command_respects_a_pin(shop: Path, registry: Registry) -> None:
+    for version in (1, 2):
+        make_bundle(shop / "models", version=version)
+    run("interest-1")
+    registry.pin(INTEREST, "1", "eve")
+    with pytest.raises(VersionConflict, match="interest 1 is pinned"):
+        run("interest-2")
+    assert live_bundle(shop / "models") == shop / "models" / "interest-1"
+    run("interest-1")
+    run("interest-2", "--no-live")
+    assert registry.get(INTEREST, "2").state == "candidate"
+    run("interest-2", "--force")
+    assert live_bundle(shop / "models") == shop / "models" / "interest-2"
+
+
+def test_old_bundles_go_but_what_is_live_or_was_before_stays(shop: Path, tmp_path: Path) -> None:
+    (shop / "models" / "interest-notes").mkdir(parents=True)
+    folders = [make_bundle(tmp_path, version=number) for number in (1, 2, 3, 4, 5)]
+    for folder in folders[:3]:
+        run(str(folder), "--keep", "2")
+    run("interest-2", "--keep", "2")
+    for folder in folders[3:]:
+        run(str(folder), "--keep", "2", "--no-live")
+    left = sorted(one.name for one in (shop / "models").iterdir() if one.is_dir() and not one.name.startswith("."))
+    assert left == ["interest-2", "interest-3", "interest-4", "interest-5", "interest-notes"]
+    assert "interest-1: live" in run(str(folders[0]), "--keep", "2"), "what was removed may come back"
 
 
 def test_without_a_name_the_newest_bundle_is_meant(shop: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import sys
 from datetime import datetime, timezone
 
@@ -14,8 +15,15 @@ from endcap.runtime import open_database
 from endcap.settings import load_settings
 from endcap.stores.versions import Version
 
-_BY = "cli"
 _kind = click.option("--kind", default=INTEREST, show_default=True, help="What kind of model.")
+
+
+def who() -> str:
+    """Who is at the command line, for the registry's history."""
+    try:
+        return f"cli ({getpass.getuser()})"
+    except (KeyError, OSError):  # a container's user without a name
+        return "cli"
 
 
 @click.group(invoke_without_command=True)
@@ -40,7 +48,7 @@ def models(context: click.Context) -> None:
 @click.option("--force", is_flag=True, help="Even where its gate has not let it pass, or another version is pinned.")
 def promote(version: str, kind: str, force: bool) -> None:
     """Put VERSION into force: all servers switch within two seconds."""
-    _said(_registry().promote(kind, version, _BY, force))
+    _said(_registry().promote(kind, version, who(), force))
 
 
 @models.command()
@@ -48,21 +56,21 @@ def promote(version: str, kind: str, force: bool) -> None:
 @_kind
 def pin(version: str, kind: str) -> None:
     """Put VERSION into force, and let nothing replace it by itself."""
-    _said(_registry().pin(kind, version, _BY))
+    _said(_registry().pin(kind, version, who()))
 
 
 @models.command()
 @_kind
 def unpin(kind: str) -> None:
     """Let newer versions replace the live one again."""
-    _said(_registry().unpin(kind, _BY))
+    _said(_registry().unpin(kind, who()))
 
 
 @models.command("roll-back")
 @_kind
 def roll_back(kind: str) -> None:
     """Go back to what was live before."""
-    _said(_registry().roll_back(kind, _BY))
+    _said(_registry().roll_back(kind, who()))
 
 
 @models.command()
@@ -70,7 +78,7 @@ def roll_back(kind: str) -> None:
 @_kind
 def shadow(version: str, kind: str) -> None:
     """Have VERSION score real searches beside the live one, without effect."""
-    _said(_registry().shadow(kind, version, _BY))
+    _said(_registry().shadow(kind, version, who()))
 
 
 @models.command()
