@@ -10,6 +10,8 @@ import torch
 
 from endcap.bundles import live_bundle, make_live
 from endcap.errors import BundleRefused, InvalidInput
+from endcap.registry import INTEREST, open_registry
+from endcap.runtime import open_database
 from endcap.settings import load_settings
 from endcap.stores.versions import Version
 from endcap_workers.augmentation import Content, Generator, GeneratorDiverged, NearestGenerator, RidgeGenerator
@@ -66,6 +68,22 @@ def test_an_encoder_that_changed_since_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"the text encoder is now none: index the products and train"):
         augment(settings)
     assert live_bundle(settings.models_folder) == bundle
+
+
+def test_a_pinned_model_is_left_alone(tmp_path: Path) -> None:
+    settings = load_settings(data_dir=tmp_path, text_encoder="none")
+    make_live(make_bundle(settings.models_folder))
+    database = open_database(settings)
+    try:
+        registry = open_registry(settings, database)
+        live = registry.live(INTEREST)
+        assert live is not None
+        registry.pin(INTEREST, live.version)
+        found = augment(settings)
+        assert (found["outcome"], live.version in found["reason"]) == ("pinned", True)
+        assert len(registry.versions(INTEREST)) == 1
+    finally:
+        database.close()
 
 
 def test_a_bundle_without_weights_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

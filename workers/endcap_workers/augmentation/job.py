@@ -83,6 +83,11 @@ def augment_after(settings: Settings, seed: int = 0, progress: Progress = lambda
 def _augment(
     settings: Settings, database: Database, seed: int, progress: Progress, names: tuple[str, ...]
 ) -> Mapping[str, Any]:
+    registry = open_registry(settings, database)
+    for kind in (INTEREST, KIND):
+        standing = registry.live(kind)
+        if standing is not None and standing.pinned:
+            return {"outcome": "pinned", "reason": f"{kind} {standing.version} is pinned: nothing may replace it"}
     progress(0, 10, "reading the catalogue")
     bundle, model = _live(settings)
     weights = (bundle.folder / WEIGHTS).read_bytes()
@@ -96,7 +101,6 @@ def _augment(
     progress(2, 10, "training generators")
     steps = iter(range(3, 9))
     choice = choose(made, names, seed, lambda line: progress(next(steps, 8), 10, line))
-    registry = open_registry(settings, database)
     if choice.generator is None:
         return {"outcome": "none is better than the model by itself", **choice.numbers()}
     generator, virtual = _with_virtual(made, choice, bundle, seed)
