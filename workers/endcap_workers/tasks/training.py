@@ -32,8 +32,7 @@ class Parameters(BaseModel):
 
 def run(context: JobContext) -> Mapping[str, Any]:
     """Parameters: see :class:`Parameters`."""
-    from endcap_workers.augmentation.job import augment_after
-    from endcap_workers.training.promotion import promote_bundle, register
+    from endcap_workers.training.promotion import finish
     from endcap_workers.training.train import Request, train
 
     given = Parameters.model_validate(context.parameters)
@@ -41,19 +40,7 @@ def run(context: JobContext) -> Mapping[str, Any]:
     request = Request(given.model, given.seed, given.days, given.lists, given.epochs, parts=parts)
     made = train(context.settings, request, context.folder / "training", context.progress)
     assert made is not None  # a job is one process
-    version = register(context.settings, made, context.run_id)
-    result: dict[str, Any] = {
-        "version": version, "bundle": made.folder.name, "metrics": made.metrics, "held_out": made.segments,
-        "seconds": round(made.seconds, 1),
-    }  # fmt: skip
-    if given.promote:
-        verdict = promote_bundle(context.settings, made.folder, by=f"run {context.run_id}", progress=context.progress)
-        assert verdict is not None
-        result |= {"promoted": verdict.passed, "gate": list(verdict.reasons)}
-        if verdict.passed:
-            # The new model has no generator yet: without one, new products would wait for the nightly job.
-            result["augmentation"] = augment_after(context.settings, request.seed, context.progress)
-    return result
+    return finish(context, made, given.promote)
 
 
 def _parts(settings: Settings, given: Parameters) -> tuple[str, ...]:

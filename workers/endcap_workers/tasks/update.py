@@ -12,8 +12,7 @@ from endcap.jobs import Job, JobContext
 def run(context: JobContext) -> Mapping[str, Any]:
     """Parameters: ``seed``, ``days`` (default 30), ``epochs``, ``promote`` (default false)."""
     from endcap.bundles import live_bundle
-    from endcap_workers.augmentation.job import augment_after
-    from endcap_workers.training.promotion import promote_bundle, register
+    from endcap_workers.training.promotion import finish
     from endcap_workers.training.train import Request, train
 
     given = context.parameters
@@ -32,18 +31,7 @@ def run(context: JobContext) -> Mapping[str, Any]:
         raise InvalidInput(f"parameters of update: {error}") from error
     made = train(context.settings, request, context.folder / "training", context.progress)
     assert made is not None  # a job is one process
-    result: dict[str, Any] = {
-        "version": register(context.settings, made, context.run_id), "bundle": made.folder.name, "base": live.name,
-        "metrics": made.metrics, "held_out": made.segments, "seconds": round(made.seconds, 1),
-    }  # fmt: skip
-    if given.get("promote"):
-        verdict = promote_bundle(context.settings, made.folder, by=f"run {context.run_id}", progress=context.progress)
-        assert verdict is not None
-        result |= {"promoted": verdict.passed, "gate": list(verdict.reasons)}
-        if verdict.passed:
-            # The new model has no generator yet: without one, new products would wait for the nightly job.
-            result["augmentation"] = augment_after(context.settings, request.seed, context.progress)
-    return result
+    return {"base": live.name, **finish(context, made, bool(given.get("promote")))}
 
 
 JOB = Job("update", "Go on training the live model with the latest events", run, queue="heavy", time_limit_s=2 * 3600)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from endcap.bundles import load_bundle
 from endcap.gates import Verdict
+from endcap.jobs import JobContext
 from endcap.registry import INTEREST, open_registry
 from endcap.runtime import open_database
 from endcap.settings import Settings
@@ -29,6 +32,27 @@ def register(settings: Settings, made: Trained, run: str = "") -> str:
     finally:
         database.close()
     return str(bundle.version)
+
+
+def finish(context: JobContext, made: Trained, promote: bool) -> Mapping[str, Any]:
+    """What a job does once it has trained: register, and with ``promote`` have it judged and put into force where the
+    gate lets it. Gives the job's result. Raises as :func:`promote_bundle`."""
+    from endcap_workers.augmentation.job import augment_after
+
+    settings, by = context.settings, f"run {context.run_id}"
+    result: dict[str, Any] = {
+        "version": register(settings, made, context.run_id), "bundle": made.folder.name, "metrics": made.metrics,
+        "held_out": made.segments, "seconds": round(made.seconds, 1),
+    }  # fmt: skip
+    if promote:
+        verdict = promote_bundle(settings, made.folder, by=by, progress=context.progress)
+        assert verdict is not None
+        result |= {"promoted": verdict.passed, "gate": list(verdict.reasons)}
+        if verdict.passed:
+            # The new model has no generator yet: without one, new products would wait for the nightly job.
+            seed = int(load_bundle(made.folder).description.get("seed", 0))
+            result["augmentation"] = augment_after(settings, seed, context.progress)
+    return result
 
 
 def promote_bundle(
