@@ -1,4 +1,4 @@
-"""docker-compose.yml cannot run here: so everything that it names is looked up in the code."""
+"""Everything that docker-compose.yml names is looked up in the code; nothing of it is started."""
 
 from __future__ import annotations
 

@@ -287,9 +287,9 @@ def test_pages_are_not_slower_than_searches_by_far(enter: Callable[[str], FlaskC
     def best(path: str) -> float:
         times = []
         for _ in range(5):
-            began = time.perf_counter()
+            began = time.process_time()
             assert client.get(path).status_code == 200
-            times.append(time.perf_counter() - began)
+            times.append(time.process_time() - began)
         return min(times)
 
     search = best("/v1/search?q=milk&explain=true")
