@@ -51,7 +51,9 @@ def evaluate(
             raise click.UsageError(f"{name} has no --{foreign[0]}")
         results = run(seed, **options)
     except ModuleNotFoundError as error:
-        raise click.ClickException(f"{error.name} is missing: pip install 'endcap[demo,train,reports]'") from error
+        raise click.ClickException(
+            f"{error.name} is missing: pip install 'endcap[demo,train,reports,images]'"
+        ) from error
     results.show()
     if file:
         results.write(file)

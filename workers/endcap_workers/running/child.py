@@ -137,7 +137,8 @@ def _missing(job: Job, error: ModuleNotFoundError) -> str:
         return f"{error} (a bug: the log has the trace)"
     return (
         f"the job {job.name} needs {error.name}, which is not installed where the worker runs: models need "
-        "pip install 'endcap[train]', reports and fraud pip install 'endcap[reports]'"
+        "pip install 'endcap[train]', reports and fraud pip install 'endcap[reports]', "
+        "pictures pip install 'endcap[images]'"
     )
 
 
