@@ -384,14 +384,15 @@ def open_runtime(settings: Settings, start: bool = True) -> Runtime:
     personalizer.newcomers = model.newcomers
     flags = Flags(database)
     upkeep = Upkeep(settings, engine, events, popularity, profiles, personalizer, model, flags)
+    erasure = Erasure(database, events, aliases, profiles)
     discovery = Discovery(
-        events, popularity, personalizer, settings.data_dir, excluded=flags.excluded_shoppers, owners=aliases.owners
-    )
+        events, popularity, personalizer, settings.data_dir, excluded=flags.excluded_shoppers, owners=aliases.owners,
+        erasures=erasure.version,
+    )  # fmt: skip
     upkeep.add("discovery", discovery.turn, INTERVAL_S)
     rankings = Rankings(database)
     serving_log = ServingLog(rankings, settings.log_rankings, settings.log_features)
     upkeep.add("profiles", profiles.turn, _PROFILES_S)
-    erasure = Erasure(database, events, aliases, profiles)
     upkeep.add("erasures", erasure.follow, _PROFILES_S)
     rejected = Background(Rejects(database).append)
     upkeep.add("rejects", rejected.turn, _REJECTS_S)

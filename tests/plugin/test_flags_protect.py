@@ -11,6 +11,8 @@ from endcap.catalog import Product
 from endcap.catalog.product import product_keys
 from endcap.engines.embedded import EmbeddedEngine
 from endcap.events import Action, Event
+from endcap.recommend.behaviour import Behaviour, shopper_key
+from endcap.recommend.discovery import FILE
 from endcap.runtime import Runtime, open_runtime
 from endcap.settings import Settings, load_settings
 from endcap.stores.flags import Suspicion
@@ -86,6 +88,50 @@ def test_who_is_left_out_survives_a_restart(runtime: Runtime, settings: Settings
         assert seen(again)[:2] == (8.0, 4.0)
         again.flags.decide(again.flags.queue()[0].id, "dismissed", "eve")
         assert eventually(lambda: seen(again)[:2] == (17.0, 13.0), 20)
+    finally:
+        again.close()
+
+
+def remembered(runtime: Runtime, shopper: str) -> int:
+    """Products that are kept as bought by a shopper."""
+    runtime.discovery.behaviour.merge()
+    return len(runtime.discovery.behaviour.repeats.of(shopper_key(shopper)))
+
+
+def test_what_an_erased_shopper_bought_is_forgotten_also_on_disk(runtime: Runtime, settings: Settings) -> None:
+    assert eventually(lambda: seen(runtime)[2] == 13.0, 20)
+    assert remembered(runtime, "bot") == 2
+    file = settings.data_dir / FILE
+    runtime.discovery.behaviour.save(file, runtime.discovery.queries.to_bytes())
+    other = open_runtime(settings)  # another process
+    try:
+        assert other.upkeep.wait_ready(30)
+        assert eventually(lambda: remembered(other, "bot") == 2, 20)
+        runtime.erasure.erase("bot")
+        for one in (runtime, other):
+            assert eventually(lambda one=one: remembered(one, "bot") == 0 and seen(one)[2] == 4.0, 20)
+            assert remembered(one, "bot1") == 2, "the others are still known"
+
+        def written() -> bool:
+            found = Behaviour()
+            assert found.restore(file, newest=2**40) is not None
+            return found.erased > 0 and not len(found.repeats.of(shopper_key("bot")))
+
+        assert eventually(written, 20)
+    finally:
+        other.close()
+
+
+def test_an_erasure_while_no_server_ran_is_made_up_for(runtime: Runtime, settings: Settings) -> None:
+    assert eventually(lambda: seen(runtime)[2] == 13.0, 20)
+    runtime.upkeep.close()
+    runtime.discovery.behaviour.save(settings.data_dir / FILE, runtime.discovery.queries.to_bytes())
+    runtime.erasure.erase("bot")
+    again = open_runtime(settings)
+    try:
+        assert again.upkeep.wait_ready(30)
+        assert eventually(lambda: remembered(again, "bot") == 0 and seen(again)[2] == 4.0, 20)
+        assert eventually(lambda: again.discovery.behaviour.erased == again.erasure.version(), 20)
     finally:
         again.close()
 

@@ -50,6 +50,8 @@ class Behaviour:
         self.sequence = 0
         #: Shoppers whose events were not taken in: whoever adds leaves them out.
         self.left_out: frozenset[str] = frozenset()
+        #: The erasures that had happened when it began to learn, see :meth:`endcap.stores.erasure.Erasure.version`.
+        self.erased = 0
         self._most_repeats = most_repeats
         self._waiting: list[np.ndarray] = []
         self._purchases: list[tuple[np.ndarray, np.ndarray]] = []
@@ -148,6 +150,7 @@ class Behaviour:
                 sequence=self.sequence, basket=self._tail.basket, product=self._tail.product, time=self._tail.time,
                 timed=self._tail.timed, beside=np.frombuffer(beside, dtype=np.uint8),
                 left_out=np.frombuffer(orjson.dumps(sorted(self.left_out)), dtype=np.uint8),
+                erased=self.erased,
             )  # fmt: skip
         partial.replace(path)
 
@@ -162,12 +165,13 @@ class Behaviour:
                 tail = _Lines(saved["basket"], saved["product"], saved["time"], saved["timed"])
                 beside = saved["beside"].tobytes()
                 left_out = frozenset(orjson.loads(saved["left_out"].tobytes()))
+                erased = int(saved["erased"]) if "erased" in saved.files else 0
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
         if sequence > newest or len(state[0]) != len(state[1]):
             return None
         self.pairs.state, self.repeats, self._tail, self.sequence = state, repeats, tail, sequence
-        self.left_out = left_out
+        self.left_out, self.erased = left_out, erased
         return beside
 
 

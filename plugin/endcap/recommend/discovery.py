@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -47,10 +48,12 @@ class Discovery:
         clock: Callable[[], float] = time.time,
         excluded: Callable[[], frozenset[str]] = frozenset,
         owners: Callable[[Collection[str]], Mapping[str, str]] = lambda ids: {},
+        erasures: Callable[[], int] = lambda: 0,
     ) -> None:
         """``folder``: where a snapshot of the behaviour is kept; None: nowhere. ``excluded``: whose behaviour counts
         for nothing now. What is known is learned anew from the whole log, beside the old, when that changes.
-        ``owners``: of anonymous ids, whose they turned out to be; asked as events are read."""
+        ``owners``: of anonymous ids, whose they turned out to be; asked as events are read. ``erasures``: changes when
+        a shopper was erased; then, too, everything is learned anew, since it is kept by a key made of his id."""
         self.behaviour = Behaviour()
         self.queries = QueryCounts()
         self.shelves: Shelves | None = None
@@ -63,7 +66,7 @@ class Discovery:
         self._file = folder / FILE if folder is not None else None
         self._clock = clock
         self._excluded = excluded
-        self._owners = owners
+        self._owners, self._erasures = owners, erasures
         self._anew: tuple[Behaviour, QueryCounts] | None = None
         self._anew_since = self._anew_from = 0.0
         self._started = False
@@ -111,21 +114,24 @@ class Discovery:
         return False
 
     def _renew(self) -> bool:
-        """Learn anew where other shoppers are left out than were; True when that is done. What is bounded cannot be
-        subtracted from: a pair that was given up for another would be missed."""
+        """Learn anew where other shoppers are left out than were, or one was erased; True when that is done. What is
+        bounded cannot be subtracted from: a pair that was given up for another would be missed."""
         if self._anew is None:
-            excluded = self._excluded()
-            if excluded == self.behaviour.left_out or not self.caught_up or time.monotonic() < self._anew_from:
+            if not self.caught_up or time.monotonic() < self._anew_from:
+                return False
+            excluded, erased = self._excluded(), self._erasures()
+            if (excluded, erased) == (self.behaviour.left_out, self.behaviour.erased):
                 return False
             self._anew_since = time.monotonic()
             self._anew = (Behaviour(), QueryCounts())
-            self._anew[0].left_out = excluded
+            self._anew[0].left_out, self._anew[0].erased = excluded, erased
         if not self._read_on(*self._anew):
             return False
         self.behaviour, self.queries = self._anew
-        self._anew, self._saved = None, (0, 0.0)
+        # The snapshot on disk still has what was left out now: it is replaced at once.
+        self._anew, self._saved = None, (-_SNAPSHOT_EVENTS, -math.inf)
         self._anew_from = time.monotonic() + (time.monotonic() - self._anew_since) / _MOST_WORK
-        log.info("behaviour learned anew without %d flagged shoppers", len(self.behaviour.left_out))
+        log.info("behaviour learned anew without %d flagged shoppers and what was erased", len(self.behaviour.left_out))
         return True
 
     def refresh(self) -> None:
@@ -163,7 +169,7 @@ class Discovery:
                 self._saved = (self.behaviour.sequence, time.monotonic())
                 log.info("behaviour restored up to event %d", self.behaviour.sequence)
         if not self.behaviour.sequence:
-            self.behaviour.left_out = self._excluded()
+            self.behaviour.left_out, self.behaviour.erased = self._excluded(), self._erasures()
         self._started = True
 
     def _snapshot(self) -> None:

@@ -88,8 +88,9 @@ class Erasure:
     def erase(self, shopper: str) -> dict[str, int]:
         """Delete all of it, the ids that were joined to the shopper included. Gives rows deleted by table.
 
-        Counts without names (what sells, what is bought together) keep what they learned. Doing it again is no harm;
-        what the shopper's browser sends afterwards is a new shopper's.
+        What is bought together and again, which is kept by a key made of the id, every server learns anew from the log.
+        Counts without names (what sells) keep what they learned. Doing it again is no harm; what the shopper's browser
+        sends afterwards is a new shopper's.
 
         Raises:
             LogUnavailable: the database failed; what is left can be erased by calling again.
@@ -117,7 +118,7 @@ class Erasure:
             LogUnavailable: the database cannot be read now.
         """
         with self._database.transaction(read_only=True) as connection:
-            newest = int(connection.execute(select(func.max(erasures.c.sequence))).scalar() or 0)
+            newest = _newest(connection)
             if self._seen is None or newest == self._seen:  # a process that has just started keeps nothing
                 self._seen = newest
                 return 0.0
@@ -126,6 +127,15 @@ class Erasure:
         self._profiles.forgotten([one for one in self._profiles.kept() if _digest(one) in erased])
         self._seen = newest
         return 0.0
+
+    def version(self) -> int:
+        """Changes with every erasure, and only then: what was learned before has to be learned anew.
+
+        Raises:
+            LogUnavailable: the database cannot be read now.
+        """
+        with self._database.transaction(read_only=True) as connection:
+            return _newest(connection)
 
     def _delete(self, table: Table, ids: Sequence[str]) -> int:
         key = next(iter(table.primary_key.columns))
@@ -149,6 +159,10 @@ class Erasure:
             for row in rows:
                 yield row._mapping
             last = rows[-1]._mapping["sequence"]
+
+
+def _newest(connection: Connection) -> int:
+    return int(connection.execute(select(func.max(erasures.c.sequence))).scalar() or 0)
 
 
 def _tables() -> list[Table]:
