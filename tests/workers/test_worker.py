@@ -14,6 +14,7 @@ from endcap.settings import Settings, load_settings
 from endcap.stores.database import Database
 from endcap.stores.runs import ENDED, Run, Runs
 from endcap.stores.workers import Workers
+from endcap_workers.running.watch import run_folder, tidy
 from tests.services.process import free_port
 from tests.workers.job_support import DEAF, FAILS, QUICK, QUIET, STEPS, eventually, install_jobs, start
 
@@ -186,3 +187,14 @@ def test_the_server_keeps_a_worker_beside_itself(shop: Shop) -> None:
     assert shop.runs.get(run_id).state == "queued"
     with pytest.raises(ProcessLookupError):
         os.kill(second.pid, 0)
+
+
+def test_old_runs_go_with_their_folders(shop: Shop) -> None:
+    made = [shop.runs.submit(QUICK, {"steps": 1}) for _ in range(3)]
+    for run_id in made:
+        run_folder(shop.settings, run_id).mkdir(parents=True)
+        shop.runs.cancel(run_id)
+    tidy(shop.settings.model_copy(update={"keep_runs": 1}), shop.runs)
+    left = [run_id for run_id in made if run_folder(shop.settings, run_id).exists()]
+    assert len(left) == 1
+    assert [run.id for run in shop.runs.list()] == left

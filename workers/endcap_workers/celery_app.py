@@ -33,7 +33,7 @@ from endcap.settings import Settings, load_settings
 from endcap.stores.database import Database
 from endcap.stores.runs import DONE, FAILED, RUNNING, Runs
 from endcap.stores.workers import Workers
-from endcap_workers.running.watch import watch_over
+from endcap_workers.running.watch import tidy, watch_over
 from endcap_workers.running.worker import Scheduler
 
 log = logging.getLogger("endcap.worker")
@@ -171,7 +171,7 @@ def _upkeep(queues: list[str]) -> None:
                 workers.seen(name, "celery", queues, [])
             if time.monotonic() - tidied > 600:
                 tidied = time.monotonic()
-                runs.prune(settings.keep_runs)
+                tidy(settings, runs)
             problem = ""
         except EndcapError as error:
             if str(error) != problem:

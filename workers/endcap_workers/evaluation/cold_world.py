@@ -12,6 +12,7 @@ one after the warm products that he had before that moment; products that he had
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -139,7 +140,9 @@ def build(
     torch.manual_seed(seed)
     model = LstmModel(spec)
     stop = _stop(warm_of, train)
-    file = cache_dir() / "cold" / f"{cache}-{seed}.safetensors"
+    # Weights of another recipe would give figures that nobody could explain.
+    recipe = hashlib.blake2b(repr((spec, schedule, negatives)).encode(), digest_size=6).hexdigest()
+    file = cache_dir() / "cold" / f"{cache}-{seed}-{recipe}.safetensors"
     _trained(
         model,
         catalogue,

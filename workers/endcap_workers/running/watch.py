@@ -42,6 +42,12 @@ def run_folder(settings: Settings, run_id: str) -> Path:
     return settings.data_dir / "runs" / run_id
 
 
+def tidy(settings: Settings, runs: Runs) -> None:
+    """Forget the oldest ended runs, with what they left on the disk."""
+    for run_id in runs.prune(settings.keep_runs):
+        shutil.rmtree(run_folder(settings, run_id), ignore_errors=True)
+
+
 def watch_over(
     run: Run,
     job: Job | None,

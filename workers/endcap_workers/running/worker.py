@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import shutil
 import socket
 import threading
 import time
@@ -18,7 +17,7 @@ from endcap.settings import Settings
 from endcap.stores.database import Database
 from endcap.stores.runs import Run, Runs
 from endcap.stores.workers import Workers
-from endcap_workers.running.watch import run_folder, watch_over
+from endcap_workers.running.watch import tidy, watch_over
 
 log = logging.getLogger("endcap.worker")
 
@@ -106,8 +105,7 @@ class Worker:
             self._begin(run, stop)
         if time.monotonic() - self._tidied > _TIDY_S:
             self._tidied = time.monotonic()
-            for run_id in self._runs.prune(self.settings.keep_runs):
-                shutil.rmtree(run_folder(self.settings, run_id), ignore_errors=True)
+            tidy(self.settings, self._runs)
 
     def _free(self, queue: str) -> bool:
         with self._lock:
