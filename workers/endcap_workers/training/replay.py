@@ -2,7 +2,8 @@
 something: the training cases, made by the code that serves.
 
 Profiles, popularity and what is bought together grow as they did in the server; a case is made before the events that
-belong to it are taken in. Memory is bounded: profiles by their places, the rest as in the server, cases go to disk.
+belong to it are taken in. Memory: a profile a shopper, bounded by its places; the rest as in the server. Cases go to
+disk.
 """
 
 from __future__ import annotations
