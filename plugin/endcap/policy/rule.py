@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -67,9 +68,13 @@ class Target(_Strict):
         """Does it name no product at all?"""
         return not (self.products or self.brands or self.categories)
 
+    @cached_property
+    def _ids(self) -> frozenset[str]:
+        return frozenset(self.products)
+
     def covers(self, document: Mapping[str, Any]) -> bool:
         """Does it name the product of a stored document?"""
-        if self.products and document.get("id") not in self.products:
+        if self.products and document.get("id") not in self._ids:
             return False
         if self.brands and str(document.get("brand", "")).casefold() not in {one.casefold() for one in self.brands}:
             return False

@@ -92,9 +92,12 @@ class RuleBook:
             gone = mask if gone is None else gone | mask
         return gone
 
-    def hides(self, document: Mapping[str, Any], visit: Visit, now: float, query: str = "") -> bool:
-        """Whether a product is not to be shown now: for lists that were not ranked."""
-        return any(self.rules[number].target.covers(document) for number in self._hiding(visit, now, query))
+    def hides(
+        self, documents: Sequence[Mapping[str, Any] | None], visit: Visit, now: float, query: str = ""
+    ) -> list[bool]:
+        """Which of some stored documents are not to be shown now: for lists that were not ranked."""
+        targets = [self.rules[number].target for number in self._hiding(visit, now, query)]
+        return [one is not None and any(target.covers(one) for target in targets) for one in documents]
 
     def _hiding(self, visit: Visit, now: float, query: str) -> list[int]:
         rules = enumerate(self.rules)

@@ -164,7 +164,8 @@ def _engine_order(
         rules, now = runtime.personalizer.arranger.rules, time.time()
         size = wanted.size + len(left_out) + (MAX_SIZE if rules else 0)
         hits = runtime.engine.search(SearchRequest(filters=tuple(filters), size=size, documents=bool(rules))).hits
-        shown = [hit.id for hit in hits if not rules.hides({**(hit.document or {}), "id": hit.id}, visit, now)]
+        gone = rules.hides([hit.document for hit in hits], visit, now)
+        shown = [hit.id for hit, hide in zip(hits, gone, strict=True) if not hide]
         ids = [one for one in shown if one not in left_out][: wanted.size]
     ranking = Ranking(uuid.uuid4().hex, np.arange(len(ids)), False, "engine", "warming_up")
     sources, scores = [["engine"] for _ in ids], np.zeros(len(ids), dtype=np.float32)

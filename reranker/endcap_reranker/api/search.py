@@ -56,7 +56,8 @@ def search(
     hits = recaller.page(recall, [one for one, _ in places], wanted.highlight)
     # A list that was not ranked, or lies beyond what is, has not met the rules yet.
     rules, now = runtime.personalizer.arranger.rules, time.time()
-    hits = [None if hit and rules.hides(hit.document or {}, who.visit, now, wanted.q) else hit for hit in hits]
+    gone = rules.hides([hit.document if hit else None for hit in hits], who.visit, now, wanted.q)
+    hits = [None if hide else hit for hit, hide in zip(hits, gone, strict=True)]
     reasons = _reasons(runtime, who.shopper, recall, [one for one, _ in places]) if wanted.explain else None
     shown = [
         {
