@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -93,3 +95,9 @@ def test_real_answers_are_as_it_says(client: FlaskClient) -> None:
     answers.RerankBody.model_validate(asked)
     exactly(answers.RerankAnswer, client.post("/v1/rerank", json=asked).get_json())
     exactly(list[answers.TeiAnswer], client.post("/v1/rerank", json={"query": "milk", "texts": [product]}).get_json())
+
+
+@pytest.mark.parametrize("first", ["endcap_reranker.admin.openapi", "endcap_reranker.api.openapi"])
+def test_either_document_can_be_made_first(first: str) -> None:
+    """`endcap openapi` begins with the admin side, a server with the other."""
+    subprocess.run([sys.executable, "-c", f"import {first}"], check=True, timeout=60)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from endcap import __version__
 from endcap_reranker.admin.operation import JSON, Nothing, Operation, Topic
+from endcap_reranker.openapi import REF, Problem, problem_response, query_parameters
 
-_REF = "#/components/schemas/{model}"
-_PROBLEM_JSON = "application/problem+json"
 _INTRODUCTION = """\
 What operators and their programs do with a running Endcap: start and watch background jobs, promote and roll back
 models, look after the catalogue and the shoppers' data. Every call but this document's needs a bearer token
@@ -33,17 +32,6 @@ _REASONS = {
     502: "Triton could not be given the version; what was live stays live.",
     503: "The database, or what else is needed, does not answer now. Try again.",
 }
-
-
-class Problem(BaseModel):
-    """An error (RFC 9457)."""
-
-    model_config = ConfigDict(title="Problem")
-
-    type: str = Field(description="`urn:endcap:error:` and a short stable name that a program can act on.")
-    title: str
-    status: int
-    detail: str = Field(description="For people: what is wrong and what to do.")
 
 
 def document(topics: Sequence[Topic]) -> dict[str, Any]:
@@ -80,7 +68,7 @@ def _schemas(operations: Iterable[Operation]) -> tuple[dict[type[BaseModel], dic
             models.append((one.body, "validation"))
         if one.answer is not None:
             models.append((one.answer, "serialization"))
-    references, found = models_json_schema(list(dict.fromkeys(models)), ref_template=_REF)
+    references, found = models_json_schema(list(dict.fromkeys(models)), ref_template=REF)
     by_model: dict[Any, dict[str, Any]] = {model: reference for (model, _), reference in references.items()}
     return by_model, dict(sorted(found["$defs"].items()))
 
@@ -95,7 +83,7 @@ def _operation(
     if one.query is not Nothing:
         # A query's parameters stand in the document each by itself; their model is not needed besides.
         name = references[one.query]["$ref"].rpartition("/")[2]
-        schema = schemas.pop(name, None) or one.query.model_json_schema(ref_template=_REF)
+        schema = schemas.pop(name, None) or one.query.model_json_schema(ref_template=REF)
         parameters += query_parameters(schema)
     made: dict[str, Any] = {
         "operationId": one.name,
@@ -119,22 +107,3 @@ def _operation(
     responses |= {str(status): {"$ref": f"#/components/responses/{status}"} for status in sorted(statuses)}
     made["responses"] = responses
     return made
-
-
-def query_parameters(schema: dict[str, Any]) -> list[dict[str, Any]]:
-    """A model's fields as the parameters of a query string."""
-    required = schema.get("required", [])
-    parameters = []
-    for name, described in schema["properties"].items():
-        described = {key: value for key, value in described.items() if key != "title"}
-        text = described.pop("description", "")
-        parameters.append(
-            {"name": name, "in": "query", "required": name in required, "description": text, "schema": described}
-        )
-    return parameters
-
-
-def problem_response(text: str) -> dict[str, Any]:
-    """An answer that is an RFC 9457 problem."""
-    schema = {"$ref": _REF.format(model="Problem")}
-    return {"description": text, "content": {_PROBLEM_JSON: {"schema": schema}}}

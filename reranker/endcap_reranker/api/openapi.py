@@ -11,7 +11,6 @@ from pydantic.json_schema import models_json_schema
 
 from endcap import __version__
 from endcap.settings import Settings
-from endcap_reranker.admin.openapi import Problem, problem_response, query_parameters
 from endcap_reranker.api.answers import (
     EventBody,
     EventsAnswer,
@@ -30,8 +29,8 @@ from endcap_reranker.api.photo import UPLOAD
 from endcap_reranker.api.recommend import RecommendParameters
 from endcap_reranker.api.suggest import SuggestParameters
 from endcap_reranker.identity import SESSION_HEADER
+from endcap_reranker.openapi import REF, Problem, problem_response, query_parameters
 
-_REF = "#/components/schemas/{model}"
 _JSON = "application/json"
 _INTRODUCTION = """\
 Search, recommendations and events for storefronts. No token is needed; a shopper is told by a header or cookie. Errors
@@ -91,7 +90,7 @@ def document(settings: Settings) -> dict[str, Any]:
     for one in _DOCUMENTED:
         models += [(found, "validation") for found in (one.body, one.query) if found is not None]
         models += [(one.answer, "serialization")] if one.answer is not None else []
-    references, found = models_json_schema(list(dict.fromkeys(models)), ref_template=_REF)
+    references, found = models_json_schema(list(dict.fromkeys(models)), ref_template=REF)
     by_model = {model: reference for (model, _), reference in references.items()}
     schemas = dict(sorted(found["$defs"].items()))
     # A query's parameters stand in the document each by itself; their model is not needed besides.
@@ -144,7 +143,7 @@ def _content(one: _Route, by_model: dict[type[BaseModel], dict[str, Any]]) -> di
     if one.path == "/search":
         fields = {"image": {"description": "The picture."}} | {
             parameter["name"]: {"description": parameter.get("description", ""), **parameter["schema"]}
-            for parameter in _listed(query_parameters(SearchParameters.model_json_schema(ref_template=_REF)))
+            for parameter in _listed(query_parameters(SearchParameters.model_json_schema(ref_template=REF)))
             if parameter["name"] != "attributes"
         }
         form = {"type": "object", "required": ["image"], "properties": fields}
