@@ -226,3 +226,8 @@ def test_samples_from_values_conversions_and_streams_agree() -> None:
         Sample.of_conversions(2, 3)
     with pytest.raises(InvalidInput, match="finite"):
         Sample.of(np.array([1.0, math.inf]))
+
+
+def test_an_effect_that_no_number_of_shoppers_shows_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="too small"):
+        shoppers_needed(2e-279, 0.01)

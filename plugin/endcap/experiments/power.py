@@ -57,7 +57,10 @@ def shoppers_needed(
         raise InvalidInput(f"effect must be a difference other than 0, not {effect}")
     # The detectable effect falls as 1 / sqrt(shoppers).
     one = detectable_effect(1.0, variance, share, alpha, power, peeking)
-    return max(2, math.ceil((one / effect) ** 2))
+    root = abs(one / effect)
+    if not root < 1e100:
+        raise InvalidInput(f"effect {effect:g} is too small: no number of shoppers shows it")
+    return max(2, math.ceil(root**2))
 
 
 def _check(shoppers: float, variance: float, share: float, alpha: float, power: float) -> None:

@@ -1,7 +1,7 @@
 """The vectors of the products' pictures: one file beside whatever engine holds the products, searched exactly.
 
-A file of its own, because no index of a shop has to change for it. Looking at every vector takes a tenth of a second for
-20,000 products (two busy cores): right for catalogues of tens of thousands of pictures, not for millions.
+A file of its own, because no index of a shop has to change for it. Looking at every vector takes a tenth of a second
+for 20,000 products (two busy cores): right for catalogues of tens of thousands of pictures, not for millions.
 """
 
 from __future__ import annotations

@@ -16,6 +16,9 @@ from endcap.stores.experiments import State, StoredExperiment
 from endcap_reranker.admin.access import caller
 from endcap_reranker.admin.operation import Answer, Strict, Topic
 
+#: No shop has the shoppers that show less.
+_LEAST_EFFECT = 1e-9
+
 
 class ExperimentAnswer(Answer):
     """An experiment. Times are seconds since 1970 (UTC), 0: not yet."""
@@ -41,7 +44,7 @@ class PowerQuery(Strict):
 
     mean: float = Field(gt=0, lt=1, description="The metric's mean today, as a share: a conversion of .05.")
     shoppers: int = Field(10_000, ge=10, le=1_000_000_000, description="Shoppers of two arms together.")
-    effect: float = Field(0.0, ge=0, lt=1, description="A difference to be seen; 0: none is asked for.")
+    effect: float = Field(0.0, ge=0, lt=1, description="A difference to be seen; below 1e-9: none is asked for.")
 
 
 class Power(Answer):
@@ -75,7 +78,7 @@ def routes(runtime: Runtime) -> Topic:
     )  # fmt: skip
     def experiment_power(query: PowerQuery) -> Power:
         variance = query.mean * (1 - query.mean)
-        needed = shoppers_needed(query.effect, variance) if query.effect else None
+        needed = shoppers_needed(query.effect, variance) if query.effect >= _LEAST_EFFECT else None
         return Power(detectable=detectable_effect(query.shoppers, variance), shoppers_needed=needed)
 
     @topic.operation(
