@@ -78,7 +78,7 @@ def read_log(
         _, shoppers, products, sessions, times, acted, quantities, values, attributes = zip(*rows)
         devices, coupons = _attributes(attributes, device_attribute)
         if owners:
-            shoppers = [owners.get(name, name) for name in shoppers]
+            shoppers = tuple(owners.get(name, name) for name in shoppers)
         yield LogLines(
             list(shoppers),
             list(products),

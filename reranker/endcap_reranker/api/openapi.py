@@ -91,7 +91,7 @@ def document(settings: Settings) -> dict[str, Any]:
         models += [(found, "validation") for found in (one.body, one.query) if found is not None]
         models += [(one.answer, "serialization")] if one.answer is not None else []
     references, found = models_json_schema(list(dict.fromkeys(models)), ref_template=REF)
-    by_model = {model: reference for (model, _), reference in references.items()}
+    by_model: dict[Any, dict[str, Any]] = {model: reference for (model, _), reference in references.items()}
     schemas = dict(sorted(found["$defs"].items()))
     # A query's parameters stand in the document each by itself; their model is not needed besides.
     queries = {
@@ -117,7 +117,9 @@ def document(settings: Settings) -> dict[str, Any]:
 def _operation(
     one: _Route, query: dict[str, Any] | None, by_model: dict[type[BaseModel], dict[str, Any]], settings: Settings
 ) -> dict[str, Any]:
-    parameters = [{"$ref": f"#/components/parameters/{name}"} for name in _headers(settings)] if one.answer else []
+    parameters: list[dict[str, Any]] = []
+    if one.answer:
+        parameters += [{"$ref": f"#/components/parameters/{name}"} for name in _headers(settings)]
     if "{product}" in one.path:
         parameters.append({"name": "product", "in": "path", "required": True, "schema": {"type": "string"}})
     if query is not None:
