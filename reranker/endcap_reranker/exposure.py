@@ -5,6 +5,7 @@ Imports nothing that brings threads of its own along: the server's first process
 
 from __future__ import annotations
 
+import logging
 import socket
 from ipaddress import ip_address
 
@@ -12,6 +13,8 @@ from endcap.errors import ConfigurationError
 from endcap.settings import Settings
 from endcap.stores.database import open_database
 from endcap.stores.tokens import Tokens
+
+log = logging.getLogger(__name__)
 
 
 def is_loopback(host: str) -> bool:
@@ -37,6 +40,13 @@ def check_doors(settings: Settings) -> None:
     if settings.admin_port and settings.admin_port == settings.port:
         raise ConfigurationError(
             f"admin_port: {settings.port} is the shop's own port; choose another, or 0 to share it"
+        )
+    if not is_loopback(settings.host) and not settings.shopper_secret.get_secret_value():
+        log.warning(
+            "shopper ids are taken as they come on %s: anyone can act as any shopper, and join another's history to "
+            "his own by /v1/identify. Set ENDCAP_SHOPPER_SECRET and sign them, or see to it that only the storefront "
+            "can reach this address",
+            settings.host,
         )
     host, _ = admin_address(settings)
     if settings.admin == "off" or is_loopback(host):

@@ -343,3 +343,13 @@ def test_a_server_does_not_start_open_to_the_world(
 def test_what_is_this_machine() -> None:
     assert all(map(is_loopback, ("127.0.0.1", "127.3.2.1", "::1", "localhost")))
     assert not any(map(is_loopback, ("0.0.0.0", "::", "10.0.0.1", "no.such.host.invalid", "")))
+
+
+@pytest.mark.parametrize(
+    ("host", "secret", "warned"), [("0.0.0.0", "", True), ("0.0.0.0", "s" * 32, False), ("127.0.0.1", "", False)]
+)
+def test_unsigned_shoppers_on_an_open_address_are_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, host: str, secret: str, warned: bool
+) -> None:
+    check_doors(load_settings(data_dir=tmp_path, text_encoder="none", host=host, shopper_secret=secret, admin="off"))
+    assert ("ENDCAP_SHOPPER_SECRET" in caplog.text) is warned
