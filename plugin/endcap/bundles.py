@@ -134,6 +134,8 @@ def write_bundle(
     """
     if version is None:
         version = int(time.strftime("%Y%m%d%H%M%S", time.gmtime()))
+        while (parent / f"{name}-{version}").exists():  # two within a second: numbers only have to grow
+            version += 1
     if not _NAME.fullmatch(name) or version < 1:
         raise BundleRefused(f"bundle {name!r}, version {version}: lower-case letters, digits, _ and -; at least 1")
     target = parent / f"{name}-{version}"

@@ -1,5 +1,7 @@
 """Open Bandit as a world for a policy: what is learnt, and that little data promotes nothing."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -19,8 +21,7 @@ def test_items_that_are_clicked_more_are_shown_more() -> None:
     assert odds.min() >= 0.2 / 10 - 1e-12, "every item is explored"
 
 
-@pytest.mark.shared
-def test_forty_clicks_promote_nothing() -> None:
+def test_forty_clicks_promote_nothing(shared_dir: Path) -> None:
     results = Results("policy", "endcap evaluate policy", 0)
     add_rows(results, 0)
     assert len(results.rows) == 3

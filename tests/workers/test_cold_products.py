@@ -128,8 +128,7 @@ def test_intervals_are_students() -> None:
     assert math.isnan(cold_products.half_width([1.0]))
 
 
-@pytest.mark.shared
-def test_beauty_reads_brand_and_path(tmp_path: Path) -> None:
+def test_beauty_reads_brand_and_path(shared_dir: Path) -> None:
     from endcap_workers.evaluation import cold_beauty
 
     sequences, content = cold_beauty.load()
