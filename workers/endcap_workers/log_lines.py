@@ -68,13 +68,7 @@ def read_log(
         chosen = chosen.where(columns.time >= since)
     if actions:
         chosen = chosen.where(columns.action.in_([int(one) for one in actions]))
-    while True:
-        page = chosen.where(columns.sequence > after).order_by(columns.sequence).limit(batch)
-        with database.transaction(read_only=True) as connection:
-            rows = connection.execute(page).all()
-        if not rows:
-            return
-        after = int(rows[-1][0])
+    for rows in database.pages(chosen, batch, after):
         _, shoppers, products, sessions, times, acted, quantities, values, attributes = zip(*rows)
         devices, coupons = _attributes(attributes, device_attribute)
         if owners:

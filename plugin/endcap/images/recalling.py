@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
 from endcap.engines import Candidates, Engine, Filter, SearchRequest
+from endcap.fusion import fuse
 from endcap.images.index import PhotoSearch
 from endcap.recall import Recall, Recaller
 
-#: Reciprocal-rank fusion's constant (Cormack et al., 2009), and what a photo counts against words.
-_K = 60.0
+#: What a photo counts against words.
 _PHOTO_WEIGHT = 1.0
 #: Neighbours asked for, in windows: filters take some away.
 _DEPTH = 4
@@ -35,7 +33,9 @@ def recall_photo(
     if not request.text:
         return _recalled(engine, request, window, near)
     words = recaller.recall(replace(request, facets={}), window)
-    return _recalled(engine, request, window, _fused(words.ids, near, window), words.degraded)
+    known = set(words.ids)
+    ids, scores = fuse(words.ids, near, [one for one in near.ids if one not in known], _PHOTO_WEIGHT)
+    return _recalled(engine, request, window, Candidates(ids[:window], scores[:window]), words.degraded)
 
 
 def recall_shown(engine: Engine, photos: PhotoSearch, request: SearchRequest, window: int) -> Recall:
@@ -77,11 +77,3 @@ def _these(request: SearchRequest, ids: list[str]) -> SearchRequest:
         highlight=False,
         documents=False,
     )
-
-
-def _fused(words: list[str], near: Candidates, window: int) -> Candidates:
-    fused = {one: 1.0 / (_K + rank) for rank, one in enumerate(words, start=1)}
-    for rank, one in enumerate(near.ids, start=1):
-        fused[one] = fused.get(one, 0.0) + _PHOTO_WEIGHT / (_K + rank)
-    ids = sorted(fused, key=lambda one: -fused[one])[:window]
-    return Candidates(ids, np.fromiter((fused[one] for one in ids), dtype=np.float32, count=len(ids)))

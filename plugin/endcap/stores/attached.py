@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import BigInteger, Column, ColumnElement, Index, Integer, String, Table, delete, func, insert, select
+from sqlalchemy import Column, ColumnElement, Index, String, Table, delete, func, insert, select
 
-from endcap.stores.database import Database, metadata
+from endcap.stores.database import NUMBER, Database, metadata
 
-_NUMBER = BigInteger().with_variant(Integer, "sqlite")
 _BATCH = 500
 
 attached = Table(
@@ -17,7 +16,7 @@ attached = Table(
     Column("source", String, primary_key=True),
     Column("id", String, primary_key=True),
     Column("unit", String, nullable=False),
-    Column("sequence", _NUMBER, nullable=False),
+    Column("sequence", NUMBER, nullable=False),
     Index("attached_by_sequence", "source", "unit", "sequence"),
 )
 attached_units = Table(
@@ -25,7 +24,7 @@ attached_units = Table(
     metadata,
     Column("source", String, primary_key=True),
     Column("unit", String, primary_key=True),
-    Column("sequence", _NUMBER, nullable=False),  # read up to here
+    Column("sequence", NUMBER, nullable=False),  # read up to here
     Column("reading", String, nullable=False),  # how: roles and encoder; read anew where they differ
 )
 

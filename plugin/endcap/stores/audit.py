@@ -10,11 +10,9 @@ from typing import Any
 
 import orjson
 from sqlalchemy import (
-    BigInteger,
     Column,
     Float,
     Index,
-    Integer,
     SmallInteger,
     String,
     Table,
@@ -24,9 +22,8 @@ from sqlalchemy import (
     select,
 )
 
-from endcap.stores.database import Database, metadata
+from endcap.stores.database import NUMBER, Database, metadata
 
-_SEQUENCE = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only for INTEGER
 #: Largest parameters kept, as JSON; longer ones are cut, and say so.
 MAX_PARAMETERS_BYTES = 4_000
 _SECRET = re.compile(r"token|secret|passw|api_?key|authorization|csrf|cookie|credential", re.IGNORECASE)
@@ -36,7 +33,7 @@ _PASSWORD = re.compile(r"(\w+://[^/@\s:]*:)[^/@\s]+@")
 audit = Table(
     "audit",
     metadata,
-    Column("sequence", _SEQUENCE, primary_key=True, autoincrement=True),
+    Column("sequence", NUMBER, primary_key=True, autoincrement=True),
     Column("time", Float, nullable=False),
     Column("token", String, nullable=False, default=""),
     Column("who", String, nullable=False, default=""),

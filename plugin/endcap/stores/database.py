@@ -6,11 +6,23 @@ import importlib
 import os
 import pkgutil
 import sqlite3
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, MetaData, create_engine, event, func, make_url, select
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Integer,
+    MetaData,
+    Select,
+    create_engine,
+    event,
+    func,
+    make_url,
+    select,
+)
 from sqlalchemy.exc import SQLAlchemyError
 
 from endcap import stores
@@ -30,6 +42,8 @@ _PATIENCE = {
 _LIBPQ = {"psycopg", "psycopg2"}
 #: All tables of all stores; each store declares its own beside its code.
 metadata = MetaData()
+#: Type of a row's number. SQLite numbers rows by itself only for INTEGER.
+NUMBER = BigInteger().with_variant(Integer, "sqlite")
 
 
 class LogUnavailable(EndcapError):
@@ -121,6 +135,22 @@ class Database:
             LogUnavailable: for every fault of the database, inside too.
         """
         return Transaction(self._engine, read_only)
+
+    def pages(self, chosen: Select[Any], batch: int, after: int = 0) -> Iterator[Sequence[Any]]:
+        """The rows of a query in pieces of at most ``batch``, in the order of its first column: a growing number that
+        each row has once. Every piece is a transaction of its own, so that a long read holds nobody up.
+
+        Raises:
+            LogUnavailable: the database cannot be read now.
+        """
+        number = chosen.selected_columns[0]
+        while True:
+            with self.transaction(read_only=True) as connection:
+                rows = connection.execute(chosen.where(number > after).order_by(number).limit(batch)).all()
+            if not rows:
+                return
+            after = int(rows[-1][0])
+            yield rows
 
     def close(self) -> None:
         """Give back the connections."""

@@ -14,11 +14,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import BigInteger, Column, Connection, Float, Integer, String, Table, delete, func, insert, or_, select
+from sqlalchemy import Column, Connection, Float, String, Table, delete, func, insert, or_, select
 
 from endcap.events import to_ubi
 from endcap.stores.aliases import Aliases, aliases
-from endcap.stores.database import Database, metadata
+from endcap.stores.database import NUMBER, Database, metadata
 from endcap.stores.events import EventLog, event_of, events
 from endcap.stores.profiles import ProfileStore
 from endcap.stores.rankings import Rankings, rankings
@@ -34,7 +34,7 @@ _CHUNK = 500
 erasures = Table(
     "erasures",
     metadata,
-    Column("sequence", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("sequence", NUMBER, primary_key=True, autoincrement=True),
     Column("time", Float, nullable=False),
     Column("digest", String, nullable=False),
 )

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import orjson
 from sqlalchemy import (
-    BigInteger,
     Column,
     Connection,
     Float,
@@ -30,16 +29,15 @@ from sqlalchemy import (
 
 from endcap.catalog.product import product_keys
 from endcap.events import Action, Event
-from endcap.stores.database import Database, LogUnavailable, metadata
+from endcap.stores.database import NUMBER, Database, LogUnavailable, metadata
 
 __all__ = ["Columns", "EventLog", "Lines", "LogUnavailable", "events", "kept"]
 
-_SEQUENCE = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only for INTEGER
 
 events = Table(
     "events",
     metadata,
-    Column("sequence", _SEQUENCE, primary_key=True, autoincrement=True),
+    Column("sequence", NUMBER, primary_key=True, autoincrement=True),
     Column("id", String, nullable=False, unique=True),
     Column("time", Float, nullable=False),
     Column("shopper", String, nullable=False),

@@ -7,13 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import (
-    BigInteger,
     Boolean,
     Column,
     Float,
     ForeignKey,
     Index,
-    Integer,
     LargeBinary,
     String,
     Table,
@@ -21,19 +19,18 @@ from sqlalchemy import (
 )
 
 from endcap.errors import EndcapError
-from endcap.stores.database import metadata
+from endcap.stores.database import NUMBER, metadata
 
 #: What can be flagged. Only a shopper's flag leaves behaviour out; the others are for people to look at.
 KINDS = ("shopper", "device", "product", "seller")
 SUSPECTED, CONFIRMED, DISMISSED, LAPSED = STATES = ("suspected", "confirmed", "dismissed", "lapsed")
 EXCLUDING = (SUSPECTED, CONFIRMED)
 
-_NUMBER = BigInteger().with_variant(Integer, "sqlite")
 
 flags = Table(
     "flags",
     metadata,
-    Column("id", _NUMBER, primary_key=True, autoincrement=True),
+    Column("id", NUMBER, primary_key=True, autoincrement=True),
     Column("kind", String, nullable=False),
     Column("subject", String, nullable=False),
     Column("state", String, nullable=False),
@@ -51,15 +48,15 @@ flags = Table(
 flag_changes = Table(
     "flag_changes",
     metadata,
-    Column("id", _NUMBER, primary_key=True, autoincrement=True),
-    Column("flag", _NUMBER, ForeignKey("flags.id"), nullable=False),
+    Column("id", NUMBER, primary_key=True, autoincrement=True),
+    Column("flag", NUMBER, ForeignKey("flags.id"), nullable=False),
     Column("time", Float, nullable=False),
     Column("by", String, nullable=False),
     Column("before", String, nullable=False),
     Column("after", String, nullable=False),
     Column("note", String, nullable=False),
     Column("decision", Boolean, nullable=False),
-    Column("undoes", _NUMBER, nullable=True),
+    Column("undoes", NUMBER, nullable=True),
     Index("flag_changes_by_flag", "flag", "id"),
 )
 

@@ -15,11 +15,9 @@ from typing import Any
 
 import orjson
 from sqlalchemy import (
-    BigInteger,
     Column,
     Float,
     Index,
-    Integer,
     LargeBinary,
     String,
     Table,
@@ -31,18 +29,17 @@ from sqlalchemy import (
 
 from endcap.catalog.product import GENERATED_PREFIX, is_generated
 from endcap.errors import EndcapError, InvalidInput
-from endcap.stores.database import Database, metadata
+from endcap.stores.database import NUMBER, Database, metadata
 
 _CHUNK = 500
-_NUMBER = BigInteger().with_variant(Integer, "sqlite")
 
 generated = Table(
     "generated_products",
     metadata,
-    Column("id", _NUMBER, primary_key=True, autoincrement=True),
+    Column("id", NUMBER, primary_key=True, autoincrement=True),
     Column("product", String, nullable=False, unique=True),
     Column("generator", String, nullable=False),
-    Column("seed", _NUMBER, nullable=False),
+    Column("seed", NUMBER, nullable=False),
     Column("category", String, nullable=False),
     Column("content", LargeBinary, nullable=False),
     Column("created", Float, nullable=False),
@@ -141,16 +138,10 @@ class GeneratedProducts:
 
     def rows(self, generator: str = "") -> Iterator[GeneratedProduct]:
         """The rows of a generator version, or all, in their order; read in pieces."""
-        last = 0
-        while True:
-            query = select(generated).where(generated.c.id > last).order_by(generated.c.id).limit(_CHUNK)
-            if generator:
-                query = query.where(generated.c.generator == generator)
-            with self._database.transaction(read_only=True) as connection:
-                found = connection.execute(query).all()
-            if not found:
-                return
-            last = found[-1].id
+        chosen = select(generated)
+        if generator:
+            chosen = chosen.where(generated.c.generator == generator)
+        for found in self._database.pages(chosen, _CHUNK):
             for row in found:
                 content = orjson.loads(row.content)
                 yield GeneratedProduct(

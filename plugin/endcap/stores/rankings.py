@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import orjson
 from sqlalchemy import (
-    BigInteger,
     Boolean,
     Column,
     Float,
@@ -31,14 +30,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
-from endcap.stores.database import Database, metadata
-
-_SEQUENCE = BigInteger().with_variant(Integer, "sqlite")
+from endcap.stores.database import NUMBER, Database, metadata
 
 rankings = Table(
     "rankings",
     metadata,
-    Column("sequence", _SEQUENCE, primary_key=True, autoincrement=True),
+    Column("sequence", NUMBER, primary_key=True, autoincrement=True),
     Column("id", String, nullable=False, unique=True),
     Column("time", Float, nullable=False),
     Column("shopper", String, nullable=False),

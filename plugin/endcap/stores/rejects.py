@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from sqlalchemy import BigInteger, Column, Float, Integer, String, Table, Text, delete, func, insert, select
+from sqlalchemy import Column, Float, String, Table, Text, delete, func, insert, select
 
-from endcap.stores.database import Database, metadata
+from endcap.stores.database import NUMBER, Database, metadata
 
 #: So many are kept; older ones make room.
 KEPT = 10_000
@@ -19,7 +19,7 @@ LONGEST = 2_000
 rejects = Table(
     "rejects",
     metadata,
-    Column("sequence", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("sequence", NUMBER, primary_key=True, autoincrement=True),
     Column("time", Float, nullable=False),
     Column("code", String, nullable=False),
     Column("reason", Text, nullable=False),

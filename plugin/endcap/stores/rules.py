@@ -8,10 +8,8 @@ from dataclasses import dataclass
 
 import orjson
 from sqlalchemy import (
-    BigInteger,
     Column,
     Float,
-    Integer,
     LargeBinary,
     String,
     Table,
@@ -24,16 +22,15 @@ from sqlalchemy import (
 
 from endcap.errors import EndcapError, InvalidInput
 from endcap.policy.rule import Rule, rule_of
-from endcap.stores.database import Database, metadata
+from endcap.stores.database import NUMBER, Database, metadata
 
-_NUMBER = BigInteger().with_variant(Integer, "sqlite")
 #: Rules in force at once: every search looks at all of them.
 MOST_RULES = 1_000
 
 rules = Table(
     "rules",
     metadata,
-    Column("id", _NUMBER, primary_key=True, autoincrement=True),
+    Column("id", NUMBER, primary_key=True, autoincrement=True),
     Column("definition", LargeBinary, nullable=False),  # JSON
     Column("created", Float, nullable=False),
     Column("updated", Float, nullable=False),

@@ -6,16 +6,16 @@ import threading
 import time
 from dataclasses import dataclass
 
-from sqlalchemy import BigInteger, Column, Float, Integer, String, Table, delete, func, insert, select
+from sqlalchemy import Column, Float, String, Table, delete, func, insert, select
 
 from endcap.errors import EndcapError, InvalidInput
-from endcap.stores.database import Database, metadata
+from endcap.stores.database import NUMBER, Database, metadata
 from endcap.synonyms import MOST_RULES, parse_rule
 
 synonyms = Table(
     "synonyms",
     metadata,
-    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("id", NUMBER, primary_key=True, autoincrement=True),
     Column("rule", String, nullable=False),  # as in a file of Solr's: "tv, television" or "telly => tv"
     Column("created", Float, nullable=False),
     Column("by", String, nullable=False, default=""),

@@ -96,14 +96,7 @@ def _events(
     chosen = select(columns.sequence, columns.shopper, columns.action, columns.query, columns.attributes).where(
         columns.time >= now - DAYS * 86_400.0, columns.query != "", columns.action.in_([int(one) for one in wanted])
     )
-    after = 0
-    while True:
-        with database.transaction(read_only=True) as connection:
-            page = chosen.where(columns.sequence > after).order_by(columns.sequence).limit(_BATCH)
-            rows = connection.execute(page).all()
-        if not rows:
-            return
-        after = int(rows[-1][0])
+    for rows in database.pages(chosen, _BATCH):
         for _, shopper, action, query, attributes in rows:
             one = None if shopper in left_out else _query(found, query)
             if one is None:
@@ -127,14 +120,7 @@ def _rankings(
     chosen = select(columns.sequence, columns.shopper, columns.query, columns.products).where(
         columns.time >= now - DAYS * 86_400.0, columns.query != "", columns.start == 0
     )
-    after = 0
-    while True:
-        with database.transaction(read_only=True) as connection:
-            page = chosen.where(columns.sequence > after).order_by(columns.sequence).limit(_BATCH)
-            rows = connection.execute(page).all()
-        if not rows:
-            return
-        after = int(rows[-1][0])
+    for rows in database.pages(chosen, _BATCH):
         for _, shopper, query, products in rows:
             one = None if shopper in left_out else _query(found, query)
             if one is None:
