@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -206,16 +205,19 @@ def test_a_killed_run_goes_on_where_it_was(
     with catalogue.open("w") as stream:
         for n in range(total):
             stream.write(json.dumps({"id": f"p{n}", "title": f"thing {n}", "description": "some words " * 20}) + "\n")
-    process = subprocess.Popen(
-        [*ENDCAP, "index", str(catalogue)], cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL
+    # The run kills itself the moment its first products are durable: a signal from here could come after its end.
+    killed_at_once = (
+        "import os, signal\n"
+        "from endcap.catalog.checkpoint import Checkpoint\n"
+        "save = Checkpoint.save\n"
+        "Checkpoint.save = lambda *given: (save(*given), os.kill(os.getpid(), signal.SIGKILL))\n"
+        "from endcap.cli import main\n"
+        "main()\n"
     )
-    try:
-        while not list((tmp_path / "data").glob("indexing/*.json")):
-            assert process.poll() is None, "it ended before anything could be interrupted"
-            time.sleep(0.05)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    broken_off = subprocess.run(
+        [sys.executable, "-c", killed_at_once, "index", str(catalogue)], cwd=tmp_path, env=environment, timeout=120
+    )
+    assert broken_off.returncode == -signal.SIGKILL
     durable = json.loads(next((tmp_path / "data").glob("indexing/*.json")).read_text())["products"]
     assert 0 < durable < total
     assert engine.count() >= durable
