@@ -122,6 +122,12 @@ class Settings(BaseSettings):
     )
     image_dir: str = Field("", description="Folder of product pictures that are named by a path instead of a URL.")
     max_image_bytes: int = Field(10_000_000, ge=1_000, description="Largest picture that is read.")
+    photo_searches: int = Field(
+        8,
+        ge=1,
+        description="Searches by photo under way at once per server process, never more than half of `server_threads`: "
+        "slow pictures must not keep other searches waiting. More are refused with 503.",
+    )
     product_refresh_s: float = Field(5.0, gt=0, description="Seconds between looks for changed products.")
 
     # The hook
@@ -333,6 +339,11 @@ class Settings(BaseSettings):
         lt=1,
         description="Share of shoppers who never take part in an experiment: the yardstick of them all.",
     )
+    experiment_models_mb: float = Field(
+        512.0,
+        ge=0,
+        description="Megabytes of models that a server loads for experiments whose arms name a version, beside the live one.",
+    )
     sponsored_places: list[int] = Field(
         default_factory=lambda: [1, 4], description="Positions, from 1, that sponsored products may take; empty: none."
     )
@@ -367,6 +378,7 @@ class Settings(BaseSettings):
     review_days: float = Field(7.0, ge=0, description="Days between two orders to a supplier.")
     service_level: float = Field(0.95, gt=0, lt=1, description="Probability of not running out until delivery.")
     currency: str = Field("", max_length=8, description="How reports write money: `€`, `USD`.")
+    report_note: str = Field("", max_length=1_000, description="Stands first among the notes of every report.")
     keep_reports: int = Field(30, ge=1, description="Reports kept of each kind and period; the oldest are removed.")
     report_webhook: str = Field("", description="URL that is told of every new report; empty: none.")
     report_webhook_secret: SecretStr = Field(

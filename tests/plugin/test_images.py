@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import threading
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from PIL import Image
 
 from endcap.catalog.product import Product
 from endcap.errors import InvalidInput
+from endcap.images import fetching
 from endcap.images.errors import ImageUnavailable, InvalidImage, NoPhotos
 from endcap.images.fetching import Fetcher
 from endcap.images.index import Photos, PhotoSearch, PhotoSummary, index_photos
@@ -141,10 +143,17 @@ class Shelf(BaseHTTPRequestHandler):
 
 @contextmanager
 def shelf() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Shelf)
+    Shelf.asked.clear()
+    with serving(Shelf) as host:
+        yield host
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """``host:port`` of a server with that handler."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    Shelf.asked.clear()
     try:
         yield f"127.0.0.1:{server.server_port}"
     finally:
@@ -184,6 +193,32 @@ class TestFetching:
                 with pytest.raises(InvalidInput):
                     fetcher.url(other)
             assert len(Shelf.asked) == before
+
+    def test_a_host_that_trickles_is_left(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A byte now and then keeps every single read within its timeout, so the whole must have one, too."""
+        monkeypatch.setattr(fetching, "_PATIENCE_S", 0.1)
+        sent = 0
+
+        class Trickling(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                nonlocal sent
+                self.send_response(200)
+                self.send_header("Content-Length", "2000")
+                self.end_headers()
+                try:
+                    for sent in range(2_000):  # noqa: B007
+                        self.wfile.write(b"x")
+                        self.wfile.flush()
+                        time.sleep(0.005)
+                except OSError:
+                    pass
+
+            def log_message(self, *_: object) -> None:
+                """Quiet."""
+
+        with serving(Trickling) as host, pytest.raises(ImageUnavailable, match="takes too long"):
+            Fetcher([host]).url(f"http://{host}/a.png")
+        assert sent < 1_999
 
     def test_a_host_that_is_not_there(self) -> None:
         with pytest.raises(ImageUnavailable, match="does not give the image"):

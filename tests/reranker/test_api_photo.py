@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
+import threading
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +18,14 @@ from flask.testing import FlaskClient
 
 from endcap.catalog.product import Product
 from endcap.commands.photos import photos
+from endcap.images.errors import PhotosBusy
 from endcap.indexing import index_products
 from endcap.runtime import Runtime, open_runtime
 from endcap.settings import Settings, load_settings
+from endcap_reranker.api.photo import PhotoSlots
 from endcap_reranker.app import create_app
 from tests.photo_support import drawn, packaged_encoders
-from tests.plugin.test_images import png_header, shelf
+from tests.plugin.test_images import png_header, serving, shelf
 from tests.reranker.test_api_search import refused
 
 LIMIT = 300_000
@@ -207,6 +212,55 @@ def test_another_encoder_is_refused_with_the_command(tmp_path: Path) -> None:
         assert "run `endcap photos` again" in refused(answer, 409, "no_photos")
     finally:
         changed.close()
+
+
+def test_slow_pictures_leave_the_server_to_other_searches(tmp_path: Path) -> None:
+    """Two hosts' pictures are awaited, no third: it is refused at once, and searches by words go on."""
+    arrived, give = threading.Semaphore(0), threading.Event()
+
+    class Slow(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            arrived.release()
+            give.wait(60)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(jpeg("ball"))
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    with serving(Slow) as host, ThreadPoolExecutor(2) as pool:
+        settings = shop_settings(tmp_path, text_encoder="none", photo_searches=2, image_hosts=[host])
+        opened = open_runtime(settings, start=False)
+        try:
+            index_products(PRODUCTS[:2], opened.engine, None)
+            assert CliRunner().invoke(photos, env=environment(settings)).exit_code == 0
+            app = create_app(opened)
+            body = {"image_url": f"http://{host}/a.jpg"}
+            waiting = [pool.submit(lambda: app.test_client().post("/v1/search", json=body)) for _ in range(2)]
+            assert all(arrived.acquire(timeout=60) for _ in waiting)
+            client = app.test_client()
+            for more in (client.post("/v1/search", json=body), upload(client, jpeg("ball"))):
+                assert "photo_searches" in refused(more, 503, "photos_busy")
+                assert more.headers["Retry-After"] == "1"
+            assert set(ids(client.get("/v1/search?q=ball"))) == {"ball", "ball-2"}
+            give.set()
+            assert [ids(one.result(60)) for one in waiting] == [["ball", "ball-2"]] * 2
+            assert ids(upload(client, jpeg("ball"))) == ["ball", "ball-2"]
+            assert client.post("/v1/search", json={"image_url": f"http://{host}:1/"}).status_code == 400
+            assert ids(upload(client, jpeg("ball"))) == ["ball", "ball-2"]  # a refusal gave its place back
+        finally:
+            give.set()
+            opened.close()
+
+
+def test_few_threads_keep_half_for_words(tmp_path: Path) -> None:
+    slots = PhotoSlots(load_settings(data_dir=tmp_path, server_threads=3, photo_searches=8))
+    with slots.one():
+        with pytest.raises(PhotosBusy, match="1 searches by photo"), slots.one():
+            pass
+    with slots.one():
+        pass
 
 
 def test_the_command_says_what_is_missing(tmp_path: Path) -> None:

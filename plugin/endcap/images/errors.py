@@ -24,3 +24,10 @@ class NoPhotos(EndcapError):
 
     status = 409
     kind = "no_photos"
+
+
+class PhotosBusy(EndcapError):
+    """As many searches by photo are under way as may be; a later try may find room."""
+
+    status = 503
+    kind = "photos_busy"

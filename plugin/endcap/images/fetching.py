@@ -55,7 +55,8 @@ class Fetcher:
             if answer.status != 200:
                 raise ImageUnavailable(f"{named} answered {answer.status} for the image")
             data = bytearray()
-            for block in answer.stream(_BLOCK, decode_content=False):
+            # What has come so far, not a whole block: a block of a host that trickles could take for ever.
+            while block := answer.read1(_BLOCK, decode_content=False):
                 data += block
                 if len(data) > self._max_bytes:
                     raise InvalidImage(f"the image has more than {self._max_bytes:,} bytes")

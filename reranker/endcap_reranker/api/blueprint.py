@@ -13,7 +13,7 @@ from endcap.runtime import Runtime, open_fetcher
 from endcap_reranker.api.events import accept_events, identify
 from endcap_reranker.api.openapi import document
 from endcap_reranker.api.parameters import checked, from_json, from_query, read_body
-from endcap_reranker.api.photo import UPLOAD, named, refuse_other, uploaded
+from endcap_reranker.api.photo import UPLOAD, PhotoSlots, named, picture_of, refuse_other, uploaded
 from endcap_reranker.api.problems import answer_problems
 from endcap_reranker.api.recommend import known_product, recommend, recommend_parameters
 from endcap_reranker.api.rerank import parse_rerank, rerank
@@ -43,7 +43,7 @@ def create_api(runtime: Runtime) -> Blueprint:
     api = Blueprint("endcap_api", __name__, url_prefix="/v1")
     settings = runtime.settings
     identifier = Identifier(settings)
-    fetcher = open_fetcher(settings)
+    fetcher, photo_slots = open_fetcher(settings), PhotoSlots(settings)
     recaller = Recaller(runtime.engine, runtime.encoder, lambda: runtime.synonyms.current)
     discovery = runtime.discovery
     recommender = Recommender(
@@ -60,13 +60,16 @@ def create_api(runtime: Runtime) -> Blueprint:
     def search_post() -> Response:
         who = identifier.of_request(request)
         if request.mimetype == UPLOAD:
-            wanted, picture = uploaded(request, settings)
-            return _json(search(runtime, recaller, wanted, who, _switched_off(), picture))
+            with photo_slots.one():
+                wanted, picture = uploaded(request, settings)
+                return _json(search(runtime, recaller, wanted, who, _switched_off(), picture))
         refuse_other(request.mimetype)
         # A picture in base64 takes a third more than its bytes.
         body = read_body(request, max(settings.max_body_bytes, settings.max_image_bytes * 3 // 2))
-        if (photo := named(body, fetcher, settings)) is not None:
-            return _json(search(runtime, recaller, photo[0], who, _switched_off(), photo[1]))
+        if (photo := named(body, settings)) is not None:
+            with photo_slots.one():
+                picture = picture_of(photo[1], fetcher)
+                return _json(search(runtime, recaller, photo[0], who, _switched_off(), picture))
         if len(body) > settings.max_body_bytes:
             raise TooLarge(f"the body exceeds {settings.max_body_bytes} bytes (setting max_body_bytes)")
         wanted = from_json(body, request.mimetype)

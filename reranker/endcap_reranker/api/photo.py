@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import orjson
@@ -11,6 +14,7 @@ from flask import Request
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from endcap.errors import InvalidInput, TooLarge
+from endcap.images.errors import PhotosBusy
 from endcap.images.fetching import Fetcher
 from endcap.settings import Settings
 from endcap_reranker.api.parameters import SearchParameters, checked, from_query
@@ -18,6 +22,32 @@ from endcap_reranker.api.parameters import SearchParameters, checked, from_query
 UPLOAD = "multipart/form-data"
 #: What the form around a picture may add to it.
 _FORM_BYTES = 100_000
+
+
+class PhotoSlots:
+    """How many searches by photo may be under way at once. An upload that trickles in, a host that is slow with a
+    picture and the decoding each hold a thread of the server, and other searches need the rest of them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._count = max(1, min(settings.photo_searches, settings.server_threads // 2))
+        self._free = threading.BoundedSemaphore(self._count)
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Hold one of them. Nobody waits for one: whoever waits holds a thread, too.
+
+        Raises:
+            PhotosBusy: none is free.
+        """
+        if not self._free.acquire(blocking=False):
+            raise PhotosBusy(
+                f"{self._count} searches by photo are under way, no more are taken at once (setting photo_searches): "
+                "try again in a moment"
+            )
+        try:
+            yield
+        finally:
+            self._free.release()
 
 
 def uploaded(request: Request, settings: Settings) -> tuple[SearchParameters, bytes]:
@@ -46,12 +76,12 @@ def uploaded(request: Request, settings: Settings) -> tuple[SearchParameters, by
     return from_query(form), data
 
 
-def named(body: bytes, fetcher: Fetcher, settings: Settings) -> tuple[SearchParameters, bytes] | None:
-    """The parameters and the picture of a JSON body with ``image_url`` or ``image`` (base64); None for a body without
-    either, whatever it is.
+def named(body: bytes, settings: Settings) -> tuple[SearchParameters, str | bytes] | None:
+    """The parameters of a JSON body with ``image_url`` or ``image`` (base64), and the picture's address or its bytes;
+    None for a body without either, whatever it is. Nothing is fetched yet, see :func:`picture_of`.
 
     Raises:
-        InvalidInput, ImageUnavailable, InvalidImage: the picture cannot be had.
+        InvalidInput: it names no picture that can be had.
         TooLarge: longer than ``max_image_bytes``.
     """
     if b'"image' not in body:  # most searches are about words
@@ -70,7 +100,7 @@ def named(body: bytes, fetcher: Fetcher, settings: Settings) -> tuple[SearchPara
         raise InvalidInput("image_url and image are texts")
     wanted = checked(SearchParameters, values)
     if encoded is None:
-        return wanted, fetcher.url(address)
+        return wanted, str(address)
     try:
         data = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
@@ -78,6 +108,15 @@ def named(body: bytes, fetcher: Fetcher, settings: Settings) -> tuple[SearchPara
     if len(data) > settings.max_image_bytes:
         raise TooLarge(f"image exceeds {settings.max_image_bytes} bytes (setting max_image_bytes)")
     return wanted, data
+
+
+def picture_of(source: str | bytes, fetcher: Fetcher) -> bytes:
+    """The bytes of a picture: fetched where ``source`` is an address.
+
+    Raises:
+        InvalidInput, ImageUnavailable, InvalidImage: see :meth:`Fetcher.url`.
+    """
+    return fetcher.url(source) if isinstance(source, str) else source
 
 
 def refuse_other(mimetype: str) -> None:
