@@ -342,7 +342,7 @@ class Settings(BaseSettings):
     experiment_models_mb: float = Field(
         512.0,
         ge=0,
-        description="Megabytes of models that a server loads for experiments whose arms name a version, beside the live one.",
+        description="Megabytes of models that a server loads for the arms of experiments, beside the live one.",
     )
     sponsored_places: list[int] = Field(
         default_factory=lambda: [1, 4], description="Positions, from 1, that sponsored products may take; empty: none."

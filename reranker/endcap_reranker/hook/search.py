@@ -194,6 +194,7 @@ class Searches:
         if plan is None or (not search.page and (hits_of(search.answer) or plan.start)):
             return
         if ranking is None:  # nothing was found: how often that happens is worth knowing
+            telemetry.found_nothing()
             ranking = Ranking(uuid.uuid4().hex, np.empty(0, dtype=np.int64), personalized=False)
         log_shown(
             self.serving_log,

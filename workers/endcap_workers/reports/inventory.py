@@ -16,7 +16,7 @@ from endcap_workers.demand.plan import Item, Plan, Terms, make_plan
 from endcap_workers.demand.prices import price_bands
 from endcap_workers.demand.sales_log import INTEREST_DAYS, SalesLog, read_sales
 from endcap_workers.reports.model import Chart, Column, Report, Table, Tile
-from endcap_workers.reports.searches import searches
+from endcap_workers.reports.searches import DAYS, Searched, searches
 
 #: A product moves slowly where its stock lasts longer than this, or nobody bought it for that long.
 SLOW_COVER_DAYS, SLOW_SALE_DAYS = 180.0, 60
@@ -59,7 +59,8 @@ def inventory_report(
     codes = np.array([leaf[item.category] for item in rows], dtype=np.int64)
     bands = price_bands(weekly, revenue, codes) if len(rows) else {}
     progress(0.92, 1.0, "searches")
-    asked = searches(database, {item.id: item.stock for item in rows}, left_out, now)
+    stock = {item.id: item.stock for item in items}
+    asked = searches(database, stock, left_out, now, settings.reward_hours)
     progress(0.96, 1.0, "writing")
     return _assembled(sales, rows, plan, bands, asked, settings, items, now)
 
@@ -98,7 +99,7 @@ def _gaps(sold: np.ndarray) -> np.ndarray:
 
 
 def _assembled(
-    sales: SalesLog, rows: Sequence[Item], plan: Plan, bands: dict[int, Any], asked: Sequence[Table],
+    sales: SalesLog, rows: Sequence[Item], plan: Plan, bands: dict[int, Any], asked: Searched,
     settings: Settings, items: Sequence[Item], now: float,
 ) -> Report:  # fmt: skip
     lost = lost_units(sales, plan, rows)
@@ -110,6 +111,10 @@ def _assembled(
     slow = sorted((one for one in products if _is_slow(one)), key=lambda one: -(one["cover"] or one["quiet"]))
     losing = sorted((one for one in products if one["lost"] >= 0.5), key=lambda one: -one["lost"])
     tiles = _tiles(sales, plan, products, stocked, order, risky, slow, settings)
+    if asked.searches:
+        share, state = asked.empty / asked.searches, "warn" if asked.empty else "good"
+        line = f"{asked.empty:,} of {asked.searches:,} in {DAYS} days"
+        tiles.append(Tile("Searches without a result", f"{share:.1%}", line, state))
     by_demand = sorted(products, key=lambda one: float(str(one["demand"])), reverse=True)
     tables = [
         Table(
@@ -140,7 +145,7 @@ def _assembled(
             slow,
             f"Stock for more than {SLOW_COVER_DAYS:.0f} days, or not bought for {SLOW_SALE_DAYS} days.",
         ),
-        *asked,
+        *asked.tables,
         _price_table(rows, bands),
         _category_table(plan),
         _backtest_table(plan),

@@ -7,6 +7,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -67,9 +68,11 @@ def build_report(
         raise InvalidInput(f"a report is {' or '.join(KINDS)}, {' or '.join(name for name in PERIODS if name)}")
     items, sellers = catalogue(settings)
     if kind == "inventory":
-        return inventory_report(database, settings, items, progress, now)
-    titles = {item.id: item.title for item in items if item.title}
-    return fraud_report(database, settings, titles, sellers, progress, now, PERIODS[period])
+        report = inventory_report(database, settings, items, progress, now)
+    else:
+        titles = {item.id: item.title for item in items if item.title}
+        report = fraud_report(database, settings, titles, sellers, progress, now, PERIODS[period])
+    return replace(report, notes=[settings.report_note, *report.notes]) if settings.report_note else report
 
 
 def write_files(report: Report, folder: Path) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from endcap.events import Action
 from endcap.stores.aliases import Aliases
 from endcap.stores.database import Database
 from endcap.stores.events import EventLog, events
-from endcap.stores.rankings import rankings
+from endcap.stores.outcomes import Outcomes
+from endcap.stores.rankings import Rankings, rankings
 from endcap.suggest import shown_query
 from endcap_workers.reports.model import Column, Table
 
@@ -22,29 +24,63 @@ FEWEST_SHOPPERS = 3
 _MOST_QUERIES = 50_000
 _BATCH = 20_000
 _TOP = 10
+#: A search is out of stock where so large a share of its first products is.
+_GONE = 0.3
+#: Rankings that are held against what was chosen afterwards without saying why, and how many at a time.
+_MOST_FOLLOWED, _FOLLOWED = 50_000, 1_000
 
 
 class _Query:
-    __slots__ = ("chosen", "empty", "gone", "searches", "shoppers", "shown")
+    """Counts of one search. A storefront may send an event for what the server logged as well: of both counts the
+    larger one is taken, so that no search counts twice."""
+
+    __slots__ = ("chosen", "gone", "served", "shoppers", "shown", "told", "told_empty", "unfound")
 
     def __init__(self) -> None:
-        self.searches = self.chosen = self.shown = self.gone = self.empty = 0
+        self.told = self.told_empty = self.served = self.unfound = self.chosen = self.shown = self.gone = 0
         self.shoppers: set[str] = set()
+
+    @property
+    def searches(self) -> int:
+        return max(self.told, self.served)
+
+    @property
+    def empty(self) -> int:
+        return max(self.told_empty, self.unfound)
+
+    def by(self, who: str) -> None:
+        if who and len(self.shoppers) < FEWEST_SHOPPERS * 100:
+            self.shoppers.add(who)
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """``searches`` of the last 28 days, ``empty``: those without a result; ``tables``: what there is to see."""
+
+    searches: int
+    empty: int
+    tables: tuple[Table, ...]
 
 
 def searches(
-    database: Database, stock: Mapping[str, float | None], left_out: Collection[str], now: float
-) -> list[Table]:
-    """Two tables: searches that lead to nothing, and searches whose first products are mostly out of stock.
+    database: Database,
+    stock: Mapping[str, float | None],
+    left_out: Collection[str],
+    now: float,
+    hours: float = 24.0,
+) -> Searched:
+    """Two tables: searches that lead to nothing, and searches whose first products are often out of stock.
 
-    ``stock``: product -> pieces, None unknown. Reads the last 28 days of search events and of the rankings log; at
-    most 50,000 different searches are followed.
+    ``stock``: product -> pieces, None unknown; ``hours``: how long after a search a purchase of what it showed may
+    come of it. Reads the last 28 days of search events and of the rankings log; at most 50,000 different searches are
+    followed.
     """
     found: dict[str, _Query] = {}
     owners = Aliases(database, EventLog(database)).mapping()  # a shopper and his devices are one
     _events(database, found, left_out, owners, now)
     _rankings(database, found, stock, left_out, owners, now)
     asked = {text: one for text, one in found.items() if len(one.shoppers) >= FEWEST_SHOPPERS}
+    _follow(database, {text: one for text, one in asked.items() if not one.chosen and one.served}, now, hours)
     nothing: list[dict[str, Any]] = [
         {
             "title": text,
@@ -65,11 +101,11 @@ def searches(
             "gone": round(one.gone / one.shown, 3),
         }
         for text, one in asked.items()
-        if one.shown and one.gone / one.shown >= 0.5
+        if one.shown and one.gone / one.shown >= _GONE
     ]
-    gone.sort(key=lambda one: -one["searches"])
+    gone.sort(key=lambda one: -one["searches"] * one["gone"])
     searched, people = Column("searches", "Searches", "count"), Column("shoppers", "Shoppers", "count")
-    return [
+    tables = (
         Table(
             "searches",
             "Searches that end with nothing",
@@ -83,9 +119,11 @@ def searches(
             "In demand, out of stock",
             [Column("title", "Search"), searched, people, Column("gone", "Share out of stock", "share")],
             gone,
-            f"Searches whose first {_TOP} products were mostly out of stock.",
+            f"Searches of whose first {_TOP} products at least {_GONE:.0%} are out of stock.",
         ),
-    ]  # fmt: skip
+    )  # fmt: skip
+    every = found.values()
+    return Searched(sum(one.searches for one in every), sum(one.empty for one in every), tables)
 
 
 def _events(
@@ -101,13 +139,12 @@ def _events(
             one = None if shopper in left_out else _query(found, query)
             if one is None:
                 continue
-            if len(one.shoppers) < FEWEST_SHOPPERS * 100:
-                one.shoppers.add(owners.get(shopper, shopper))
+            one.by(owners.get(shopper, shopper))
             if action == Action.SEARCH:
-                one.searches += 1
+                one.told += 1
                 # A storefront that tells how many products it showed says most plainly that there were none.
                 hits = orjson.loads(attributes).get("hits") if attributes else None
-                one.empty += isinstance(hits, (int, float)) and hits == 0
+                one.told_empty += isinstance(hits, (int, float)) and hits == 0
             else:
                 one.chosen += 1
 
@@ -117,20 +154,42 @@ def _rankings(
     owners: Mapping[str, str], now: float,
 ) -> None:  # fmt: skip
     columns = rankings.c
-    chosen = select(columns.sequence, columns.shopper, columns.query, columns.products).where(
-        columns.time >= now - DAYS * 86_400.0, columns.query != "", columns.start == 0
-    )
-    for rows in database.pages(chosen, _BATCH):
-        for _, shopper, query, products in rows:
+    chosen = select(columns.sequence, columns.shopper, columns.session, columns.query, columns.products)
+    for rows in database.pages(chosen.where(*_searched(now)), _BATCH):
+        for _, shopper, session, query, products in rows:
             one = None if shopper in left_out else _query(found, query)
             if one is None:
                 continue
-            if len(one.shoppers) < FEWEST_SHOPPERS * 100:
-                one.shoppers.add(owners.get(shopper, shopper))
+            # Of those who did not say who they are, a visit counts as one.
+            one.by(owners.get(shopper, shopper) or (f"\0{session}" if session else ""))
             ids = orjson.loads(products)[:_TOP]
+            one.served += 1
+            one.unfound += not ids
             known = [stock.get(product) for product in ids]
             one.shown += len(ids)
             one.gone += sum(amount is not None and amount <= 0 for amount in known)
+
+
+def _searched(now: float) -> tuple[Any, ...]:
+    """What picks the rankings log's first pages of searches."""
+    columns = rankings.c
+    return columns.time >= now - DAYS * 86_400.0, columns.query != "", columns.start == 0
+
+
+def _follow(database: Database, found: dict[str, _Query], now: float, hours: float) -> None:
+    """Count what was chosen after these searches by events that name none, as a purchase hardly ever does."""
+    if not found:
+        return
+    columns, outcomes, log = rankings.c, Outcomes(database, hours), Rankings(database)
+    numbers: list[int] = []
+    chosen = select(columns.sequence, columns.query, func.length(columns.products)).where(*_searched(now))
+    for rows in database.pages(chosen, _BATCH):
+        numbers += [number for number, query, size in rows if size > len("[]") and shown_query(query) in found]
+    numbers = numbers[-_MOST_FOLLOWED:]
+    for start in range(0, len(numbers), _FOLLOWED):
+        some = numbers[start : start + _FOLLOWED]
+        for outcome in outcomes.of(log.read(select(rankings).where(columns.sequence.in_(some)), len(some))):
+            found[shown_query(outcome.ranking.query)].chosen += len({one.product for one in outcome.reactions})
 
 
 def _query(found: dict[str, _Query], query: str) -> _Query | None:

@@ -24,11 +24,12 @@ _SEARCHES = ("ranked", "degraded", "untouched", "refused")
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """The traffic of a span of time, in steps. Arrays float64 (n,); times milliseconds, None where nobody searched."""
+    """The traffic of a span of time, in steps. ``empty``: searches without a result. Arrays float64 (n,); times milliseconds, None where nobody searched."""
 
     labels: list[str]
     per_minute: np.ndarray
     searches: dict[str, np.ndarray]
+    empty: float
     degraded: list[tuple[str, float]]
     failed: float
     requests: float
@@ -63,6 +64,7 @@ def flow(runtime: Runtime, span: str) -> Flow:
         labels=[datetime.fromtimestamp(int(at), timezone.utc).strftime(form) for at in starts],
         per_minute=counts.get("requests", none) / step,
         searches={name: counts.get(f"searches:{name}", none) for name in _SEARCHES},
+        empty=float(counts.get("searches without results", none).sum()),
         degraded=_by_reason(counts, "degraded:"),
         failed=float(counts.get("failed", none).sum()),
         requests=float(counts.get("requests", none).sum()),
