@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +117,63 @@ def test_opensearchs_ml_inference_gets_scores_in_input_order(client: FlaskClient
     assert [row["relevance_score"] for row in answer.get_json()["results"]] == pytest.approx(scores, abs=1e-5)
 
 
+SHAPES: dict[str, Callable[[list[Any], str], Any]] = {
+    "cohere": lambda documents, who: {"model": "endcap", "query": "milk", "documents": documents, "user": who},
+    "jina": lambda documents, who: {
+        "model": "endcap", "query": "milk", "documents": [{"text": str(one)} for one in documents], "user": who,
+        "top_n": len(documents), "return_documents": True,
+    },
+    "tei": lambda documents, who: {"query": json.dumps({"q": "milk", "user": who}), "texts": documents},
+    "tei, raw": lambda documents, who: {"query": "milk", "texts": documents, "raw_scores": True, "user": who},
+    "elasticsearch": lambda documents, who: {"query": json.dumps({"q": "milk", "user": who}), "documents": documents},
+    "opensearch": lambda documents, who: {"query": "milk", "documents": documents, "user_id": who},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("who", [SHOPPER, ""])
+def test_every_shape_gives_each_document_exactly_one_good_score(
+    client: FlaskClient, ids: list[str], shape: str, who: str
+) -> None:
+    lists: list[list[str]] = [
+        ids[:1],
+        ["no such product"],
+        ids[:3] * 2,  # one product twice
+        [
+            ids[0],
+            "",
+            " ",
+            "unknown",
+            f"Milk ({ids[1]})",
+            json.dumps({"id": ids[2]}),
+            f"{ids[3]} {ids[4]}",
+            "\ud83e\udd5b",
+        ],
+        ids * 60,
+    ]
+    for documents in lists:
+        scores, said, _ = scored(client, SHAPES[shape](documents, who))
+        rows = said if isinstance(said, list) else said["results"]
+        in_order = [row["index"] for row in rows] == list(range(len(documents)))
+        if shape == "opensearch":
+            assert in_order
+        else:
+            given = [row.get("score", row.get("relevance_score")) for row in rows]
+            assert given == sorted(given, reverse=True)
+        # What Elasticsearch makes of a score keeps the order.
+        engines = [max(one, 0.0) + min(math.exp(one), 1.0) for one in scores]
+        by_score = sorted(range(len(scores)), key=scores.__getitem__)
+        assert sorted(range(len(scores)), key=engines.__getitem__) == by_score
+
+
+def test_elasticsearchs_parser_reads_two_lists_of_one_length(client: FlaskClient, ids: list[str]) -> None:
+    """``$.results[*].index`` holds every place once; an optional part of the template may come as null."""
+    sent = f'{{"query":"milk","documents":{json.dumps(ids)},"top_n":null,"return_documents":null}}'
+    rows = client.post("/v1/rerank", data=sent, content_type="application/json").get_json()["results"]
+    assert sorted(row["index"] for row in rows) == list(range(20))
+    assert all(type(row["index"]) is int and type(row["relevance_score"]) is float for row in rows)
+
+
 @pytest.mark.parametrize(
     "write",
     [
@@ -212,6 +269,19 @@ def test_bad_input_is_named(client: FlaskClient, body: Any, names: str) -> None:
     assert answer.status_code == 400
     assert answer.content_type == "application/problem+json"
     assert names in answer.get_json()["detail"]
+
+
+def test_many_ids_are_taken_and_so_many_texts_are_not(client: FlaskClient, ids: list[str]) -> None:
+    """Ids are looked up all at once; every text costs a reading, for which nobody's deadline is long enough."""
+    many = ids * 500
+    for documents in (many, [{"id": one} for one in many], [int(one) for one in many]):
+        assert len(scored(client, {"query": "milk", "documents": documents, "user": SHOPPER})[0]) == 10_000
+    texts = [f"Milk ({one})" for one in (ids * 51)[:1_001]]
+    scored(client, {"query": "milk", "documents": texts[1:], "user": SHOPPER})
+    for named in ("documents", "texts"):
+        answer = client.post("/v1/rerank", json={"query": "milk", named: [*texts, *ids]})
+        assert answer.status_code == 400
+        assert answer.get_json()["detail"].startswith(f"{named}: 1001 texts; at most 1000")
 
 
 def test_other_refusals(client: FlaskClient) -> None:

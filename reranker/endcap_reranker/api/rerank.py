@@ -21,29 +21,25 @@ import numpy as np
 import orjson
 from werkzeug.exceptions import UnsupportedMediaType
 
-from endcap.catalog.table import ProductTable
 from endcap.errors import InvalidInput
 from endcap.personalizer import Ranking
 from endcap.runtime import Runtime
 from endcap_reranker import telemetry
+from endcap_reranker.api.documents import check_texts, product_ids
 from endcap_reranker.identity import Identifier, Identity
 from endcap_reranker.impressions import log_shown
 
 #: The deepest window that Elasticsearch reranks (``index.max_result_window``).
 MAX_DOCUMENTS = 10_000
 MAX_QUERY_LENGTH = 1_000
-#: A product's id is looked for in so many characters of a text.
-_LOOKED_AT = 2_000
 #: So many of the best go to the rankings log.
 _LOGGED = 50
 #: Scores of the incoming order: 1 / (K + place), as in recall's fusion.
 _K = 60.0
 
+_DOCUMENT = {str, int, dict}
 _QUERY_KEYS = ("q", "query", "text")
 _SHOPPER_KEYS = ("user", "user_id", "shopper", "client_id")
-_ID_KEYS = ("id", "product_id", "_id")
-_NAMED_ID = re.compile(r"""\b(?:product[_ ]?)?id["']?\s*[:=#]\s*["']?([^\s"',;|}]+)""", re.IGNORECASE)
-_TOKEN = re.compile(r"[^\s\"'(){}\[\],;|:=]+")
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
 
 
@@ -168,47 +164,6 @@ def _log(
     )
 
 
-def product_ids(documents: Sequence[Any], table: ProductTable | None) -> list[str | None]:
-    """The product that each document is; None where that cannot be told.
-
-    A document is an id, an object or JSON text with ``id`` or ``product_id``, or a text in which exactly one product's
-    id stands. Without a table (not loaded yet) the plain readings are believed.
-    """
-    return [_product_id(one, table) for one in documents]
-
-
-def _product_id(document: Any, table: ProductTable | None) -> str | None:
-    if isinstance(document, dict):
-        for name in _ID_KEYS:
-            if (given := document.get(name)) is not None and (found := _known(str(given), table)):
-                return found
-        document = document.get("text", "")
-    text = str(document)[:_LOOKED_AT].strip()
-    if found := _known(text, table):
-        return found
-    if text.startswith("{"):
-        try:
-            inner = orjson.loads(str(document))
-        except orjson.JSONDecodeError:
-            inner = None
-        if isinstance(inner, dict) and any(name in inner for name in _ID_KEYS):
-            return _product_id({name: inner[name] for name in _ID_KEYS if name in inner}, table)
-    if table is None:
-        return None
-    if (named := _NAMED_ID.search(text)) and (found := _known(named[1], table)):
-        return found
-    tokens = list(dict.fromkeys(_TOKEN.findall(text)))
-    hits = [tokens[place] for place in np.flatnonzero(table.rows(tokens) >= 0)]
-    # "12 oz" may hold another product's id by chance: two candidates are none.
-    return hits[0] if len(hits) == 1 else None
-
-
-def _known(one: str, table: ProductTable | None) -> str | None:
-    if not one or (table is None and re.search(r"\s", one)):
-        return None
-    return one if table is None or table.rows([one])[0] >= 0 else None
-
-
 def _scaled(scores: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Non-negative raw scores and scores in [0, 1], float64; unknown documents stand at the median of the others."""
     values = scores.astype(np.float64)
@@ -223,19 +178,17 @@ def _answer(wanted: RerankRequest, scores: np.ndarray) -> Any:
     if wanted.top_n is not None:
         kept = np.sort(np.argsort(-scores, kind="stable")[: wanted.top_n]) if wanted.in_order else order[: wanted.top_n]
         order = kept
-    places = order.tolist()
-    if wanted.tei:
-        return [
-            {"index": place, "score": float(scores[place])}
-            | ({"text": _text(wanted.documents[place])} if wanted.return_documents else {})
-            for place in places
-        ]
+    named = "score" if wanted.tei else "relevance_score"
     # Elasticsearch's parsers refuse any further key in a result.
-    results = [
-        {"index": place, "relevance_score": float(scores[place])}
-        | ({"document": {"text": _text(wanted.documents[place])}} if wanted.return_documents else {})
-        for place in places
+    results: list[dict[str, Any]] = [
+        {"index": place, named: score} for place, score in zip(order.tolist(), scores[order].tolist(), strict=True)
     ]
+    if wanted.return_documents:
+        for result in results:
+            text = _text(wanted.documents[result["index"]])
+            result |= {"text": text} if wanted.tei else {"document": {"text": text}}
+    if wanted.tei:
+        return results
     return {"model": wanted.model, "results": results} if wanted.model else {"results": results}
 
 
@@ -278,9 +231,10 @@ def _documents(raw: Mapping[str, Any], name: str) -> tuple[Any, ...]:
         raise InvalidInput(f"{name}: a list of at least one document")
     if len(given) > MAX_DOCUMENTS:
         raise InvalidInput(f"{name}: {len(given)} documents; at most {MAX_DOCUMENTS}")
-    for place, one in enumerate(given):
-        if isinstance(one, bool) or not isinstance(one, (str, int, dict)):
-            raise InvalidInput(f"{name}.{place}: a text, an id or an object")
+    if not set(map(type, given)) <= _DOCUMENT:
+        place = next(place for place, one in enumerate(given) if type(one) not in _DOCUMENT)
+        raise InvalidInput(f"{name}.{place}: a text, an id or an object")
+    check_texts(given, name)
     return tuple(given)
 
 
