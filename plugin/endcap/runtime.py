@@ -55,6 +55,8 @@ log = logging.getLogger(__name__)
 
 #: Loading the products may take at most this share of the time.
 _MOST_LOADING = 0.05
+#: So many changed products are read one by one; of more, or where some were removed, the whole index is read again.
+_MOST_CHANGES = 2_000
 #: Seconds between looks for another live model.
 _MODEL_S = 1.0
 #: Seconds for which a rejected event may wait to be kept.
@@ -175,6 +177,7 @@ class Upkeep:
         self._loaded = threading.Event()
         self._looked = threading.Event()
         self._version = ""
+        self._loading = threading.Lock()
         self.problems: dict[str, str] = {}
         self.hidden_fields: tuple[str, ...] = ()
         self._threads = [
@@ -264,14 +267,21 @@ class Upkeep:
         return 0.0
 
     def _load(self) -> float:
+        # One at a time: who began earlier must not put an older table in place of a newer one.
+        with self._loading:
+            return self._load_alone()
+
+    def _load_alone(self) -> float:
         started = time.monotonic()
         try:
             self.hidden_fields = self._engine.hidden_fields()
             version = self._engine.version()
             if version == self._version and self._loaded.is_set():
                 return 0.0
-            margin, added = self._settings.margin_attribute, self._settings.added_attribute
-            table = ProductTable.collect(self._engine.scan(), margin, added)
+            table = self._changed()
+            if table is None:
+                margin, added = self._settings.margin_attribute, self._settings.added_attribute
+                table = ProductTable.collect(self._engine.scan(), margin, added)
             self._model.prepare(table)
             self._personalizer.table = table
             self._version = version
@@ -289,6 +299,21 @@ class Upkeep:
             raise
         self._loaded.set()
         return (time.monotonic() - started) / _MOST_LOADING
+
+    def _changed(self) -> ProductTable | None:
+        """The table in use with the few products that have changed since it was loaded; None where they are not few, or
+        the engine cannot tell."""
+        table = self._personalizer.table
+        if not table or not self._version:
+            return None
+        found = self._engine.changes(self._version, _MOST_CHANGES)
+        if found is None:
+            return None
+        try:
+            made = table.with_changes(found)
+        except ValueError:  # vectors of another encoder
+            return None
+        return made if len(made) == self._engine.count() else None
 
     def _follow_model(self) -> float:
         try:

@@ -153,6 +153,17 @@ class Vocabulary:
     products: list[str] = field(default_factory=list)
     codes: dict[str, list[str]] = field(default_factory=dict)
     price_bands: list[float] = field(default_factory=list)
+    _sorted: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    @property
+    def sorted_keys(self) -> tuple[np.ndarray, np.ndarray]:
+        """Keys (uint64) of ``products``, sorted, and the place of each in ``products``. Made once: product tables come
+        and go, and are lined up with the same vocabulary each time."""
+        if not self._sorted:
+            keys = product_keys(self.products)
+            order = np.argsort(keys, kind="stable")
+            self._sorted.append((keys[order], order))
+        return self._sorted[0]
 
     @classmethod
     def of(
@@ -241,25 +252,27 @@ class Alignment:
             )
         self.table, self.spec, self.unknown = table, spec, unknown
         self.affinity = AlignedAffinity(affinity, table) if affinity is not None else None
-        number_of = {product: number for number, product in enumerate(vocabulary.products, start=_RESERVED)}
-        self.numbers = np.full(len(table) + 1, unknown, dtype=np.int32)
-        self.numbers[:-1] = [number_of.get(one, unknown) for one in table.ids]
+        keys, order = vocabulary.sorted_keys
+        place = lookup(keys, order, table.keys)
+        place[-1] = -1
+        self.numbers = np.where(place >= 0, place + _RESERVED, unknown).astype(np.int32)
         self.codes = np.zeros((len(table) + 1, len(spec.codes)), dtype=np.int32)
         for place, column in enumerate(spec.codes):
             self.codes[:, place] = _code_column(table, vocabulary, column)
         self.newcomers = self._newcomers() if unknown != UNKNOWN else None
         # Products that left the catalogue since training still have a meaning in a shopper's history.
-        keys = short_keys(product_keys(vocabulary.products))
-        self._gone_order = np.argsort(keys, kind="stable")
-        self._gone_keys = keys[self._gone_order]
+        short = short_keys(keys)
+        sorting = np.argsort(short, kind="stable")
+        self._gone_order, self._gone_keys = order[sorting], short[sorting]
 
     def _newcomers(self) -> np.ndarray:
         found = np.full(len(self.numbers), NEW, dtype=np.uint8)
         for column, name in enumerate(self.spec.codes):
             found |= np.where(self.codes[:, column] > 0, KNOWS.get(name, 0), 0).astype(np.uint8)
-        if self.spec.content and self.table.vectors is not None:
-            found |= np.where(self.table.vectors.any(axis=1), KNOWS["content"], 0).astype(np.uint8)
         found[self.numbers != self.unknown] = 0
+        if self.spec.content and self.table.vectors is not None:
+            new = np.flatnonzero(found)  # of few products: looking at every vector of a large catalogue takes long
+            found[new] |= np.where(self.table.vectors[new].any(axis=1), KNOWS["content"], 0).astype(np.uint8)
         return found
 
     def history(self, profile: Profile, now: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -159,6 +159,27 @@ def test_a_scan_gives_every_product_once_with_its_vector(shop: Engine) -> None:
     assert all(vector is None for vector in bare)
 
 
+def test_changes_since_a_version_are_what_was_written_since(shop: Engine) -> None:
+    before = shop.version()
+    assert shop.changes(before, 10) == []
+    shop.upsert([(Product("new", "New Lamp"), vector_of(77), "d")])
+    shop.update([("h1", {"price": 1.25})])
+    shop.refresh()
+
+    found = {product.id: (product, vector) for product, vector in shop.changes(before, 10) or ()}
+
+    assert set(found) == {"new", "h1"}
+    assert found["h1"][0] == replace(BY_ID["h1"], price=1.25)
+    np.testing.assert_allclose(found["new"][1], vector_of(77), atol=1e-3)
+    np.testing.assert_allclose(found["h1"][1], VECTORS["h1"], atol=1e-3)
+    assert shop.changes(before, 1) is None
+    assert shop.changes(shop.version(), 10) == []
+    assert shop.changes("", 10) is None
+    with shop.rebuild(DIMS, ENCODER) as new:
+        new.upsert(items())
+    assert shop.changes(before, 10_000) is None
+
+
 def test_the_version_changes_with_every_visible_change_and_only_then(shop: Engine) -> None:
     seen = [shop.version()]
     shop.search(SearchRequest("honey"))

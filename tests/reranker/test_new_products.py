@@ -97,6 +97,30 @@ def test_a_product_added_live_is_ranked_for_the_right_shoppers(
             assert first["reasons"][0] == "New here; judged by brand and category"
 
 
+def test_an_added_product_is_read_alone_and_a_removed_one_is_noticed(
+    client: FlaskClient, operator: dict[str, str], runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scan(vectors: bool = True) -> Iterator[Any]:
+        raise AssertionError("the whole index was read for one product")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runtime.engine, "scan", scan)
+        client.post(
+            "/admin/v1/products", headers=operator, json={"products": [body("alone", "Brand 3", title="copper pan")]}
+        )
+        assert hits(client, "s3", "copper")[0]["reasons"][0] == "New here; judged by brand and category"
+    table = runtime.personalizer.table
+    assert table is not None
+    assert table.rows(["alone", "b0-s1-0"]).min() >= 0
+
+    runtime.engine.delete(["alone"])
+    runtime.engine.refresh()
+    runtime.upkeep.reload()
+    table = runtime.personalizer.table
+    assert table is not None
+    assert table.rows(["alone"]).tolist() == [-1]
+
+
 def test_first_buyers_are_evidence(client: FlaskClient, operator: dict[str, str]) -> None:
     client.post(
         "/admin/v1/products", json={"products": [body("seen", "Brand 5", title="brass kettle")]}, headers=operator

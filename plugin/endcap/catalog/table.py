@@ -5,7 +5,7 @@ A table is an immutable snapshot. A new one replaces it when the engine's versio
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -22,7 +22,8 @@ class ProductTable:
         ids: product ids; row r describes ``ids[r]``.
         keys: uint64 (n + 1,), :func:`~endcap.catalog.product.product_key` of each; 0 in the last row.
         brand, category, parent: int32 (n + 1,) codes of brand, leaf category path and the path above it; -1 where
-            unknown. Equal codes mean equal values within this table only.
+            unknown. Equal codes mean equal values within this table only; ``brands``, ``categories`` and ``parents``
+            hold the values.
         price, stock: float32 (n + 1,), NaN where unknown. relative_price: log(price / median of the leaf category),
             0 where unknown.
         margin: float32 (n + 1,), what the shop earns by one piece; added: float64 (n + 1,), seconds since 1970 when the
@@ -32,6 +33,8 @@ class ProductTable:
     """
 
     __slots__ = (
+        "_attribute_names",
+        "_attributes_of",
         "_row_of",
         "_short_keys",
         "_short_order",
@@ -45,6 +48,7 @@ class ProductTable:
         "keys",
         "margin",
         "parent",
+        "parents",
         "price",
         "relative_price",
         "stock",
@@ -62,24 +66,21 @@ class ProductTable:
         """Raises ValueError where ``vectors`` is not (len(products), d)."""
         if vectors is not None and vectors.shape[0] != len(products):
             raise ValueError(f"{len(products)} products but {vectors.shape[0]} vectors")
+        self._attribute_names = margin_attribute, added_attribute
         self.ids = [product.id for product in products]
-        keys = product_keys(self.ids)
-        self.keys = np.append(keys, np.uint64(0))
+        self.keys = np.append(product_keys(self.ids), np.uint64(0))
         self._row_of = {product_id: row for row, product_id in enumerate(self.ids)}
-        short = keys.astype(np.uint32)
-        self._short_order = np.argsort(short, kind="stable")
-        self._short_keys = short[self._short_order]
+        self._sort_keys()
         self.brand, self.brands = _codes([product.brand for product in products])
         self.category, self.categories = _codes(["\0".join(product.categories) for product in products])
-        self.parent, _ = _codes(["\0".join(product.categories[:-1]) for product in products])
-        self.attributes = _attribute_codes(products)
+        self.parent, self.parents = _codes(["\0".join(product.categories[:-1]) for product in products])
+        self._attributes_of = {name: [] for name in _telling_attributes(products)}
+        self.attributes = self._attribute_codes(products)
         self.price = _numbers([product.price for product in products])
         self.stock = _numbers([product.stock for product in products])
         self.relative_price = _relative_price(self.price, self.category)
-        self.margin = _numbers([number_or_none(product.attributes.get(margin_attribute)) for product in products])
-        added = [time_or_none(product.attributes.get(added_attribute)) for product in products]
-        self.added = np.array([np.nan if one is None else one for one in added] + [np.nan])
-        self.titles = PackedTexts([product.title[:200] or product.id for product in products])
+        self.margin, self.added = self._margin_and_added(products)
+        self.titles = PackedTexts([_title(product) for product in products])
         self.vectors = None
         if vectors is not None:
             self.vectors = np.zeros((len(products) + 1, vectors.shape[1]), dtype=np.float16)
@@ -87,6 +88,47 @@ class ProductTable:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def with_changes(self, changes: Sequence[tuple[Product, np.ndarray | None]]) -> ProductTable:
+        """The table after some products were added or changed, with their vectors: without reading the others again.
+
+        Of changes of the same product the last one counts. Which attributes tell shoppers apart is not asked anew.
+
+        Raises:
+            ValueError: a vector is not as wide as those of the table.
+        """
+        latest = {product.id: (product, vector) for product, vector in changes}
+        products = [product for product, _ in latest.values()]
+        new = [one for one in latest if one not in self._row_of]
+        made = object.__new__(ProductTable)
+        made._attribute_names = self._attribute_names
+        made.ids = self.ids + new
+        made._row_of = self._row_of | {one: row for row, one in enumerate(new, start=len(self))}
+        at = made.rows(list(latest))
+
+        def grown(column: np.ndarray, values: np.ndarray) -> np.ndarray:
+            longer = np.concatenate([column[:-1], np.repeat(column[-1:], len(new) + 1, axis=0)])
+            longer[at] = values[:-1]
+            return longer
+
+        made.keys = grown(self.keys, np.append(product_keys(list(latest)), np.uint64(0)))
+        made._sort_keys()
+        brand, made.brands = _codes([product.brand for product in products], self.brands)
+        category, made.categories = _codes(["\0".join(product.categories) for product in products], self.categories)
+        parent, made.parents = _codes(["\0".join(product.categories[:-1]) for product in products], self.parents)
+        made.brand, made.category = grown(self.brand, brand), grown(self.category, category)
+        made.parent = grown(self.parent, parent)
+        made._attributes_of = dict(self._attributes_of)
+        made.attributes = grown(self.attributes, made._attribute_codes(products))
+        made.price = grown(self.price, _numbers([product.price for product in products]))
+        made.stock = grown(self.stock, _numbers([product.stock for product in products]))
+        made.relative_price = _relative_price(made.price, made.category)
+        margin, added = self._margin_and_added(products)
+        made.margin, made.added = grown(self.margin, margin), grown(self.added, added)
+        made.titles = self.titles.with_changes(dict(zip(at.tolist(), map(_title, products), strict=True)))
+        found = {row: vector for row, (_, vector) in zip(at.tolist(), latest.values(), strict=True)}
+        made.vectors = self._vectors_with(found, len(made) + 1)
+        return made
 
     def rows(self, ids: Sequence[str]) -> np.ndarray:
         """Row of each id; int64 (n,), -1 where the product is not in the table."""
@@ -120,6 +162,43 @@ class ProductTable:
                 vectors[row] = vector
         return cls(products, vectors, margin_attribute, added_attribute)
 
+    def _sort_keys(self) -> None:
+        short = self.keys[:-1].astype(np.uint32)
+        self._short_order = np.argsort(short, kind="stable")
+        self._short_keys = short[self._short_order]
+
+    def _attribute_codes(self, products: Sequence[Product]) -> np.ndarray:
+        """int32 (n + 1, a): codes of the attributes that tell shoppers apart, -1 where a product has none. What has no
+        code yet gets one."""
+        columns = []
+        for name, known in self._attributes_of.items():
+            values = (product.attributes.get(name) for product in products)
+            codes, self._attributes_of[name] = _codes([one if isinstance(one, str) else "" for one in values], known)
+            columns.append(codes)
+        return np.stack(columns, axis=1) if columns else np.empty((len(products) + 1, 0), dtype=np.int32)
+
+    def _margin_and_added(self, products: Sequence[Product]) -> tuple[np.ndarray, np.ndarray]:
+        margin, added = self._attribute_names
+        times = [time_or_none(product.attributes.get(added)) for product in products]
+        return (
+            _numbers([number_or_none(product.attributes.get(margin)) for product in products]),
+            np.array([np.nan if one is None else one for one in times] + [np.nan]),
+        )
+
+    def _vectors_with(self, found: Mapping[int, np.ndarray | None], length: int) -> np.ndarray | None:
+        """The vectors with those of some rows, ``length`` in all."""
+        dims = next((len(vector) for vector in found.values() if vector is not None), 0)
+        if self.vectors is None and not dims:
+            return None
+        if self.vectors is None:
+            vectors = np.zeros((length, dims), dtype=np.float16)
+        else:
+            vectors = np.empty((length, self.vectors.shape[1]), dtype=np.float16)
+            vectors[: len(self)], vectors[len(self) :] = self.vectors[:-1], 0.0
+        for row, vector in found.items():
+            vectors[row] = 0.0 if vector is None else vector
+        return vectors
+
 
 def lookup(sorted_keys: np.ndarray, order: np.ndarray, keys: np.ndarray) -> np.ndarray:
     """Index of each key in the array that ``sorted_keys = array[order]`` came from; int64 (n,), -1 where absent."""
@@ -129,9 +208,9 @@ def lookup(sorted_keys: np.ndarray, order: np.ndarray, keys: np.ndarray) -> np.n
     return np.where(sorted_keys[position] == keys, order[position], -1)
 
 
-def _codes(values: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-    """Integer codes in order of first appearance; the empty string is -1."""
-    known: dict[str, int] = {}
+def _codes(values: Sequence[str], before: Sequence[str] = ()) -> tuple[np.ndarray, list[str]]:
+    """Integer codes in order of first appearance, behind those that have one ``before``; the empty string is -1."""
+    known = {value: code for code, value in enumerate(before)}
     codes = np.full(len(values) + 1, -1, dtype=np.int32)
     codes[:-1] = [known.setdefault(value, len(known)) if value else -1 for value in values]
     return codes, list(known)
@@ -141,19 +220,19 @@ def _codes(values: Sequence[str]) -> tuple[np.ndarray, list[str]]:
 _MAX_ATTRIBUTES = 4
 
 
-def _attribute_codes(products: Sequence[Product]) -> np.ndarray:
-    """int32 (n + 1, a ≤ 4): codes of the text attributes that most products carry, -1 where a product has none."""
+def _telling_attributes(products: Sequence[Product]) -> list[str]:
+    """Names of the (at most ``_MAX_ATTRIBUTES``) text attributes that most products carry."""
     seen: dict[str, int] = {}
     for product in products:
         for name, value in product.attributes.items():
             if isinstance(value, str) and len(value) <= 64:
                 seen[name] = seen.get(name, 0) + 1
     names = sorted((name for name, count in seen.items() if count * 5 >= len(products)), key=lambda n: (-seen[n], n))
-    columns = [
-        _codes([value if isinstance(value := product.attributes.get(name), str) else "" for product in products])[0]
-        for name in names[:_MAX_ATTRIBUTES]
-    ]
-    return np.stack(columns, axis=1) if columns else np.empty((len(products) + 1, 0), dtype=np.int32)
+    return names[:_MAX_ATTRIBUTES]
+
+
+def _title(product: Product) -> str:
+    return product.title[:200] or product.id
 
 
 def _numbers(values: Sequence[float | None]) -> np.ndarray:

@@ -164,6 +164,13 @@ class Engine(Protocol):
     def scan(self, vectors: bool = True) -> Iterator[list[tuple[Product, np.ndarray | None]]]:
         """Every product, in batches, with its vector where there is one and it is wanted."""
 
+    def changes(self, version: str, most: int) -> list[tuple[Product, np.ndarray | None]] | None:
+        """Products added or changed since the engine was at :meth:`version`, with their vectors; in no order.
+
+        None where that cannot be told, or were more than ``most``: then :meth:`scan`. What was removed does not show:
+        compare :meth:`count`. What was changed shortly before that version may be among them, too.
+        """
+
     def version(self) -> str:
         """Changes whenever a change has become visible: lets caches know that they are old. Cheap."""
 

@@ -222,15 +222,19 @@ class EmbeddedEngine:
         rows = np.flatnonzero(snapshot.alive)
         for start in range(0, len(rows), _BATCH):
             seqs = snapshot.seqs[rows[start : start + _BATCH]]
-            between = tantivy.Query.range_query(
-                snapshot.schema, SEQ, tantivy.FieldType.Unsigned, int(seqs[0]), int(seqs[-1])
-            )
-            batch: list[tuple[Product, np.ndarray | None]] = []
-            for _, address in snapshot.matching(between, _BATCH):
-                document, _, blob = snapshot.stored(address)
-                vector = np.frombuffer(blob, dtype=np.float16).astype(np.float32) if vectors and blob else None
-                batch.append((Product.from_document(document), vector))
-            yield batch
+            yield _products(snapshot, int(seqs[0]), int(seqs[-1]), _BATCH, vectors)
+
+    def changes(self, version: str, most: int) -> list[tuple[Product, np.ndarray | None]] | None:
+        """See :meth:`Engine.changes`."""
+        snapshot = self.store.snapshot()
+        since = snapshot.stamp_of(version)
+        if since is None:
+            return None
+        # Commits and writes are numbered in one sequence.
+        new = snapshot.seqs[snapshot.alive & (snapshot.seqs > since)]
+        if len(new) > most:
+            return None
+        return _products(snapshot, int(new[0]), int(new[-1]), len(new), True) if len(new) else []
 
     def search(self, request: SearchRequest) -> SearchResponse:
         """See :meth:`Engine.search`."""
@@ -320,6 +324,19 @@ class _Rebuild:
     def _leave(self) -> None:
         self._engine._rebuilding = False
         self._engine.store.unlock()
+
+
+def _products(
+    snapshot: Snapshot, first: int, last: int, count: int, vectors: bool
+) -> list[tuple[Product, np.ndarray | None]]:
+    """The ``count`` live products that were written as number ``first`` to ``last``."""
+    between = tantivy.Query.range_query(snapshot.schema, SEQ, tantivy.FieldType.Unsigned, first, last)
+    found: list[tuple[Product, np.ndarray | None]] = []
+    for _, address in snapshot.matching(between, count):
+        document, _, blob = snapshot.stored(address)
+        vector = np.frombuffer(blob, dtype=np.float16).astype(np.float32) if vectors and blob else None
+        found.append((Product.from_document(document), vector))
+    return found
 
 
 def _storable(product_id: Any) -> bool:

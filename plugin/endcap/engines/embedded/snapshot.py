@@ -85,6 +85,11 @@ class Snapshot:
     def count(self) -> int:
         return int(self.searcher.num_docs)
 
+    def stamp_of(self, version: str) -> int | None:
+        """The commit that a :attr:`version` of this folder names; None for another folder's."""
+        name, _, stamp = version.rpartition("-")
+        return int(stamp) if name == self.version.rpartition("-")[0] and stamp.isdigit() else None
+
     def rows(self, seqs: np.ndarray) -> np.ndarray:
         """Rows of live documents by their ``seq``; int64, same shape."""
         return np.searchsorted(self.seqs, seqs)
