@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -65,3 +66,40 @@ def drawn(kind: str, size: tuple[int, int] = (320, 240)) -> Image.Image:
     else:
         draw.rectangle(box, fill="darkblue")
     return made
+
+
+def small_clip(folder: Path) -> Path:
+    """A CLIP with two small layers and random weights, as sentence-transformers saves one, in a folder of ``folder``;
+    the bare network lies in ``folder / "raw"``."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import CLIPModel
+    from transformers import (
+        CLIPConfig,
+        CLIPImageProcessor,
+        CLIPProcessor,
+        CLIPTextConfig,
+        CLIPTokenizer,
+        CLIPVisionConfig,
+    )
+    from transformers import CLIPModel as Network
+
+    torch.manual_seed(1)
+    raw = folder / "raw"
+    raw.mkdir()
+    letters = [*"abcdefghijklmnopqrstuvwxyz0123456789"]
+    words = [*letters, *(f"{one}</w>" for one in letters), "<|startoftext|>", "<|endoftext|>"]
+    (raw / "vocab.json").write_text(json.dumps({word: n for n, word in enumerate(words)}))
+    (raw / "merges.txt").write_text("#version: 0.2\n")
+    small = {"hidden_size": 32, "intermediate_size": 37, "num_hidden_layers": 2, "num_attention_heads": 4}
+    ends = {"bos_token_id": len(words) - 2, "eos_token_id": len(words) - 1, "pad_token_id": len(words) - 1}
+    text = CLIPTextConfig(vocab_size=len(words), max_position_embeddings=77, **small, **ends)
+    vision = CLIPVisionConfig(image_size=32, patch_size=8, **small)
+    config = CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=16)
+    Network(config).save_pretrained(raw)
+    pictures = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    CLIPProcessor(
+        pictures, CLIPTokenizer(str(raw / "vocab.json"), str(raw / "merges.txt"), model_max_length=77)
+    ).save_pretrained(raw)
+    SentenceTransformer(modules=[CLIPModel(str(raw))]).save(str(folder / "clip"))
+    return folder / "clip"

@@ -6,7 +6,6 @@ packaged network alone.
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -21,49 +20,13 @@ from endcap.images.clip import ClipEncoder
 from endcap.images.encoder import ImageEncoder, image_encoder_at_hand, open_image_encoder
 from endcap.images.lite import LiteEncoder, class_names, square
 from endcap.settings import Settings
-from tests.photo_support import drawn, packaged_encoders
-
-
-def _clip(folder: Path) -> ClipEncoder:
-    """A CLIP with two small layers and random weights, as sentence-transformers saves one."""
-    import torch
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import CLIPModel
-    from transformers import (
-        CLIPConfig,
-        CLIPImageProcessor,
-        CLIPProcessor,
-        CLIPTextConfig,
-        CLIPTokenizer,
-        CLIPVisionConfig,
-    )
-    from transformers import CLIPModel as Network
-
-    torch.manual_seed(1)
-    raw = folder / "raw"
-    raw.mkdir()
-    letters = [*"abcdefghijklmnopqrstuvwxyz0123456789"]
-    words = [*letters, *(f"{one}</w>" for one in letters), "<|startoftext|>", "<|endoftext|>"]
-    (raw / "vocab.json").write_text(json.dumps({word: n for n, word in enumerate(words)}))
-    (raw / "merges.txt").write_text("#version: 0.2\n")
-    small = {"hidden_size": 32, "intermediate_size": 37, "num_hidden_layers": 2, "num_attention_heads": 4}
-    ends = {"bos_token_id": len(words) - 2, "eos_token_id": len(words) - 1, "pad_token_id": len(words) - 1}
-    text = CLIPTextConfig(vocab_size=len(words), max_position_embeddings=77, **small, **ends)
-    vision = CLIPVisionConfig(image_size=32, patch_size=8, **small)
-    config = CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=16)
-    Network(config).save_pretrained(raw)
-    pictures = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-    CLIPProcessor(
-        pictures, CLIPTokenizer(str(raw / "vocab.json"), str(raw / "merges.txt"), model_max_length=77)
-    ).save_pretrained(raw)
-    SentenceTransformer(modules=[CLIPModel(str(raw))]).save(str(folder / "clip"))
-    return ClipEncoder(str(folder / "clip"))
+from tests.photo_support import drawn, packaged_encoders, small_clip
 
 
 @pytest.fixture(scope="module", params=["lite", "lite without words", "clip"])
 def encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ImageEncoder:
     if request.param == "clip":
-        return _clip(tmp_path_factory.mktemp("clip"))
+        return ClipEncoder(str(small_clip(tmp_path_factory.mktemp("clip"))))
     text = None
     if request.param == "lite":
         text = open_text_encoder(Settings(data_dir=tmp_path_factory.mktemp("data"), text_encoder="use-multilingual"))
@@ -113,6 +76,29 @@ class TestPackaged:
         assert all(class_names())
         for one in PICTURES:
             assert square(one).shape == (3, 224, 224)
+
+
+class TestClip:
+    def test_words_and_pictures_are_the_networks_own_projections(self, tmp_path: Path) -> None:
+        """One space, of the projection's size, in whatever batches: as transformers itself computes it."""
+        import torch
+        from transformers import CLIPModel, CLIPProcessor
+
+        encoder = ClipEncoder(str(small_clip(tmp_path)))
+        network, processor = (
+            CLIPModel.from_pretrained(tmp_path / "raw"),
+            CLIPProcessor.from_pretrained(tmp_path / "raw"),
+        )
+        pictures = [*PICTURES, *(drawn("ball", (40 + n, 60)) for n in range(16))]  # more than one batch
+        said = ["a ball", "grid 7", ""]
+        with torch.no_grad():
+            wanted = network(**processor(text=said, images=pictures, return_tensors="pt", padding=True))
+        assert encoder.dims == 16
+        np.testing.assert_allclose(encoder.encode(pictures), wanted.image_embeds.numpy(), atol=1e-5)
+        words = np.stack([encoder.encode_text(one) for one in said])
+        np.testing.assert_allclose(words, wanted.text_embeds.numpy(), atol=1e-5)
+        likeness = encoder.encode(pictures) @ words.T * network.logit_scale.exp().item()
+        np.testing.assert_allclose(likeness, wanted.logits_per_image.numpy(), atol=1e-3)
 
 
 class TestOpening:

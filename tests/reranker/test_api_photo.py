@@ -24,7 +24,7 @@ from endcap.runtime import Runtime, open_runtime
 from endcap.settings import Settings, load_settings
 from endcap_reranker.api.photo import PhotoSlots
 from endcap_reranker.app import create_app
-from tests.photo_support import drawn, packaged_encoders
+from tests.photo_support import drawn, packaged_encoders, small_clip
 from tests.plugin.test_images import png_header, serving, shelf
 from tests.reranker.test_api_search import refused
 
@@ -192,6 +192,27 @@ def test_words_about_what_pictures_show(client: FlaskClient) -> None:
     assert set(found) == {"ball", "ball-2", "grid", "box"}
     refused(client.get("/v1/search", query_string={"by": "image"}), 400, "invalid_input")
     refused(client.get("/v1/search", query_string={"q": "a", "by": "smell"}), 400, "invalid_input")
+
+
+def test_a_clip_model_in_a_folder(tmp_path: Path) -> None:
+    """Through sentence-transformers, from `endcap photos` to an answer. Random weights know one picture from another,
+    not what is alike."""
+    chosen = {"image_encoder": str(small_clip(tmp_path)), "text_encoder": "none"}
+    settings = shop_settings(tmp_path / "shop", **chosen)
+    opened = open_runtime(settings, start=False)
+    try:
+        index_products(PRODUCTS[:4], opened.engine, None)
+        ran = CliRunner().invoke(photos, env=environment(settings))
+        assert "4 pictures encoded" in ran.output
+        client = create_app(opened).test_client()
+        for product in ("grid", "box"):
+            name = next(one.image for one in PRODUCTS if one.id == product)
+            picture = (Path(settings.image_dir) / str(name)).read_bytes()
+            assert ids(upload(client, picture))[0] == product
+        shown = client.get("/v1/search", query_string={"q": "a ball", "by": "image"})
+        assert set(ids(shown)) == {"ball", "ball-2", "grid", "box"}
+    finally:
+        opened.close()
 
 
 def test_another_encoder_is_refused_with_the_command(tmp_path: Path) -> None:
