@@ -29,11 +29,12 @@ K = 10
 LEVELS = 4
 #: All chosen by validation NDCG@10 (.0715 with this recipe) among some 50 runs. Width 64: .0647, 128: .0687. At
 #: width 64 without brand and category .0586, with 2,048 drawn products .0586, with products seen before left in .0639.
+#: bfloat16 costs nothing (.0716) and takes half as long on a processor that has it.
 LSTM = Recipe(
     LstmModel,
     ModelSpec(products=0, width=256, dropout=0.5, scale=14.0),
     Schedule(epochs=40, patience=5, rate=1e-3, average=0.99),
-    {"batch": 128, "negatives": 0, "hide_seen": True},
+    {"batch": 128, "negatives": 0, "hide_seen": True, "half": True},
 )
 #: Validation .0684.
 TRANSFORMER = Recipe(
@@ -47,9 +48,9 @@ CHOSEN = "LSTM"
 ABLATION: dict[str, Recipe] = {
     "LSTM, width 64": replace(LSTM, spec=replace(LSTM.spec, width=64)),
     "LSTM without brand and category": replace(LSTM, coded=False),
-    "LSTM, 2,048 drawn products": replace(LSTM, options={"batch": 128, "negatives": 2_048}),
-    "LSTM, seen products as rivals": replace(LSTM, options={"batch": 128, "negatives": 0}),
-    "LSTM, bfloat16": replace(LSTM, options={**LSTM.options, "half": True}),
+    "LSTM, 2,048 drawn products": replace(LSTM, options={"batch": 128, "negatives": 2_048, "half": True}),
+    "LSTM, seen products as rivals": replace(LSTM, options={"batch": 128, "negatives": 0, "half": True}),
+    "LSTM, float32": replace(LSTM, options={**LSTM.options, "half": False}),
     "transformer": TRANSFORMER,
 }
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
+from endcap_workers.training.softmax import against
+
 
 def listwise(scores: Tensor, wanted: Tensor, present: Tensor) -> Tensor:
     """Cross-entropy of the softmax over a list's candidates.
@@ -33,6 +35,7 @@ def full_softmax(
     seen: Tensor | None = None,
     smoothing: float = 0.0,
     weight: Tensor | None = None,
+    half: bool = False,
 ) -> Tensor:
     """Next product among all: states (P, d), numbers of the products that came next (P,), vectors (V, d) of all
     products. Rows 0 and 1 (padding, unknown) are no products and take no part.
@@ -40,17 +43,21 @@ def full_softmax(
     Args:
         seen: (P, L) products that are no rivals, padded with 0; a target among them stays one.
         smoothing: share of each target that is spread evenly over all products. weight: (P,) of each target.
+        half: products in bfloat16, sums in float32.
     """
-    logits = (states @ vectors.T).float()
     numbers = targets.unsqueeze(1)
-    wanted = (states * vectors[targets]).sum(dim=1).float()
-    with torch.no_grad():  # in place and unseen by autograd: what is -inf gets no gradient from the sum below anyway
+    hidden = numbers if seen is None else torch.cat([numbers, seen], dim=1)
+
+    def hide(logits: Tensor, start: int) -> None:
         logits[:, :2] = -torch.inf
-        if seen is not None:
-            logits.scatter_(1, seen.masked_fill(seen == numbers, 0), -torch.inf)
+        logits.scatter_(1, hidden[start : start + len(logits)], -torch.inf)
+
+    wanted = vectors[targets]
+    loss = against(states, wanted, vectors, hide, weight, half=half)
     if smoothing:
-        wanted = (1.0 - smoothing) * wanted + smoothing * (states @ vectors[2:].mean(dim=0)).float()
-    return _mean(logits.logsumexp(dim=1) - wanted, weight)
+        gap = (states * wanted).sum(dim=1).float() - (states @ vectors[2:].mean(dim=0)).float()
+        loss = loss + smoothing * _mean(gap, weight)
+    return loss
 
 
 def _mean(losses: Tensor, weight: Tensor | None) -> Tensor:
@@ -65,18 +72,27 @@ def sampled_softmax(
     numbers: Tensor,
     of: int,
     weight: Tensor | None = None,
+    half: bool = False,
 ) -> Tensor:
     """Softmax against products drawn uniformly, the same for the whole batch, each standing for many.
 
     Args:
         positive: (P, d) vectors of the targets. negative: (M, d) vectors of the drawn products; numbers: (M,) theirs.
         of: how many products they were drawn from. A drawn product that is a row's target is no negative there.
-        weight: (P,) of each target.
+        weight: (P,) of each target. half: products in bfloat16, sums in float32.
     """
-    negatives = (states @ negative.T).float() + math.log(max(of - 1, 1) / len(numbers))
-    negatives = negatives.masked_fill(targets.unsqueeze(1) == numbers.unsqueeze(0), -1e9)
-    wanted = (states * positive).sum(dim=1).float()
-    return _mean(torch.logaddexp(wanted, negatives.logsumexp(dim=1)) - wanted, weight)
+    order = numbers.argsort()
+    ascending = numbers[order]
+    first = torch.searchsorted(ascending, targets)
+    times = torch.searchsorted(ascending, targets, right=True) - first
+
+    def hide(logits: Tensor, start: int) -> None:
+        some, most = slice(start, start + len(logits)), int(times[start : start + len(logits)].max())
+        for number in range(most):  # a target was mostly not drawn, or once
+            rows = (times[some] > number).nonzero().squeeze(1)
+            logits[rows, order[first[some][rows] + number]] = -torch.inf
+
+    return against(states, positive, negative, hide, weight, math.log(max(of - 1, 1) / len(numbers)), half)
 
 
 def gbce(

@@ -140,12 +140,12 @@ def train_next(
             states = states_of(model, catalogue, products[:, :-1])[present]
             if not negatives:
                 seen = _before(products, present) if hide_seen else None
-                return full_softmax(states, targets, all_vectors(model, catalogue), seen, smoothing, weight)
+                return full_softmax(states, targets, all_vectors(model, catalogue), seen, smoothing, weight, half)
             drawn = torch.randint(2, len(catalogue), (negatives,), device=device)
             used, place = torch.unique(torch.cat([targets, drawn]), return_inverse=True)
             vectors = model.encode(used, catalogue.codes[used], catalogue.content[used])
             positive, negative = vectors[place[: len(targets)]], vectors[place[len(targets) :]]
-            return sampled_softmax(states, targets, positive, negative, drawn, len(catalogue) - 2, weight)
+            return sampled_softmax(states, targets, positive, negative, drawn, len(catalogue) - 2, weight, half)
 
     def validate() -> float:
         assert valid is not None
@@ -162,7 +162,7 @@ def _before(products: Tensor, present: Tensor) -> Tensor:
 
 
 def ranks(
-    models: SequenceModel | Sequence[SequenceModel], catalogue: Catalogue, cases: Prefixes, batch: int = 512
+    models: SequenceModel | Sequence[SequenceModel], catalogue: Catalogue, cases: Prefixes, batch: int = 256
 ) -> np.ndarray:
     """Rank (from 0, ties at their expectation) of each case's target among all products; float64 (n,). Several models
     vote by the mean of their log-probabilities."""
@@ -175,20 +175,22 @@ def ranks(
         vectors = [all_vectors(model.eval(), catalogue) for model in models]
         for start in range(0, len(order), batch):
             rows = order[start : start + batch]
-            scores = torch.zeros(len(rows), len(catalogue), device=device)
+            scores: Tensor | None = None
             for model, one in zip(models, vectors, strict=True):
                 places = model.spec.places
                 products = padded([cases.histories[row][-places:] for row in rows.tolist()]).to(device)
                 last = last_state(states_of(model, catalogue, products), products != PADDING)
                 said = (last @ one.T).index_fill_(1, torch.arange(2, device=device), -torch.inf)
-                scores += said.log_softmax(dim=1) if len(models) > 1 else said
+                said = said.log_softmax(dim=1) if len(models) > 1 else said
+                scores = said if scores is None else scores.add_(said)
+            assert scores is not None
             targets = torch.from_numpy(cases.targets[rows].astype(np.int64)).unsqueeze(1).to(device)
             own = scores.gather(1, targets)
             if cases.hide_seen:
                 seen = padded([cases.histories[row] for row in rows.tolist()]).to(device)
                 scores.scatter_(1, seen, -torch.inf)
-            ahead = (scores > own).sum(dim=1)
-            ties = (scores.scatter(1, targets, -torch.inf) == own).sum(dim=1)
+            scores.scatter_(1, targets, -torch.inf)
+            ahead, ties = (scores > own).sum(dim=1), (scores == own).sum(dim=1)
             answer[rows] = (ahead + ties / 2.0).cpu().numpy()
     return answer
 
