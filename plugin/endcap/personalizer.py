@@ -9,13 +9,14 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from endcap.catalog.table import ProductTable
 from endcap.errors import EndcapError, ScorerUnavailable
+from endcap.experiments.models import missing, same_model
 from endcap.features import RankingInputs, ranking_inputs
 from endcap.policy.arrange import Arrangement, Arranger
 from endcap.policy.context import NO_VISIT, Visit
@@ -194,16 +195,27 @@ class Personalizer:
         if not shopper:
             arranged = self.arranger.arrange_anonymous(inputs, ids, visit or NO_VISIT)
             return Scored(arranged.scores, "engine"), inputs, arranged
+        treatment = self.arranger.treatment(shopper, visit) if visit is not None else None
+        model = treatment.model if treatment is not None else None
         began = time.perf_counter()
-        scored = answer(scorer, inputs)
-        scores = np.asarray(scored.scores, dtype=np.float32)
-        if scores.shape != (len(ids),) or not np.isfinite(scores).all():
-            raise ScorerUnavailable(f"scorer {scored.scorer} gave scores of shape {scores.shape} or not finite")
-        self.observe(inputs, scores, time.perf_counter() - began)
+        scored = _scored(model or scorer, inputs)
+        if model is None:
+            self.observe(inputs, scored.scores, time.perf_counter() - began)
         if visit is None:
-            plain = Arrangement(np.argsort(-scores, kind="stable"), scores)
-            return scored._replace(scores=scores), inputs, plain
-        return scored._replace(scores=scores), inputs, self.arranger.arrange(inputs, scores, ids, shopper, visit)
+            plain = Arrangement(np.argsort(-scored.scores, kind="stable"), scored.scores)
+            return scored, inputs, plain
+        rival = None
+        if treatment is not None and treatment.versus is not None and not same_model(model, treatment.rival):
+            rival = _scored(treatment.rival or scorer, inputs)
+        lost = [why for why in (missing(one) for one in (scored, rival) if one is not None) if why]
+        arranged = self.arranger.arrange(
+            inputs, scored.scores, ids, shopper, visit, treatment, rival.scores if rival is not None else None
+        )
+        if lost:
+            arranged = replace(arranged, context={**arranged.context, "model_missing": lost[0]})
+            if not scored.fallback and rival is not None:
+                scored = scored._replace(fallback=rival.fallback)
+        return scored, inputs, arranged
 
     def _inputs(
         self, shopper: str, query: str, ids: Sequence[str], engine_scores: np.ndarray, table: ProductTable
@@ -216,6 +228,15 @@ class WarmingUp(ScorerUnavailable):
     """The process has just started and does not know the products yet."""
 
     kind = "warming_up"
+
+
+def _scored(scorer: Scorer, inputs: RankingInputs) -> Scored:
+    """Raises ScorerUnavailable where there are no scores that make sense."""
+    scored = answer(scorer, inputs)
+    scores = np.asarray(scored.scores, dtype=np.float32)
+    if scores.shape != (len(inputs.rows),) or not np.isfinite(scores).all():
+        raise ScorerUnavailable(f"scorer {scored.scorer} gave scores of shape {scores.shape} or not finite")
+    return scored._replace(scores=scores)
 
 
 def _engine_order(count: int, degraded: str, started: float) -> Ranking:

@@ -23,6 +23,7 @@ from endcap.errors import BundleRefused, EndcapError
 from endcap.gates import GateFailed, Verdict
 from endcap.settings import Settings
 from endcap.stores.database import Database
+from endcap.stores.experiments import RUNNING, ExperimentStore
 from endcap.stores.versions import (
     CANDIDATE,
     LIVE,
@@ -61,6 +62,7 @@ class Registry:
         self.keep = keep
         self._publish = dict(publish or {})
         self._versions = Versions(database)
+        self._experiments = ExperimentStore(database)
         self._refused: tuple[str, float] | None = None
 
     def add_candidate(
@@ -239,10 +241,13 @@ class Registry:
             self._versions.change(connection, kind, version, shadow=added(before, sums))
 
     def prune(self, kind: str) -> list[Version]:
-        """Remove the files of all but the latest ``keep`` versions; what is live, pinned, a shadow, or what roll back
-        would go to stays. The rows stay, for the figures."""
+        """Remove the files of all but the latest ``keep`` versions; what is live, pinned, a shadow, named by a running
+        experiment, or what roll back would go to stays. The rows stay, for the figures."""
         with self._versions.writing() as connection:
             were = self._versions.were_live(connection, kind)[-2:]
+        if kind == INTEREST:
+            running = self._experiments.all(RUNNING)
+            were = [*were, *(arm.get("model", "") for one in running for arm in one.definition["arms"])]
         present = [one for one in self.versions(kind, limit=1_000) if one.folder]
         old = [one for one in present[self.keep :] if one.state in (CANDIDATE, RETIRED) and one.version not in were]
         for one in old:

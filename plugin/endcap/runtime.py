@@ -19,6 +19,7 @@ from endcap.encoders import TextEncoder, text_encoder_at_hand
 from endcap.engines import Engine, WireEngine
 from endcap.errors import ConfigurationError, EndcapError, EngineUnavailable, UnknownIndex
 from endcap.events import Action, Event
+from endcap.experiments.models import ArmModels
 from endcap.images.fetching import Fetcher
 from endcap.live import LiveModel
 from endcap.personalizer import Personalizer
@@ -180,6 +181,8 @@ class Upkeep:
         self._loading = threading.Lock()
         self.problems: dict[str, str] = {}
         self.hidden_fields: tuple[str, ...] = ()
+        #: Told of every new product table before searches come with it.
+        self.before_swap: list[Callable[[ProductTable], None]] = [model.prepare]
         self._threads = [
             threading.Thread(target=self._loop, args=arguments, daemon=True, name=f"endcap-{arguments[0]}")
             for arguments in (
@@ -282,7 +285,8 @@ class Upkeep:
             if table is None:
                 margin, added = self._settings.margin_attribute, self._settings.added_attribute
                 table = ProductTable.collect(self._engine.scan(), margin, added)
-            self._model.prepare(table)
+            for prepare in self.before_swap:
+                prepare(table)
             self._personalizer.table = table
             self._version = version
         except UnknownIndex:  # nothing was indexed yet, or the index was deleted
@@ -422,7 +426,14 @@ def open_runtime(settings: Settings, start: bool = True) -> Runtime:
     rejected = Background(Rejects(database).append)
     upkeep.add("rejects", rejected.turn, _REJECTS_S)
     upkeep.add("rankings", serving_log.queue.turn, WRITE_EVERY_S)
-    upkeep.add("policy", follow_policy(settings, database, arranger, rankings).turn, _MODEL_S)
+    registry = open_registry(settings, database)
+    arms = ArmModels(
+        registry, encoder.id if encoder else "", model.scorer, settings.experiment_models_mb,
+        augmentation=settings.augmentation,
+    )  # fmt: skip
+    upkeep.add("policy", follow_policy(settings, database, arranger, rankings, arms).turn, _MODEL_S)
+    upkeep.add("experiment models", arms.turn, _MODEL_S)
+    upkeep.before_swap += (arms.prepare, arranger.prepare)
     traffic = Traffic(database)
     upkeep.add("traffic", traffic.turn, TRAFFIC_EVERY_S)
     rates = RateWatch(flags, settings.fraud_rate_per_minute)
@@ -432,7 +443,7 @@ def open_runtime(settings: Settings, start: bool = True) -> Runtime:
     synonyms.turn()
     upkeep.add("synonyms", synonyms.turn, _SYNONYMS_S)
     photos = open_photos(settings, encoder)
-    shadow = ShadowScoring(open_registry(settings, database), settings.shadow_sample, encoder.id if encoder else "")
+    shadow = ShadowScoring(registry, settings.shadow_sample, encoder.id if encoder else "")
     personalizer.observe = shadow.offer
     upkeep.add("shadow", shadow.turn, SHADOW_S)
     if photos is not None:

@@ -172,27 +172,19 @@ IDS = [f"p{number}" for number in range(6)]
 TABLE = ProductTable([Product(one, f"Honey {one}") for one in IDS])
 
 
-class Fixed:
-    def __init__(self, treatment: Treatment) -> None:
-        self._treatment = treatment
-
-    def treatment(self, shopper: str, visit: Visit) -> Treatment:
-        return self._treatment
-
-
 def test_an_arm_decides_the_profile_and_is_logged() -> None:
     inputs = ranking_inputs(Profile(), "honey", IDS, np.linspace(2, 1, 6, dtype=np.float32), TABLE, Popularity(), 1e9)
     interest = np.arange(6, dtype=np.float32)
     plain = Arranger().arrange(inputs, interest, IDS, "ann")
     assert plain.order.tolist() == [5, 4, 3, 2, 1, 0]
-    treated = Arranger(assigner=Fixed(Treatment(PROFILES["engine"], None, {"order": "new"})))
-    found = treated.arrange(inputs, interest, IDS, "ann")
+    treatment = Treatment(PROFILES["engine"], None, {"order": "new"})
+    found = Arranger().arrange(inputs, interest, IDS, "ann", NO_VISIT, treatment)
     assert found.order.tolist() == [0, 1, 2, 3, 4, 5]
     assert (found.arm, found.propensity) == ("engine", 1.0)
     assert found.context["experiments"] == {"order": "new"}
     assert found.context["explored"] is False, "an experiment's ranking teaches no policy"
-    mixed = Arranger(assigner=Fixed(Treatment(PROFILES["interest"], PROFILES["engine"], {"order": "interleaved"}, 7)))
-    found = mixed.arrange(inputs, interest, IDS, "ann")
+    treatment = Treatment(PROFILES["interest"], PROFILES["engine"], {"order": "interleaved"}, 7)
+    found = Arranger().arrange(inputs, interest, IDS, "ann", NO_VISIT, treatment)
     assert sorted(found.order.tolist()) == list(range(6))
     assert {found.order[0], found.order[1]} == {0, 5}
     assert sorted(found.context["teams"][:2]) == [-1, 1]

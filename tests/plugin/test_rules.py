@@ -10,6 +10,7 @@ from endcap.catalog import Product, ProductTable
 from endcap.errors import ConfigurationError, InvalidInput
 from endcap.features import RankingInputs, ranking_inputs
 from endcap.policy import NO_VISIT, Blend, FixedPolicy, Visit
+from endcap.policy import rules as rules_module
 from endcap.policy.arrange import Arrangement, Arranger
 from endcap.policy.live import Exposure, LivePolicy
 from endcap.policy.rule import KINDS, Rule, rule_of
@@ -257,6 +258,33 @@ def test_stored_changed_removed_and_in_force(tmp_path: Path) -> None:
         with pytest.raises(UnknownRule):
             work()
     assert store.add(rule).id != made.id, "a number is never given again"
+
+
+def test_rules_are_looked_up_in_the_products_before_a_search_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither new rules nor a new table may leave that work to the next search, nor take the old one's away."""
+    made: list[ProductTable] = []
+    real = rules_module._Members.__init__
+
+    def counted(self: object, target: object, table: ProductTable) -> None:
+        made.append(table)
+        real(self, target, table)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(rules_module._Members, "__init__", counted)
+    store, arranger = Rules(Database.in_folder(tmp_path)), Arranger()
+    live = LivePolicy(arranger, store, lambda: None)
+    arranger.prepare(TABLE)
+    store.add(rule_of({"name": "no p0", "kind": "hide", "target": {"products": ["p0"]}}))
+    live.look()
+    new = ProductTable([Product(one, "Honey") for one in IDS])
+    arranger.prepare(new)
+    ready = len(made)
+    assert {id(one) for one in made} == {id(TABLE), id(new)}
+    for table in (TABLE, new, TABLE):
+        asked = ranking_inputs(Profile(), "honey", IDS, SCORES, table, Popularity(), NOW)
+        assert "p0" not in [IDS[place] for place in arranger.arrange(asked, INTEREST, IDS, "ann").order.tolist()]
+    assert len(made) == ready
 
 
 def test_what_was_shown_is_counted_from_the_log_once_in_a_while() -> None:

@@ -127,6 +127,8 @@ def test_bad_rules_and_experiments_are_refused_with_the_reason(call: Any) -> Non
     assert "sum to 0.9" in answer.get_json()["detail"]
     magic = [ARMS[0], {**ARMS[1], "profile": "magic"}]
     assert "no ranking profile magic" in call("POST", "/experiments", {"name": "x", "arms": magic}).get_json()["detail"]
+    unknown = [ARMS[0], {"name": "new", "weight": 0.5, "model": "77"}]
+    assert "the model '77'" in call("POST", "/experiments", {"name": "x", "arms": unknown}).get_json()["detail"]
     assert call("GET", "/experiments/none").status_code == 404
     assert call("GET", "/experiments/power?mean=2").status_code == 400
 
@@ -164,6 +166,13 @@ def test_an_experiment_from_the_plan_to_the_verdict(
         expect(page.locator("figure.chart svg")).to_be_visible()
         expect(page.locator("figure.bars .interval.above").first).to_be_visible()
         page.screenshot(path=tmp_path / "experiment.png", full_page=True)
+        page.goto(f"{url}console/experiments")
+        page.fill("#name", "models")
+        page.select_option("#profile2", "")
+        page.select_option("#model2", "baseline")
+        page.click("text=Make a draft")
+        expect(page.locator("tbody")).to_contain_text("baseline")
+        page.screenshot(path=tmp_path / "models.png", full_page=True)
         page.click("nav >> text=Rules")
         page.fill("#name", "no honey")
         page.select_option("#kind", "hide")
@@ -182,3 +191,12 @@ def test_an_experiment_from_the_plan_to_the_verdict(
         browser.close()
     assert complaints == []
     assert call("POST", "/experiments/order/stop").get_json()["state"] == "stopped"
+    assert call("POST", "/experiments/models/start").get_json()["definition"]["arms"][1]["model"] == "baseline"
+    models = dict.fromkeys(("control", "treatment"), "")
+    assigner = runtime.personalizer.arranger.assigner
+    eventually(lambda: "models" in getattr(assigner.treatment("ann", NO_VISIT), "noted", {}))
+    for number in range(20):
+        treatment = assigner.treatment(f"s{number}", NO_VISIT)
+        models[treatment.noted["models"]] = treatment.model.version if treatment.model else "live"
+    assert models == {"control": "live", "treatment": "baseline"}
+    assert call("POST", "/experiments/models/stop").status_code == 200

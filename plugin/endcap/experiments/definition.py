@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from endcap.errors import InvalidInput
 from endcap.experiments.assignment import Arm, Experiment
@@ -17,13 +17,24 @@ Metric = Literal["conversion", "ctr", "revenue", "ndcg", "zero_results", "latenc
 
 
 class ArmDefinition(BaseModel):
-    """A variant. ``profile``: the ranking profile that its searches are made with; empty: as without an experiment."""
+    """A variant. ``profile``: the ranking profile that its searches are made with; empty: as without an experiment.
+    ``model``: the version that scores them; empty or ``live``: the live one, as without an experiment."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(min_length=1, max_length=64)
     weight: float = Field(gt=0, le=1, allow_inf_nan=False, description="Share of the experiment's shoppers.")
     profile: str = Field("", max_length=64)
+    model: str = Field(
+        "",
+        max_length=64,
+        description="A registered version of the kind `interest`, or `baseline`; empty or `live`: what is live.",
+    )
+
+    @field_validator("model")
+    @classmethod
+    def _live(cls, value: str) -> str:
+        return "" if value == "live" else value
 
 
 def _frozen(value: Any) -> Any:
@@ -55,9 +66,14 @@ class Definition(BaseModel):
         self.experiment()
         if self.design == "interleaving" and len(self.arms) != 2:
             raise ValueError("interleaving compares exactly two arms")
-        if len({arm.profile for arm in self.arms}) < len(self.arms):
-            raise ValueError("arms with the same ranking profile show the same: nothing is compared")
+        if len({(arm.profile, arm.model) for arm in self.arms}) < len(self.arms):
+            raise ValueError("arms with the same ranking profile and the same model show the same: nothing is compared")
         return self
+
+    @property
+    def models(self) -> frozenset[str]:
+        """What its arms name as their model, but for the live one."""
+        return frozenset(arm.model for arm in self.arms if arm.model)
 
     def experiment(self) -> Experiment:
         """As the assignment sees it.

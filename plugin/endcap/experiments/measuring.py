@@ -7,6 +7,7 @@ Sums are kept, so that rankings may come in batches of any size.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,7 @@ from endcap.experiments.sample import Sample
 from endcap.experiments.sequential import mean_sequence
 from endcap.experiments.verdict import Rules, Verdict, judge, judge_interleaving
 from endcap.stores.outcomes import Outcome
+from endcap.stores.rankings import Served
 
 #: Arm of the shoppers who take part in no experiment, ever.
 CONTROL = "control"
@@ -54,6 +56,9 @@ class Measured:
     shoppers: dict[str, _Shopper] = field(default_factory=dict)
     moved: set[str] = field(default_factory=set)
     wins: list[int] = field(default_factory=lambda: [0, 0, 0])  # of the first arm, of the second, ties
+    #: Rankings of each arm (or of all, where they are interleaved), and those without its own model, by the reason.
+    ranked: Counter[str] = field(default_factory=Counter)
+    without_model: dict[str, Counter[str]] = field(default_factory=dict)
     #: What shoppers bought before the start; empty: nothing is known, and nothing is adjusted.
     before: Mapping[str, Before] = field(default_factory=dict)
 
@@ -74,15 +79,36 @@ class Measured:
                 continue
             if interleaved:
                 if arm == INTERLEAVED:
+                    self._note_model(arm, ranking)
                     self._interleaved(outcome)
                 continue
             if arm not in arms:
                 continue  # of an arm that was taken out by hand: its shoppers are no one's
+            self._note_model(arm, ranking)
             one = self.shoppers.setdefault(ranking.shopper, _Shopper(arm))
             if one.arm != arm:
                 self.moved.add(ranking.shopper)
             elif ranking.start == 0:
                 _count(one, outcome)
+
+    def _note_model(self, arm: str, ranking: Served) -> None:
+        self.ranked[arm] += 1
+        why = ranking.context.get("model_missing")
+        if why:
+            self.without_model.setdefault(arm, Counter())[str(why)] += 1
+
+    @property
+    def models(self) -> dict[str, dict[str, Any]]:
+        """Of each arm with a model of its own: ``version``, ``rankings``, and ``missing``, reason -> rankings that the
+        live model had to make instead."""
+        interleaved = self.definition.design == "interleaving"
+        found = {}
+        for one in self.definition.arms:
+            if one.model:
+                key = INTERLEAVED if interleaved else one.name
+                missing = dict(self.without_model.get(key, {}))
+                found[one.name] = {"version": one.model, "rankings": self.ranked[key], "missing": missing}
+        return found
 
     def _interleaved(self, outcome: Outcome) -> None:
         teams = outcome.ranking.context.get("teams")
@@ -174,7 +200,8 @@ def report_of(measured: Measured, now: float, rankings: int) -> dict[str, Any]:
         return {
             "time": now,
             "rankings": rankings,
-            "words": judge_interleaving(found, a.name, b.name),
+            "words": judge_interleaving(found, a.name, b.name) + _model_words(measured),
+            "models": measured.models,
             "advantage": [found.advantage.estimate, found.advantage.low, found.advantage.high],
             "wins": {a.name: first, b.name: second, "ties": ties},
         }
@@ -214,10 +241,12 @@ def report_of(measured: Measured, now: float, rankings: int) -> dict[str, Any]:
         )
     if measured.moved:
         words += f" {len(measured.moved):,} shoppers were seen in more than one arm; look for ids that change."
+    words += _model_words(measured)
     return {
         "time": now,
         "rankings": rankings,
         "words": words,
+        "models": measured.models,
         "metric": definition.metric,
         "metrics": metrics,
         "shoppers": ratio.observed,
@@ -227,6 +256,20 @@ def report_of(measured: Measured, now: float, rankings: int) -> dict[str, Any]:
         "moved": len(measured.moved),
         "detectable": _detectable(measured),
     }
+
+
+def _model_words(measured: Measured) -> str:
+    """What is to be known about arms whose own model did not make all of their rankings."""
+    said = ""
+    for arm, one in measured.models.items():
+        missing = sum(one["missing"].values())
+        if missing:
+            reasons = ", ".join(f"{count:,} {why}" for why, count in sorted(one["missing"].items()))
+            said += (
+                f" {missing / one['rankings']:.0%} of the rankings of {arm} were made by the live model instead of "
+                f"{one['version']} ({reasons}): differences look smaller than they are."
+            )
+    return said
 
 
 def _shown(sample: Sample, planned: int) -> dict[str, Any]:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from endcap.catalog.table import ProductTable
 from endcap.features import RankingInputs
 from endcap.policy.base import Choice, Policy, draw_of
 from endcap.policy.blend import Blend, scores_of, slate
 from endcap.policy.context import NO_VISIT, Visit, context_of
 from endcap.policy.fixed import FixedPolicy
 from endcap.policy.rules import RuleBook, Ruled
+
+if TYPE_CHECKING:
+    from endcap.experiments.models import ArmScorer
 
 log = logging.getLogger(__name__)
 
@@ -43,12 +47,15 @@ class Treatment:
 
     ``arm``: the ranking profile that it must be made with; None: the policy chooses. ``versus``: a second profile that
     is interleaved with it. ``noted``: for the rankings log, experiment -> arm. ``seed``: of the interleaving's coins.
+    ``model``: what scores this search; None: what is live. ``rival``: the same for ``versus``.
     """
 
     arm: Blend | None = None
     versus: Blend | None = None
     noted: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
+    model: ArmScorer | None = None
+    rival: ArmScorer | None = None
 
 
 class Assigner(Protocol):
@@ -71,8 +78,30 @@ class Arranger:
         """``no_exploration``: segments that always get the best arm."""
         self.policy: Policy = policy or FixedPolicy()
         self.rules = rules or RuleBook()
+        self._table: ProductTable | None = None
         self.assigner = assigner
         self._no_exploration = no_exploration
+
+    def prepare(self, table: ProductTable) -> None:
+        """Look the rules' targets up in a product table before searches come with it."""
+        self._table = table
+        self.rules.prepare(table)
+
+    def put_rules(self, rules: RuleBook) -> None:
+        """Put other rules into force, looked up in the products before the first search comes to them."""
+        if self._table is not None:
+            rules.prepare(self._table)
+        self.rules = rules
+
+    def treatment(self, shopper: str, visit: Visit) -> Treatment | None:
+        """What experiments ask for in one search; None: nothing. Never raises."""
+        if self.assigner is None or not shopper:
+            return None
+        try:
+            return self.assigner.treatment(shopper, visit)
+        except Exception:
+            log.exception("experiments failed; the search goes on without them")
+            return None
 
     def arrange(
         self,
@@ -81,11 +110,18 @@ class Arranger:
         ids: Sequence[str],
         shopper: str,
         visit: Visit = NO_VISIT,
+        treatment: Treatment | None = None,
+        rival: np.ndarray | None = None,
     ) -> Arrangement:
-        """Order n candidates. ``interest``: the scorer's scores, float32 (n,)."""
+        """Order n candidates.
+
+        Args:
+            interest: the scorer's scores, float32 (n,): those of ``treatment.model`` where it names one.
+            treatment: of :meth:`treatment`.
+            rival: the scores of ``treatment.rival``; None: as ``interest``.
+        """
         policy = self.policy
         context = context_of(inputs, visit)
-        treatment = _treatment(self.assigner, shopper, visit)
         explore = visit.segment not in self._no_exploration
         noted: dict[str, Any] = {**context.as_json(), "policy": policy.version, "explored": explore}
         if visit.segment:
@@ -94,6 +130,8 @@ class Arranger:
             noted["internal"] = True
         if treatment is not None and treatment.noted:
             noted["experiments"] = dict(treatment.noted)
+        if treatment is not None and treatment.model is not None:
+            noted["model"] = treatment.model.version
         if treatment is not None and treatment.arm is not None:
             # Whose shopper he is was drawn once, not for this search: nothing of it is left to chance here.
             choice = Choice(treatment.arm, 1.0)
@@ -106,11 +144,11 @@ class Arranger:
         )
         if treatment is not None and treatment.versus is not None:
             other = treatment.versus
-            rival = self._ruled(
-                inputs, scores_of(other, inputs, interest), ids, shopper, visit,
+            against = self._ruled(
+                inputs, scores_of(other, inputs, interest if rival is None else rival), ids, shopper, visit,
                 lambda order, own: slate(other, order, own, inputs),
             )  # fmt: skip
-            ruled.order, noted["teams"] = _interleaved(ruled.order, rival.order, treatment.seed)
+            ruled.order, noted["teams"] = _interleaved(ruled.order, against.order, treatment.seed)
         if ruled.sales:
             noted["sponsored"] = [
                 {"rule": sale.rule, "product": ids[sale.place], "position": sale.position, "price": sale.price}
@@ -138,16 +176,6 @@ class Arranger:
         ruled.order = fill(np.argsort(-ruled.scores, kind="stable"), ruled.scores)
         rules.places(applying, inputs, ids, shopper, ruled)
         return ruled
-
-
-def _treatment(assigner: Assigner | None, shopper: str, visit: Visit) -> Treatment | None:
-    if assigner is None or not shopper:
-        return None
-    try:
-        return assigner.treatment(shopper, visit)
-    except Exception:
-        log.exception("experiments failed; the search goes on without them")
-        return None
 
 
 def _interleaved(order: np.ndarray, rival: np.ndarray, seed: int) -> tuple[np.ndarray, list[int]]:

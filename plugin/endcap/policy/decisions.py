@@ -117,6 +117,8 @@ class DecisionReader:
             return "flagged shopper"
         if context.get("internal"):
             return "internal shopper"
+        if context.get("model"):
+            return "another model"  # of an experiment: what a profile earned with it says nothing of the live one
         if not context.get("explored"):
             return "nothing left to chance"  # segments that are opted out, experiments
         if ranking.time > self._before:

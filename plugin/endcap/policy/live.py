@@ -61,7 +61,7 @@ class LivePolicy:
         if version != self._version:
             found = {one.id: one.rule for one in self._rules.all()}
             shown = self._exposure.shown if self._exposure is not None else None
-            self._arranger.rules = RuleBook(found, self._auction, shown)
+            self._arranger.put_rules(RuleBook(found, self._auction, shown))
             self._version = version
             log.info("business rules in force: %d", len(self._arranger.rules.rules))
         if self._experiments is not None:

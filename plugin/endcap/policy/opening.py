@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from endcap.errors import ConfigurationError, InvalidInput
+from endcap.experiments.models import ArmModels
 from endcap.experiments.service import Experiments, LiveExperiments
 from endcap.policy.arrange import Arranger
 from endcap.policy.base import Exploration
@@ -68,8 +69,10 @@ def auction_of(settings: Settings) -> Auction:
     )
 
 
-def follow_policy(settings: Settings, database: Database, arranger: Arranger, rankings: Rankings) -> LivePolicy:
-    """What keeps the arranger in step with the database."""
+def follow_policy(
+    settings: Settings, database: Database, arranger: Arranger, rankings: Rankings, models: ArmModels | None = None
+) -> LivePolicy:
+    """What keeps the arranger in step with the database. ``models``: of the experiments' arms."""
     registry = open_registry(settings, database)
 
     def impressions(shopper: str, since: float) -> list[str]:
@@ -78,7 +81,7 @@ def follow_policy(settings: Settings, database: Database, arranger: Arranger, ra
 
     profiles = {one.name: one for one in profiles_of(settings)}
     experiments = LiveExperiments(
-        Experiments(database, settings.control_share), profiles, frozenset(settings.no_exploration_segments)
+        Experiments(database, settings.control_share), profiles, frozenset(settings.no_exploration_segments), models
     )
     arranger.assigner = experiments
     return LivePolicy(

@@ -41,7 +41,8 @@ class Ruled:
 
 
 class RuleBook:
-    """The rules in force, compiled for one product table at a time. Immutable but for that cache; thread-safe."""
+    """The rules in force, compiled for the product tables in use: the one that searches use and the one that comes
+    next. Immutable but for that cache; thread-safe."""
 
     def __init__(
         self, rules: Mapping[int, Rule] | None = None, auction: Auction | None = None, shown: Shown | None = None
@@ -52,7 +53,7 @@ class RuleBook:
         self.rules = tuple(rule for _, rule in chosen)
         self._auction = auction or Auction()
         self._shown = shown
-        self._compiled: tuple[ProductTable, list[tuple[_Members, _Members]]] | None = None
+        self._compiled: tuple[tuple[ProductTable, list[tuple[_Members, _Members]]], ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.rules)
@@ -63,14 +64,21 @@ class RuleBook:
 
     def _members(self, table: ProductTable) -> list[tuple[_Members, _Members]]:
         """Each rule's target, and the categories of its condition, looked up in a table once."""
-        compiled = self._compiled
-        if compiled is None or compiled[0] is not table:
-            made = [
-                (_Members(rule.target, table), _Members(Target(categories=rule.when.categories), table))
-                for rule in self.rules
-            ]
-            self._compiled = compiled = (table, made)
-        return compiled[1]
+        for known, found in self._compiled:
+            if known is table:
+                return found
+        made = [
+            (_Members(rule.target, table), _Members(Target(categories=rule.when.categories), table))
+            for rule in self.rules
+        ]
+        self._compiled = ((table, made), *self._compiled[:1])
+        return made
+
+    def prepare(self, table: ProductTable) -> None:
+        """Look every target up in a table now: a search must not wait for that."""
+        for rule, (target, _) in zip(self.rules, self._members(table), strict=True):
+            if rule.kind == "hide":
+                _ = target.mask
 
     def applying(self, inputs: RankingInputs, visit: Visit) -> list[int]:
         """Numbers of the rules whose conditions hold in this search."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from pydantic import Field
 
 from endcap.experiments.definition import Definition, definition_of
 from endcap.experiments.looking import look
+from endcap.experiments.models import check_models
 from endcap.experiments.power import detectable_effect, shoppers_needed
 from endcap.experiments.service import Experiments
 from endcap.policy.opening import profiles_of
+from endcap.registry import open_registry
 from endcap.runtime import Runtime
 from endcap.stores.experiments import State, StoredExperiment
 from endcap_reranker.admin.access import caller
@@ -55,14 +58,20 @@ class Power(Answer):
 
 
 def open_experiments(runtime: Runtime) -> Experiments:
-    """The experiments, checked against the ranking profiles that there are."""
-    names = [one.name for one in profiles_of(runtime.settings)]
-    return Experiments(runtime.database, runtime.settings.control_share, names)
+    """The experiments, checked against the ranking profiles and the models that there are."""
+    settings = runtime.settings
+    names = [one.name for one in profiles_of(settings)]
+    registry = open_registry(settings, runtime.database)
+
+    def check(versions: Collection[str]) -> None:
+        check_models(registry, versions, settings.experiment_models_mb)
+
+    return Experiments(runtime.database, settings.control_share, names, check)
 
 
 def routes(runtime: Runtime) -> Topic:
     """See the module."""
-    topic = Topic("experiments", "A/B/n tests and interleaving between ranking profiles.")
+    topic = Topic("experiments", "A/B/n tests and interleaving between ranking profiles and models.")
     experiments = open_experiments(runtime)
 
     def shown(one: StoredExperiment) -> ExperimentAnswer:

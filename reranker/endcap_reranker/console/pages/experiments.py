@@ -12,8 +12,10 @@ from endcap import charts
 from endcap.errors import InvalidInput
 from endcap.experiments.definition import METRICS
 from endcap.experiments.looking import look
+from endcap.experiments.models import BASELINE
 from endcap.experiments.power import detectable_effect
 from endcap.policy.opening import profiles_of
+from endcap.registry import INTEREST, Registry, open_registry
 from endcap.stores.experiments import RUNNING, StoredExperiment
 from endcap_reranker.admin.access import caller
 from endcap_reranker.admin.experiments import open_experiments
@@ -30,6 +32,7 @@ TITLES = {
 def _routes(routes: Routes) -> None:
     runtime = routes.runtime
     experiments = open_experiments(runtime)
+    registry = open_registry(runtime.settings, runtime.database)
 
     @routes.get()
     def show() -> str:
@@ -38,6 +41,8 @@ def _routes(routes: Routes) -> None:
             "console/experiments.html",
             experiments=experiments.store.all(),
             profiles=profiles,
+            models=_models(registry),
+            problem=runtime.upkeep.problems.get("experiment models", ""),
             metrics=[(name, TITLES[name]) for name in METRICS],
             control_share=runtime.settings.control_share,
         )
@@ -51,7 +56,11 @@ def _routes(routes: Routes) -> None:
     def define() -> Response:
         form = request.form
         arms = [
-            {"name": form.get(f"arm{number}", "").strip(), "profile": form.get(f"profile{number}", "").strip()}
+            {
+                "name": form.get(f"arm{number}", "").strip(),
+                "profile": form.get(f"profile{number}", "").strip(),
+                "model": form.get(f"model{number}", "").strip(),
+            }
             for number in (1, 2)
         ]
         share = _number(form.get("share", "50"), "share of the second arm") / 100
@@ -84,6 +93,16 @@ def _routes(routes: Routes) -> None:
     def look_now(name: str) -> Response:
         look(runtime.database, runtime.settings.reward_hours, name)
         return back("Judged anew. Looking often does no harm: the intervals hold at every look.")
+
+
+def _models(registry: Registry) -> list[tuple[str, str]]:
+    """What an arm may be scored by, and how the list calls it."""
+    versions = [one for one in registry.versions(INTEREST, limit=50) if one.folder]
+    return [
+        ("", "what is live"),
+        *((one.version, f"model {one.version} ({one.state})") for one in versions),
+        (BASELINE, "the baseline, no model"),
+    ]
 
 
 def _number(text: str, what: str) -> float:
