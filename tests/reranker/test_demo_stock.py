@@ -22,7 +22,7 @@ from tests.reranker.demo_support import open_shop, searched_journey, set_up_shop
 def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
     folder = tmp_path_factory.mktemp("shop")
     own = {name: value for name, value in demo_settings(folder).model_dump().items() if name in
-           ("lead_time_attribute", "report_note", "currency")}  # fmt: skip
+           ("lead_time_attribute", "on_order_attribute", "review_days", "report_note")}  # fmt: skip
     with open_shop(set_up_shop(folder, text_encoder="none", **own)) as opened:
         yield opened
 

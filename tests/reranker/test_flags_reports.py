@@ -156,7 +156,10 @@ def test_the_console_filters_and_sorts_a_reports_tables(browser: FlaskClient) ->
     assert "1 rows" in page
     ordered = browser.get("/console/reports/inventory?table=demand&sort=-stock").text
     assert ordered.index("Milk 5") < ordered.index("Milk 1")
-    assert browser.get("/console/reports/inventory/files/report.html").status_code == 200
+    page = browser.get("/console/reports/inventory/files/report.html")
+    assert page.status_code == 200
+    assert "style-src 'unsafe-inline'" in page.headers["Content-Security-Policy"], "its styles stand in it"
+    assert "script" not in page.headers["Content-Security-Policy"]
     assert browser.get("/console/reports/inventory/files/..%2f..%2fendcap.sqlite").status_code == 404
     flagged = browser.get("/console/reports/fraud?table=shoppers").text
     assert re.search(r'href="/console/flags/\d+"', flagged), "from a report to the evidence"

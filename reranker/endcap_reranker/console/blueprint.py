@@ -151,7 +151,8 @@ def create_console(runtime: Runtime) -> Blueprint:
             sessions.leave_note(response, request, *note)
         elif request.method == "GET" and response.mimetype == "text/html" and sessions.note(request):
             sessions.drop_note(response)
-        response.headers["Content-Security-Policy"] = _POLICY
+        # A report's page has a policy of its own: its styles stand in it.
+        response.headers.setdefault("Content-Security-Policy", _POLICY)
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["Referrer-Policy"] = "same-origin"
         response.headers["Cross-Origin-Opener-Policy"] = "same-origin"

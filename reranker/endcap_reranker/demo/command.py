@@ -24,10 +24,9 @@ from endcap.settings import Settings, load_settings
 from endcap.stores.database import open_database
 from endcap.stores.tokens import Tokens
 from endcap_reranker.commands import SERVE
-from endcap_reranker.demo import groceries
+from endcap_reranker.demo import groceries, stock
 from endcap_reranker.demo.dataset import load_journey
 from endcap_reranker.demo.prepare import REPORT_NOTE, is_prepared, prepare
-from endcap_reranker.demo.stock import LEAD_TIME
 from endcap_reranker.exposure import is_loopback
 
 #: The shops, and the index of each.
@@ -45,6 +44,15 @@ START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 5.0
 SMALL_PRODUCTS = 2_000
 SMALL_HOUSEHOLDS = 300
+#: How the demo's stock is kept, so that its reports advise by the same terms.
+_STOCK: dict[str, object] = {
+    "lead_time_attribute": stock.LEAD_TIME,
+    "lead_time_deviation_days": stock.LEAD_DEVIATION_DAYS,
+    "on_order_attribute": stock.ON_ORDER,
+    "review_days": stock.REVIEW_DAYS,
+    "report_note": REPORT_NOTE,
+    "currency": "USD",
+}
 _STAGES = {
     "data": "Reading the data set",
     "products": "Indexing products",
@@ -215,9 +223,8 @@ def _encoder_at_hand(settings: Settings) -> str:
 
 def _own(data_dir: Path, shop: str) -> dict[str, object]:
     # A laptop that does other things, too, must not show the engine's order for want of a few milliseconds.
-    journey = {"lead_time_attribute": LEAD_TIME, "report_note": REPORT_NOTE, "currency": "$"} if shop == JOURNEY else {}
     return {
-        **journey,
+        **(_STOCK if shop == JOURNEY else {}),
         "data_dir": data_dir,
         "index": INDICES[shop],
         "image_dir": str(groceries.pictures_folder(data_dir).absolute()) if shop == GROCERIES else "",

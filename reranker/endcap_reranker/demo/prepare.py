@@ -42,8 +42,8 @@ QUERIES = (
 )
 NOTE = (
     "Real purchases of 2,469 households (the Complete Journey by 84.51°, 2017), moved to end yesterday. "
-    "Brands and flavours are anonymous in the data; titles are spelled out from the till’s abbreviations. Stock and lead "
-    "times are simulated from the sales."
+    "Brands and flavours are anonymous in the data; titles are spelled out from the till’s abbreviations. "
+    "Stock and lead times are simulated from the sales."
 )
 #: What stands at the top of the demo's reports.
 REPORT_NOTE = (

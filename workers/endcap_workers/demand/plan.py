@@ -38,7 +38,8 @@ Progress = Callable[[float, str], None]
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """What the catalogue knows. ``stock`` and ``price`` None: unknown; ``lead_time_days`` None: the shop's usual."""
+    """What the catalogue knows. ``stock`` and ``price`` None: unknown; ``lead_time_days`` None: the shop's usual;
+    ``on_order``: pieces that are on the way."""
 
     id: str
     title: str = ""
@@ -46,6 +47,7 @@ class Item:
     price: float | None = None
     stock: float | None = None
     lead_time_days: float | None = None
+    on_order: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +170,8 @@ def _advise(history: np.ndarray, forecast: np.ndarray, item: Item, terms: Terms,
     policy = terms.policy(item.lead_time_days)
     reach = max(1, min(len(forecast), math.ceil(policy.protection)))
     stock = item.stock if item.stock is not None and math.isfinite(item.stock) else 0.0
-    return advise(history[-_RECENT_WEEKS:], stock, policy, expected=float(forecast[:reach].mean()), seed=seed)
+    ahead = float(forecast[:reach].mean())
+    return advise(history[-_RECENT_WEEKS:], stock, policy, item.on_order, expected=ahead, seed=seed)
 
 
 def _backtest(name: str, weekly: np.ndarray, horizon: int, seed: int) -> tuple[Backtest, Forecaster]:

@@ -120,9 +120,10 @@ def _assembled(
         Table(
             "order",
             "To order now",
-            _columns("title category stock demand reorder safety order cover risk"),
+            _columns("title category stock coming demand reorder safety order cover risk"),
             order,
-            f"Stock at or below the reorder point (service level {settings.service_level:.0%}); the most urgent first.",
+            f"What is there and on order is at or below the reorder point (service level {settings.service_level:.0%}); "
+            "the most urgent first.",
         ),
         Table(
             "demand",
@@ -182,6 +183,7 @@ def _row(row: int, item: Item, sales: SalesLog, plan: Plan, lost: float) -> dict
         "high": round(float(plan.high[row].mean()), 3),
         "last": round(last, 3),
         "stock": item.stock,
+        "coming": item.on_order,
         "reorder": round(advice.reorder_point, 2),
         "safety": round(advice.safety_stock, 2),
         "order": advice.order_quantity if known else None,
@@ -210,6 +212,7 @@ _TITLES = {
     "high": Column("high", "95 %", "number"),
     "last": Column("last", "Last four weeks", "number"),
     "stock": Column("stock", "Stock", "number"),
+    "coming": Column("coming", "On order", "number"),
     "reorder": Column("reorder", "Reorder point", "number"),
     "safety": Column("safety", "Safety stock", "number"),
     "order": Column("order", "Order", "count"),

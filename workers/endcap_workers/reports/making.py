@@ -12,6 +12,7 @@ from pathlib import Path
 
 import orjson
 
+from endcap.catalog.product import Product
 from endcap.errors import InvalidInput, UnknownIndex
 from endcap.runtime import open_engine
 from endcap.settings import Settings
@@ -85,6 +86,13 @@ def write_files(report: Report, folder: Path) -> None:
         write_csv(table, folder / f"{table.name}.csv")
 
 
+def _number(product: Product, attribute: str) -> float | None:
+    """A product's attribute as a number of at least 0; None where it is none."""
+    value = product.attributes.get(attribute) if attribute else None
+    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+    return float(value) if usable and value is not None else None
+
+
 def catalogue(settings: Settings) -> tuple[list[Item], dict[str, str]]:
     """The products as the reports need them, and product -> seller where the settings name an attribute for it."""
     items: list[Item] = []
@@ -93,12 +101,11 @@ def catalogue(settings: Settings) -> tuple[list[Item], dict[str, str]]:
     try:
         for batch in engine.scan():
             for product, _ in batch:
-                lead = product.attributes.get(settings.lead_time_attribute) if settings.lead_time_attribute else None
-                usable = isinstance(lead, (int, float)) and math.isfinite(lead) and lead > 0
+                lead = _number(product, settings.lead_time_attribute)
                 items.append(
                     Item(
-                        product.id, product.title, product.categories, product.price, product.stock,
-                        float(lead) if usable and lead is not None else None,
+                        product.id, product.title, product.categories, product.price, product.stock, lead or None,
+                        _number(product, settings.on_order_attribute) or 0.0,
                     )
                 )  # fmt: skip
                 seller = product.attributes.get(settings.fraud_seller_attribute, "")
