@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import threading
 import time
@@ -13,6 +14,10 @@ log = logging.getLogger(__name__)
 #: Seconds before it is started anew, doubled each time up to the most; from the first again once it has lived so long.
 _FIRST_PAUSE_S, _MOST_PAUSE_S, _WELL_S = 1.0, 60.0, 60.0
 _LOOK_S = 0.25
+#: A process that is forked while another one is being started (gunicorn forks its workers) would hold that one's pipes
+#: open, and whoever starts it would wait for their end for ever: forks wait until it has started.
+_starting = threading.Lock()
+os.register_at_fork(before=_starting.acquire, after_in_parent=_starting.release, after_in_child=_starting.release)
 
 
 class Keeper:
@@ -60,9 +65,10 @@ class Keeper:
 
     def _spawn(self) -> subprocess.Popen[bytes] | None:
         try:
-            return subprocess.Popen(  # noqa: S603 - our own command
-                self._command, env=self._environment, stdin=subprocess.PIPE, start_new_session=True
-            )
+            with _starting:
+                return subprocess.Popen(  # noqa: S603 - our own command
+                    self._command, env=self._environment, stdin=subprocess.PIPE, start_new_session=True
+                )
         except OSError as error:
             log.warning("no %s could be started: %s", self._name, error)
             return None
