@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
+from endcap import publishing
 from endcap.augmentation import is_switched_on
 from endcap.catalog.product import GENERATED_PREFIX
 from endcap.indexing import index_products
@@ -20,6 +21,7 @@ from endcap.stores.tokens import Tokens
 from endcap_reranker.app import create_app
 from endcap_workers.augmentation.job import augment
 from tests.reranker.augment_support import open_up, product
+from tests.services.triton import Triton
 from tests.serving import eventually
 
 
@@ -57,11 +59,11 @@ def body(product_id: str, brand: str, shelf: int = 1, title: str = "novelty lamp
     return {"id": product_id, "title": title, "brand": brand, "categories": ["Shop", f"shelf{shelf}"], "price": 3.0}
 
 
-def hits(client: FlaskClient, shopper: str, query: str = "novelty") -> list[dict[str, Any]]:
+def hits(client: FlaskClient, shopper: str, query: str = "novelty", scorer: str = "onnx:") -> list[dict[str, Any]]:
     answer = client.get(
         "/v1/search", query_string={"q": query, "explain": "on"}, headers={"X-Endcap-Shopper": shopper}
     ).get_json()
-    assert answer["ranking"]["scorer"].startswith("onnx:"), answer["ranking"]
+    assert answer["ranking"]["scorer"].startswith(scorer), answer["ranking"]
     return list(answer["hits"])
 
 
@@ -119,6 +121,33 @@ def test_an_added_product_is_read_alone_and_a_removed_one_is_noticed(
     table = runtime.personalizer.table
     assert table is not None
     assert table.rows(["alone"]).tolist() == [-1]
+
+
+@pytest.mark.triton
+def test_triton_scores_a_product_added_after_training_as_this_process_does(
+    client: FlaskClient, operator: dict[str, str], runtime: Runtime, triton: Triton
+) -> None:
+    client.post(
+        "/admin/v1/products", headers=operator,
+        json={"products": [body(f"vase-{n}", f"Brand {n}", title="granite vase") for n in range(8)]},
+    )  # fmt: skip
+    bundle = runtime.live_bundle
+    assert bundle is not None
+    publishing.write_version(bundle, triton.repository, "python")
+    publishing.load_into_triton(bundle, triton.url)
+    other = open_runtime(runtime.settings.model_copy(update={"triton_url": triton.url}))
+    try:
+        assert other.upkeep.wait_ready(30.0)
+        over_triton = create_app(other).test_client()
+        for number in range(8):
+            here = hits(client, f"s{number}", "granite")
+            there = hits(over_triton, f"s{number}", "granite", "triton:")
+            assert here[0]["id"] == f"vase-{number}"
+            assert [hit["id"] for hit in there] == [hit["id"] for hit in here]
+            assert [hit["score"] for hit in there] == pytest.approx([hit["score"] for hit in here], abs=1e-3)
+            assert there[0]["reasons"] == here[0]["reasons"]
+    finally:
+        other.close()
 
 
 def test_first_buyers_are_evidence(client: FlaskClient, operator: dict[str, str]) -> None:
