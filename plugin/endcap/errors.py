@@ -6,6 +6,8 @@ that lands in metrics, logs and the answer's body.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class EndcapError(Exception):
     """Anything that Endcap reports about itself. The message says what to do."""
@@ -32,6 +34,24 @@ class TooLarge(InvalidInput):
 
     status = 413
     kind = "too_large"
+
+
+class TooLittle(EndcapError):
+    """What there is does not suffice for this yet: too little behaviour, too few products, no model to go on from.
+
+    Not a fault: what is live stays, and a later try may succeed. A job that raises it ends as *skipped*, with the
+    message as its reason and ``numbers`` (plain JSON) beside it.
+    """
+
+    status = 409
+    kind = "too_little"
+
+    def __init__(self, message: str, numbers: Mapping[str, object] | None = None) -> None:
+        super().__init__(message, numbers)
+        self.numbers = dict(numbers or {})
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class UnknownIndex(EndcapError):

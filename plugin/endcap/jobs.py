@@ -52,7 +52,8 @@ class Job:
         name: short, ``kebab-case``; what the API and the schedule call it.
         title: one line for people.
         run: does it; the result is plain JSON, kept with the run and shown in the console. Errors of
-            :class:`endcap.errors.EndcapError` are for people to read; any other exception is a bug.
+            :class:`endcap.errors.EndcapError` are for people to read; any other exception is a bug. A job that finds
+            too little to go on raises :class:`endcap.errors.TooLittle`: its run is *skipped*, which is no failure.
         queue: ``light`` (seconds) or ``heavy`` (minutes and more); a worker serves one or both.
         schedule: default crontab (minute hour day month weekday, UTC); empty: only when asked for.
         time_limit_s: a run that takes longer is stopped and marked failed.

@@ -65,7 +65,25 @@ def test_a_run_from_its_asking_to_its_end(table: Runs) -> None:
     done = table.get(run_id)
     assert (done.state, done.result) == ("done", {"ndcg": 0.31})
     assert done.finished >= done.started >= done.submitted
-    assert table.count() == {"queued": 0, "running": 0, "done": 1, "failed": 0, "cancelled": 0}
+    assert table.count() == {"queued": 0, "running": 0, "done": 1, "skipped": 0, "failed": 0, "cancelled": 0}
+
+
+def test_too_little_to_go_on_is_an_end_of_its_own_and_not_tried_again_by_itself(table: Runs) -> None:
+    run_id = table.submit(HEAVY)
+    claimed(table, "w", "heavy")
+    table.skip(run_id, "w", "the log holds 3 clicks", {"clicks": 3})
+    skipped = table.get(run_id)
+    assert (skipped.state, skipped.error, skipped.reason) == ("skipped", "", "the log holds 3 clicks")
+    assert skipped.result == {"clicks": 3, "reason": "the log holds 3 clicks"}
+    assert not table.claimable(["heavy"])
+    with pytest.raises(RunConflict, match="skipped already"):
+        table.cancel(run_id)
+    assert table.list(state="skipped") == [skipped]
+    again = table.retry(run_id)
+    assert (again.state, again.result, again.reason) == ("queued", None, "")
+    claimed(table, "w", "heavy")
+    table.finish(run_id, "w", {})
+    assert (table.get(run_id).reason, table.prune(0)) == ("", [run_id])
 
 
 def test_what_a_job_prints_can_be_anything(table: Runs) -> None:
@@ -167,7 +185,7 @@ def test_cancel_and_retry(table: Runs) -> None:
     table.finish(running, "b", {})
     with pytest.raises(RunConflict, match="done already"):
         table.cancel(running)
-    with pytest.raises(RunConflict, match="only a failed or cancelled"):
+    with pytest.raises(RunConflict, match="only a failed, skipped or cancelled"):
         table.retry(running)
     with pytest.raises(UnknownRun):
         table.cancel("nothing")

@@ -91,7 +91,7 @@ def test_a_job_is_started_watched_cancelled_and_tried_again(call: Call, runtime:
     assert call("POST", f"/runs/{run['id']}/retry").status_code == 409
     listed = call("GET", "/runs?job=promote&limit=1").json
     assert [one["id"] for one in listed["runs"]] == [second["id"]]
-    assert listed["counts"] == {"queued": 1, "running": 0, "done": 0, "failed": 0, "cancelled": 1}
+    assert listed["counts"] == {"queued": 1, "running": 0, "done": 0, "skipped": 0, "failed": 0, "cancelled": 1}
     assert call("GET", "/workers").json["workers"][0]["queues"] == ["light", "heavy"]
 
 

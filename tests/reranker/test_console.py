@@ -18,6 +18,7 @@ from endcap.gates import Verdict
 from endcap.registry import open_registry
 from endcap.runtime import Runtime
 from endcap.stores.audit import AuditLog
+from endcap.stores.runs import Runs
 from endcap.stores.tokens import ROLES as TOKEN_ROLES
 from endcap.stores.tokens import Tokens, allows
 from endcap_reranker.app import create_app
@@ -216,6 +217,25 @@ def test_promote_and_roll_back(enter: Callable[[str], FlaskClient], runtime: Run
     assert (entry.who, entry.outcome, entry.address) == ("operator's", "done", "127.0.0.1")
     refused = AuditLog(runtime.database).latest(2, action="promote")
     assert [one.outcome for one in refused] == ["version_conflict", "unknown_version"]
+
+
+def test_a_skipped_run_is_grey_and_says_why(enter: Callable[[str], FlaskClient], runtime: Runtime, app: Flask) -> None:
+    client, runs = enter("operator"), Runs(runtime.database)
+    assert "asked for" in send(client, "/console/models/start/train", "/console/models")
+    waiting = client.get("/console/overview").text
+    assert re.search(r"<dt>Jobs running</dt><dd><b>0</b><span>1 waiting</span>", waiting)
+    run = runs.claim("w", ["heavy"])
+    assert run is not None
+    runs.skip(run.id, "w", "the log holds 3 clicks")
+    for page in ("jobs", f"jobs/runs/{run.id}", "models"):
+        text = client.get(f"/console/{page}").text
+        assert "the log holds 3 clicks" in text, page
+        assert "note bad" not in text, page
+    assert '<span class="pill ">skipped</span>' in client.get("/console/jobs").text
+    assert "Try again" in client.get(f"/console/jobs/runs/{run.id}").text
+    assert 'endcap_runs{state="skipped"} 1.0' in app.test_client().get("/metrics").text
+    assert "Asked for again" in send(client, f"/console/jobs/runs/{run.id}/retry", f"/console/jobs/runs/{run.id}")
+    runs.cancel(run.id)
 
 
 def test_a_shopper_from_inside(enter: Callable[[str], FlaskClient], runtime: Runtime) -> None:

@@ -15,7 +15,7 @@ from tests import serving
 MODULE = "endcap_test_jobs"
 SOURCE = '''
 import os, time
-from endcap.errors import EngineUnavailable, InvalidInput
+from endcap.errors import EngineUnavailable, InvalidInput, TooLittle
 from endcap.jobs import Job, JobCancelled
 
 def steps(context):
@@ -38,6 +38,8 @@ def fails(context):
         raise ValueError("two and two are five")
     if kind == "input":
         raise InvalidInput("there is nothing to train on")
+    if kind == "little":
+        raise TooLittle("nobody has bought anything yet", {"purchases": 0})
     if kind == "extra":
         import nobody_has_installed_this
     if kind == "passing":

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from endcap.bundles import live_bundle, make_live
-from endcap.errors import BundleRefused, InvalidInput
+from endcap.errors import BundleRefused, InvalidInput, TooLittle
 from endcap.registry import INTEREST, open_registry
 from endcap.runtime import open_database
 from endcap.settings import load_settings
@@ -55,7 +55,7 @@ def sequences(products: int, kinds: int = 4, shoppers: int = 80) -> list[np.ndar
 def test_without_a_live_model_it_says_what_to_do(tmp_path: Path) -> None:
     settings = load_settings(data_dir=tmp_path, text_encoder="none")
 
-    with pytest.raises(InvalidInput, match="train one first"):
+    with pytest.raises(TooLittle, match="train one first"):
         augment(settings)
     assert augment_after(settings)["outcome"] == "none"
 
@@ -97,12 +97,12 @@ def test_a_bundle_without_weights_is_refused(tmp_path: Path, monkeypatch: pytest
 def test_a_model_of_features_alone_has_nothing_to_generate() -> None:
     alone = Interest(ModelSpec(60, (5,), features=3, parts=("features",)))
 
-    with pytest.raises(InvalidInput, match="by explicit features alone"):
+    with pytest.raises(TooLittle, match="by explicit features alone"):
         material(alone, content(60), sequences(60))
 
 
 def test_a_catalogue_of_ten_products_is_too_small() -> None:
-    with pytest.raises(InvalidInput, match="10 products have content and were bought"):
+    with pytest.raises(TooLittle, match="10 products have content and were bought"):
         material(model(12), content(12), sequences(12))
 
 

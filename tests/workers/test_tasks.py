@@ -12,7 +12,7 @@ import pytest
 
 from endcap.bundles import live_bundle, make_live
 from endcap.catalog import Product
-from endcap.errors import InvalidInput
+from endcap.errors import EngineError, InvalidInput, TooLittle
 from endcap.indexing import index_products
 from endcap.jobs import Job, load_jobs
 from endcap.registry import INTEREST, Registry, open_registry
@@ -20,6 +20,7 @@ from endcap.runtime import open_database, open_engine
 from endcap.settings import Settings, load_settings
 from endcap_workers.tasks import judging, publish, reindex
 from tests.plugin.test_publishing import bundle_without_content
+from tests.services.process import free_port
 from tests.services.triton import Triton
 
 
@@ -66,9 +67,29 @@ def test_a_gate_that_refuses_keeps_the_live_version_and_says_why(settings: Setti
     assert kept is not None
     assert kept["reasons"] == judged["reasons"]
     assert registry.history(INTEREST, 1)[0].action == "refuse"
-    again = run(judging.PROMOTE, settings, kind=INTEREST)
-    assert again["judged"] == [], "judged once, it is not judged again by itself"
+    with pytest.raises(TooLittle, match="no new candidate"):  # judged once, it is not judged again by itself
+        run(judging.PROMOTE, settings, kind=INTEREST)
     assert run(judging.EVALUATE, settings, kind=INTEREST, version="12")["judged"][0]["version"] == "12"
+
+
+NIGHTLY = (
+    "train", "update", "augment", "policy", "evaluate", "promote", "report-inventory-daily", "report-fraud-weekly",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NIGHTLY)
+def test_in_a_new_shop_there_is_too_little_which_is_no_failure(settings: Settings, name: str) -> None:
+    job = load_jobs()[name]
+    with pytest.raises(TooLittle) as told:
+        run(job, settings, **(job.takes().model_dump() if job.takes else {}))
+    assert len(str(told.value)) > 20
+
+
+def test_an_engine_that_is_away_is_a_fault_and_not_too_little(settings: Settings) -> None:
+    away = settings.model_copy(update={"engine_url": f"http://127.0.0.1:{free_port()}"})
+    job = load_jobs()["train"]
+    with pytest.raises(EngineError):
+        run(job, away, **(job.takes().model_dump() if job.takes else {}))
 
 
 def test_a_version_without_its_kind_is_refused(settings: Settings) -> None:

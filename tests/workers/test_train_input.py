@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 from endcap.catalog import Product
-from endcap.errors import BundleRefused, ConfigurationError
+from endcap.errors import BundleRefused, ConfigurationError, TooLittle
 from endcap.events import Action, Event
 from endcap.settings import Settings
 from endcap_workers.training.cases import CaseWriter
-from endcap_workers.training.plan import TooLittle
 from endcap_workers.training.train import Request, Trained, train
 from tests.workers.train_support import START, events, products, shop
 

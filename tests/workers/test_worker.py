@@ -61,6 +61,7 @@ def test_runs_are_done_and_end_as_they_should(shop: Shop) -> None:
     shop.worker()
     done = shop.runs.submit(QUICK, {"steps": 4})
     wrong = shop.runs.submit(FAILS, {"kind": "input"})
+    little = shop.runs.submit(FAILS, {"kind": "little"})
     bug = shop.runs.submit(FAILS, {"kind": "bug"})
     extra = shop.runs.submit(FAILS, {"kind": "extra"})
     passing = shop.runs.submit(FAILS, {"kind": "passing"})
@@ -73,6 +74,10 @@ def test_runs_are_done_and_end_as_they_should(shop: Shop) -> None:
     assert eventually(lambda: not (shop.settings.data_dir / "runs" / done).exists())
 
     assert (shop.ended(wrong).state, shop.ended(wrong).error) == ("failed", "there is nothing to train on")
+    skipped = shop.ended(little)
+    assert (skipped.state, skipped.attempt, skipped.error) == ("skipped", 1, "")
+    assert skipped.result == {"purchases": 0, "reason": "nobody has bought anything yet"}
+    assert eventually(lambda: not (shop.settings.data_dir / "runs" / little).exists())
     failed = shop.ended(bug)
     assert failed.attempt == 1, "a bug does not heal: it is not tried again"
     assert "two and two are five" in failed.error

@@ -31,7 +31,7 @@ from endcap.runtime import open_database
 from endcap.schedule import last_time, next_time, schedule_of
 from endcap.settings import Settings, load_settings
 from endcap.stores.database import Database
-from endcap.stores.runs import DONE, FAILED, RUNNING, Runs
+from endcap.stores.runs import DONE, FAILED, RUNNING, SKIPPED, Runs
 from endcap.stores.workers import Workers
 from endcap_workers.running.watch import tidy, watch_over
 from endcap_workers.running.worker import Scheduler
@@ -124,7 +124,7 @@ def run(self: Any, run_id: str) -> dict[str, Any]:
     ended = runs.get(run_id)
     if ended.state == FAILED:
         raise RunFailed(ended.error)
-    if ended.state == DONE:
+    if ended.state in (DONE, SKIPPED):
         return {"run": run_id, "state": ended.state, "result": ended.result}
     return {"run": run_id, "state": ended.state if ended.state != RUNNING else "lost"}
 

@@ -19,7 +19,7 @@ from endcap.jobs import load_jobs
 from endcap.runtime import open_database
 from endcap.schedule import next_time, schedule_of
 from endcap.settings import load_settings
-from endcap.stores.runs import ENDED, Run, Runs
+from endcap.stores.runs import DONE, ENDED, SKIPPED, Run, Runs
 from endcap.stores.workers import Workers
 
 
@@ -41,9 +41,11 @@ def jobs(latest: int) -> None:
     console.print(table)
     found = runs.list(limit=latest)
     if found:
-        table = _table("run", "job", "by", "state", "how far", "asked for", "took", "error")
+        table = _table("run", "job", "by", "state", "how far", "asked for", "took", "why")
         for run in found:
-            table.add_row(run.id, run.job, run.by, run.state, _far(run), _when(run.submitted), _took(run), run.error)
+            table.add_row(
+                run.id, run.job, run.by, run.state, _far(run), _when(run.submitted), _took(run), run.error or run.reason
+            )
         console.print(table)
     alive = Workers(database).alive()
     if not alive:
@@ -56,7 +58,11 @@ def jobs(latest: int) -> None:
 @click.command()
 @click.argument("job")
 @click.argument("parameters", nargs=-1, metavar="[NAME=VALUE]...")
-@click.option("--wait", is_flag=True, help="Wait for its end, showing its progress; exit status 1 where it failed.")
+@click.option(
+    "--wait",
+    is_flag=True,
+    help="Wait for its end, showing its progress; exit status 1 where it failed or was cancelled.",
+)
 def run(job: str, parameters: tuple[str, ...], wait: bool) -> None:
     """Ask for a run of JOB. VALUE is JSON, or a plain text: `endcap run train epochs=3`."""
     settings = load_settings()
@@ -66,7 +72,7 @@ def run(job: str, parameters: tuple[str, ...], wait: bool) -> None:
     runs = Runs(open_database(settings), settings.worker_lease_s, settings.run_attempts)
     run_id = runs.submit(known[job], dict(map(_pair, parameters)), "cli")
     click.echo(run_id)
-    if wait and _wait(runs, run_id).state != "done":
+    if wait and _wait(runs, run_id).state not in (DONE, SKIPPED):
         sys.exit(1)
 
 
@@ -86,7 +92,7 @@ def _wait(runs: Runs, run_id: str) -> Run:
     if found.state == "done":
         click.echo(json.dumps(found.result, indent=2, ensure_ascii=False))
     else:
-        click.echo(f"{found.state}: {found.error}", err=True)
+        click.echo(f"{found.state}: {found.error or found.reason}", err=True)
     return found
 
 

@@ -57,15 +57,16 @@ LOG_BYTES = 16_000
 RESULT_BYTES = 1_000_000
 
 
-#: Where a run is.
-State = Literal["queued", "running", "done", "failed", "cancelled"]
+#: Where a run is. ``skipped``: there was too little to go on, as the result's ``reason`` says; nothing was changed.
+State = Literal["queued", "running", "done", "skipped", "failed", "cancelled"]
 QUEUED: State = "queued"
 RUNNING: State = "running"
 DONE: State = "done"
+SKIPPED: State = "skipped"
 FAILED: State = "failed"
 CANCELLED: State = "cancelled"
-STATES: tuple[State, ...] = (QUEUED, RUNNING, DONE, FAILED, CANCELLED)
-ENDED: tuple[State, ...] = (DONE, FAILED, CANCELLED)
+STATES: tuple[State, ...] = (QUEUED, RUNNING, DONE, SKIPPED, FAILED, CANCELLED)
+ENDED: tuple[State, ...] = (DONE, SKIPPED, FAILED, CANCELLED)
 
 
 class UnknownRun(EndcapError):
@@ -115,6 +116,11 @@ class Run:
     result: Mapping[str, Any] | None
     error: str
     log: str
+
+    @property
+    def reason(self) -> str:
+        """Why it was skipped; empty for any other."""
+        return str((self.result or {}).get("reason", "")) if self.state == SKIPPED else ""
 
 
 def back_off(attempt: int) -> float:

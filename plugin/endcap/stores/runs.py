@@ -29,6 +29,7 @@ from endcap.stores.run_table import (
     QUEUED,
     RESULT_BYTES,
     RUNNING,
+    SKIPPED,
     STATES,
     Run,
     RunConflict,
@@ -45,12 +46,14 @@ from endcap.stores.run_table import (
 )  # fmt: skip
 
 __all__ = [
-    "CANCELLED", "DONE", "ENDED", "FAILED", "LOG_BYTES", "QUEUED", "RUNNING", "STATES", "Run", "RunConflict", "RunLost",
-    "Runs", "State", "UnknownRun", "back_off", "firings", "runs",
+    "CANCELLED", "DONE", "ENDED", "FAILED", "LOG_BYTES", "QUEUED", "RUNNING", "SKIPPED", "STATES", "Run", "RunConflict",
+    "RunLost", "Runs", "State", "UnknownRun", "back_off", "firings", "runs",
 ]  # fmt: skip
 
 #: Name of the lock under which PostgreSQL's workers claim in turn. SQLite's writers are in turn anyway.
 _CLAIMS = 0x656E6A62
+#: What may be queued again.
+_AGAIN = (FAILED, SKIPPED, CANCELLED)
 
 
 class Runs:
@@ -183,6 +186,12 @@ class Runs:
         """Done. Raises RunLost, and InvalidInput for a result that is not JSON or too large."""
         self._end(run_id, owner, state=DONE, result=as_json(result, "the result", RESULT_BYTES), error="")
 
+    def skip(self, run_id: str, owner: str, reason: str, numbers: Mapping[str, Any] | None = None) -> None:
+        """There was too little to go on: ended, neither done nor failed. Raises RunLost, and InvalidInput for numbers
+        that are not JSON."""
+        found = as_json({**(numbers or {}), "reason": reason}, "what it was skipped for", RESULT_BYTES)
+        self._end(run_id, owner, state=SKIPPED, result=found, error="")
+
     def fail(self, run_id: str, owner: str, error: str, passing: bool = False) -> None:
         """Failed; where the fault may pass it is tried again after a while, up to ``attempts``. Raises RunLost."""
         attempt = self.get(run_id).attempt
@@ -213,12 +222,12 @@ class Runs:
             running = update(runs).where(runs.c.id == run_id, runs.c.state == RUNNING)
             connection.execute(running.values(cancelling=True))
             run = self._one(connection, run_id)
-            if run.state in (DONE, FAILED):
+            if run.state in ENDED and run.state != CANCELLED:
                 raise RunConflict(f"run {run_id} is {run.state} already")
             return run
 
     def retry(self, run_id: str, by: str = "") -> Run:
-        """Queue a failed or cancelled run again, with its folder and all its attempts before it.
+        """Queue a failed, skipped or cancelled run again, with its folder and all its attempts before it.
 
         Raises:
             UnknownRun: there is none with this id.
@@ -226,14 +235,16 @@ class Runs:
         """
         with self._database.transaction() as connection:
             run = self._one(connection, run_id)
-            if run.state not in (FAILED, CANCELLED):
-                raise RunConflict(f"run {run_id} is {run.state}; only a failed or cancelled one is tried again")
+            if run.state not in _AGAIN:
+                raise RunConflict(
+                    f"run {run_id} is {run.state}; only a failed, skipped or cancelled one is tried again"
+                )
             values = {
                 "state": QUEUED, "attempt": 0, "due": self._now(connection), "sent": 0.0, "owner": "",
-                "cancelling": False, "error": "", "finished": None, "by": by or run.by,
+                "cancelling": False, "error": "", "result": None, "finished": None, "by": by or run.by,
             }  # fmt: skip
             # Asked for twice at once, it is queued once: it may run by now.
-            ended = and_(runs.c.id == run_id, runs.c.state.in_((FAILED, CANCELLED)))
+            ended = and_(runs.c.id == run_id, runs.c.state.in_(_AGAIN))
             connection.execute(update(runs).where(ended).values(values))
             return self._one(connection, run_id)
 

@@ -45,7 +45,7 @@ class RunAnswer(Answer):
     phase: str
     done: float
     total: float
-    result: dict[str, Any] | None
+    result: dict[str, Any] | None = Field(description="Of a run that was skipped, `reason` says why.")
     error: str
     log: str = Field(description="The end of what it printed; empty in lists.")
 
@@ -182,7 +182,7 @@ def routes(runtime: Runtime) -> Topic:
         "POST",
         "/runs/<run_id>/retry",
         role="operator",
-        summary="Try a failed or cancelled run again.",
+        summary="Try a failed, skipped or cancelled run again.",
         answer=RunAnswer,
         status=202,
         errors=(404, 409),

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from endcap.catalog.table import ProductTable
-from endcap.errors import InvalidInput
+from endcap.errors import InvalidInput, TooLittle
 from endcap.metrics import ndcg_at
 from endcap.sequences import UNKNOWN, Alignment
 from endcap_workers.augmentation import GENERATORS
@@ -120,15 +120,15 @@ def material(model: InterestModel, content: Content, sequences: Sequence[np.ndar
             numbers and actions.
 
     Raises:
-        InvalidInput: the model has no product embeddings that its scores hang on, or the catalogue is too small.
+        TooLittle: the model has no product embeddings that its scores hang on, or the catalogue is too small.
     """
     if not reads_embeddings(model):
-        raise InvalidInput(
+        raise TooLittle(
             "the live model scores by explicit features alone: there is no embedding to generate. Train one with the "
             "part `sequence` (endcap train)"
         )
     if not content.sizes and not content.vectors.shape[1]:
-        raise InvalidInput("the live model reads neither codes nor content: nothing tells a new product from another")
+        raise TooLittle("the live model reads neither codes nor content: nothing tells a new product from another")
     done = np.concatenate([*sequences, np.zeros((0, 2), np.int64)])[:, 0]
     counts = np.bincount(done, minlength=len(content))[: len(content)]
     usable = np.flatnonzero((counts > 0) & content.known)
@@ -136,7 +136,7 @@ def material(model: InterestModel, content: Content, sequences: Sequence[np.ndar
     draw = np.random.default_rng([seed, 41])
     hidden = draw.permutation(usable)[: int(HIDDEN * len(usable))]
     if len(usable) - len(hidden) < FEWEST_PRODUCTS:
-        raise InvalidInput(
+        raise TooLittle(
             f"{len(usable)} products have content and were bought: at least {int(FEWEST_PRODUCTS / (1 - HIDDEN)) + 1} "
             "are needed to learn what content says about interest"
         )
@@ -243,7 +243,7 @@ def _states(
     places = model.spec.places
     kept = [one[-places - 1 :] for one in sequences if len(one) > 1]
     if not kept:
-        raise InvalidInput("no shopper has done two things: nobody's interest can be seen")
+        raise TooLittle("no shopper has done two things: nobody's interest can be seen")
     order = draw.permutation(len(kept))
     states, targets, seen, count = [], [], [], 0
     codes, vectors = torch.from_numpy(content.codes), torch.from_numpy(content.vectors)
@@ -286,7 +286,7 @@ def _read(
 def _cases(states: np.ndarray, targets: np.ndarray, seen: np.ndarray, which: np.ndarray) -> Cases:
     rows = np.flatnonzero(which)
     if not len(rows):
-        raise InvalidInput("nobody chose the products that were hidden to choose by: the log is too small")
+        raise TooLittle("nobody chose the products that were hidden to choose by: the log is too small")
     if len(rows) > MOST_CASES:
         rows = np.sort(np.random.default_rng(43).permutation(rows)[:MOST_CASES])
     return Cases(states[rows], targets[rows], seen[rows])

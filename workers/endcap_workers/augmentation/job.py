@@ -18,7 +18,7 @@ from endcap.bundles import WEIGHTS, Bundle, inputs_of, live_bundle, load_bundle,
 from endcap.catalog.product import PATH_SEPARATOR
 from endcap.catalog.table import ProductTable
 from endcap.encoders import text_encoder_at_hand
-from endcap.errors import EndcapError, InvalidInput
+from endcap.errors import EndcapError, InvalidInput, TooLittle
 from endcap.jobs import JobCancelled
 from endcap.profiles import short_keys
 from endcap.registry import INTEREST, open_registry
@@ -59,7 +59,8 @@ def augment(
     """Train, choose, judge, register, and promote where the gate lets it pass. The result is plain JSON.
 
     Raises:
-        InvalidInput: there is nothing that a generator could be made for; the message says what is missing.
+        TooLittle: there is nothing that a generator could be made for yet; the message says what is missing.
+        InvalidInput: the live model and the shop's settings do not go together.
     """
     if not settings.augmentation or not is_switched_on(settings.models_folder):
         return {"outcome": "switched off"}
@@ -157,7 +158,7 @@ def sequences(
 def _live(settings: Settings) -> tuple[Bundle, InterestModel]:
     folder = live_bundle(settings.models_folder)
     if folder is None:
-        raise InvalidInput("no interest model is live: train one first (endcap train)")
+        raise TooLittle("no interest model is live: train one first (endcap train)")
     encoder = text_encoder_at_hand(settings)
     bundle = load_bundle(folder)
     if bundle.spec.content and bundle.spec.encoder != (encoder.id if encoder else ""):

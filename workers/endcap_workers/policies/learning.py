@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from endcap.errors import InvalidInput
+from endcap.errors import InvalidInput, TooLittle
 from endcap.policy.base import BasePolicy, Exploration
 from endcap.policy.blend import Blend
 from endcap.policy.decisions import DecisionReader, Decisions, Rewards
@@ -80,24 +80,25 @@ def learn(
     """A policy from the older part of the decisions.
 
     Raises:
-        InvalidInput: too few decisions, no reward at all, or only one arm was ever tried.
+        TooLittle: too few decisions, no reward at all, or only one arm was ever tried.
+        InvalidInput: there is no such policy.
     """
     if kind not in KINDS:
         raise InvalidInput(f"there is no policy {kind}; there are {', '.join(KINDS)}")
     if len(decisions) < FEWEST:
-        raise InvalidInput(
+        raise TooLittle(
             f"too little data: {len(decisions):,} decisions with complete rewards, {FEWEST:,} are wanted. "
             f"The live policy stays. {_left_out(decisions)}"
         )
     taught = int(len(decisions) * TAUGHT)
     older = decisions.take(slice(0, taught))
     if not older.reward.any():
-        raise InvalidInput(
+        raise TooLittle(
             "no decision earned anything: check that the storefront sends clicks and purchases with the ranking's id. "
             "The live policy stays."
         )
     if len(np.unique(older.action)) < 2:
-        raise InvalidInput(
+        raise TooLittle(
             "only one ranking profile was ever tried: set learn_policy so that others are. The live policy stays."
         )
     policy = _made(older, arms, kind, exploration, version, discount, seed)

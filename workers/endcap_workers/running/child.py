@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from endcap.errors import ConfigurationError, EndcapError
+from endcap.errors import ConfigurationError, EndcapError, TooLittle
 from endcap.jobs import Job, JobCancelled, load_jobs
 from endcap.logs import set_up_logs
 from endcap.runtime import open_database
@@ -114,6 +114,10 @@ def execute(context: RunContext, job: Job, runs: Runs, owner: str) -> None:
             runs.cancelled(context.run_id, owner)
         except Stopped:
             runs.release(context.run_id, owner)
+        except TooLittle as error:
+            log.info("skipped: %s", error)
+            context.beat()
+            runs.skip(context.run_id, owner, str(error)[:4_000], error.numbers)
         except ConfigurationError as error:
             _failed(context, runs, owner, str(error), passing=False)
         except EndcapError as error:

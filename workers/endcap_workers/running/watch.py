@@ -17,7 +17,7 @@ from endcap.errors import EndcapError
 from endcap.jobs import Job
 from endcap.settings import Settings, settings_environment
 from endcap.stores.database import LogUnavailable
-from endcap.stores.runs import RUNNING, Run, RunLost, Runs
+from endcap.stores.runs import CANCELLED, DONE, RUNNING, SKIPPED, Run, RunLost, Runs
 from endcap_workers.running.child import BEATS_PER_LEASE, LOG_FILE
 
 log = logging.getLogger("endcap.worker")
@@ -148,7 +148,7 @@ def _tidy(run: Run, runs: Runs, folder: Path) -> None:
     """What a run has left is of use only to its next attempt."""
 
     def tidy() -> None:
-        if runs.get(run.id).state in ("done", "cancelled"):
+        if runs.get(run.id).state in (DONE, SKIPPED, CANCELLED):
             shutil.rmtree(folder, ignore_errors=True)
 
     _quietly(tidy)

@@ -32,6 +32,7 @@ def promote(context: JobContext) -> Mapping[str, Any]:
 
 
 def _judge(context: JobContext, promote: bool) -> Mapping[str, Any]:
+    from endcap.errors import TooLittle
     from endcap.registry import open_registry
     from endcap.runtime import open_database
     from endcap_workers.judging import judge_candidates
@@ -45,7 +46,9 @@ def _judge(context: JobContext, promote: bool) -> Mapping[str, Any]:
         )
     finally:
         database.close()
-    return {"judged": found} if found else {"judged": [], "why": "there is no new candidate"}
+    if not found:
+        raise TooLittle("there is no new candidate to judge")
+    return {"judged": found}
 
 
 EVALUATE = Job(

@@ -22,8 +22,8 @@ class Parameters(BaseModel):
 
 
 def run(context: JobContext) -> Mapping[str, Any]:
-    """What was learnt, and what the gate said. Too little data is no fault: it says so, and the live policy stays."""
-    from endcap.errors import InvalidInput
+    """What was learnt, and what the gate said. Raises TooLittle: the live policy stays."""
+    from endcap.errors import TooLittle
     from endcap.policy.base import Exploration
     from endcap.policy.opening import POLICY, profiles_of
     from endcap.policy.saving import save_policy
@@ -47,8 +47,8 @@ def run(context: JobContext) -> Mapping[str, Any]:
                 decisions, arms, given.kind, Exploration(settings.policy_exploration), version,
                 settings.policy_discount, given.seed,
             )  # fmt: skip
-        except InvalidInput as error:
-            return {**told, "learnt": False, "promoted": False, "reason": str(error)}
+        except TooLittle as error:
+            raise TooLittle(str(error), told) from None
         context.progress(0.7, 1.0, "judging")
         folder = settings.models_folder / version
         save_policy(learnt.policy, folder)
@@ -66,7 +66,7 @@ def run(context: JobContext) -> Mapping[str, Any]:
     finally:
         database.close()
     return {
-        **told, "learnt": True, "version": version, "promoted": verdict.passed and given.promote,
+        **told, "version": version, "promoted": verdict.passed and given.promote,
         "reason": " ".join(verdict.reasons), "numbers": dict(verdict.numbers),
     }  # fmt: skip
 

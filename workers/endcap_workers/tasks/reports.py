@@ -10,11 +10,15 @@ from endcap.jobs import Job, JobContext
 
 
 def _run(context: JobContext, kind: str, period: str) -> Mapping[str, Any]:
+    from endcap.errors import TooLittle
     from endcap.runtime import open_database
+    from endcap.stores.events import EventLog
     from endcap_workers.reports.making import make_report
 
     database = open_database(context.settings)
     try:
+        if not EventLog(database).last_sequence():
+            raise TooLittle("the event log is empty: there is nothing to report on")
         kept = make_report(kind, database, context.settings, context.progress, period)
     finally:
         database.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from endcap.errors import BundleRefused, InvalidInput
+from endcap.errors import InvalidInput, TooLittle
 from endcap.jobs import Job, JobContext
 
 
@@ -18,7 +18,7 @@ def run(context: JobContext) -> Mapping[str, Any]:
     given = context.parameters
     live = live_bundle(context.settings.models_folder)
     if live is None:
-        raise BundleRefused("no model is live that could be gone on from: train one first")
+        raise TooLittle("no model is live that could be gone on from: train one first")
     try:
         request = Request(
             seed=int(given.get("seed", 0)),

@@ -16,7 +16,7 @@ import numpy as np
 
 from endcap.bundles import Bundle, load_bundle
 from endcap.catalog.table import ProductTable
-from endcap.errors import BundleRefused, EndcapError
+from endcap.errors import BundleRefused, EndcapError, TooLittle
 from endcap.features import RankingInputs
 from endcap.gates import Verdict
 from endcap.interest import Calibration
@@ -31,7 +31,7 @@ from endcap.stores.versions import Version
 from endcap_workers.training.cases import TEST, Cases, CaseWriter
 from endcap_workers.training.learning import Scores
 from endcap_workers.training.lists import Lists
-from endcap_workers.training.plan import Plan, TooLittle, make_plan
+from endcap_workers.training.plan import Plan, make_plan
 from endcap_workers.training.replay import Progress, Replay
 from endcap_workers.training.segments import calibration_error, drift, segments
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from endcap.errors import EndcapError
+from endcap.errors import TooLittle
 from endcap.events import Action
 from endcap.profiles import DAY_S
 from endcap.stores.events import EventLog
@@ -18,13 +18,6 @@ FEWEST_EVENTS = 50
 #: So many purchases are enough to learn from them alone; else carts and clicks count, too.
 ENOUGH_PURCHASES = 2_000
 _ALL_WANTED = (Action.CLICK, Action.CART, Action.PURCHASE)
-
-
-class TooLittle(EndcapError):
-    """The log does not hold enough to train on. The model that is live stays."""
-
-    status = 409
-    kind = "too_little_behaviour"
 
 
 @dataclass(frozen=True, slots=True)

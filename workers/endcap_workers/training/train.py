@@ -16,7 +16,7 @@ import torch.distributed as distributed
 
 from endcap.bundles import AFFINITY, Bundle, inputs_of, load_bundle, write_bundle
 from endcap.catalog.table import ProductTable
-from endcap.errors import ConfigurationError, EndcapError
+from endcap.errors import ConfigurationError, TooLittle, UnknownIndex
 from endcap.features import FEATURES
 from endcap.features.affinity import Affinity
 from endcap.popularity import Popularity
@@ -30,7 +30,7 @@ from endcap_workers.training.files import replace_file
 from endcap_workers.training.learning import best_device, calibrate, learn, processes, score
 from endcap_workers.training.lists import Lists
 from endcap_workers.training.loop import Schedule
-from endcap_workers.training.plan import TooLittle, make_plan
+from endcap_workers.training.plan import make_plan
 from endcap_workers.training.replay import Progress, Replay
 from endcap_workers.training.segments import calibration_error, segments
 from endcap_workers.training.weights import model_of, weights_of
@@ -125,7 +125,7 @@ def _silent(*_: object) -> None:
 def _table(runtime: Runtime) -> ProductTable:
     try:
         table = ProductTable.collect(runtime.engine.scan())
-    except EndcapError as error:
+    except UnknownIndex as error:
         raise TooLittle(f"there are no products to train on: {error}") from error
     if len(table) < 2:
         raise TooLittle(f"the shop has {len(table)} product{'s' * (len(table) != 1)}: nothing can be ranked")
