@@ -11,16 +11,13 @@ from flask.testing import FlaskClient
 
 from endcap import publishing
 from endcap.augmentation import is_switched_on
-from endcap.catalog.product import GENERATED_PREFIX
-from endcap.indexing import index_products
 from endcap.registry import open_registry
 from endcap.runtime import Runtime, open_runtime
 from endcap.settings import Settings
-from endcap.stores.generated import GeneratedProduct, GeneratedProducts
 from endcap.stores.tokens import Tokens
 from endcap_reranker.app import create_app
 from endcap_workers.augmentation.job import augment
-from tests.reranker.augment_support import open_up, product
+from tests.reranker.augment_support import open_up
 from tests.services.triton import Triton
 from tests.serving import eventually
 
@@ -206,39 +203,6 @@ def test_a_product_of_which_little_is_known_is_ranked_all_the_same(
         "/v1/rerank", json={"shopper": "s0", "candidates": [{"id": sent["id"]}, {"id": "b0-s1-0"}]}
     ).get_json()
     assert ranked["degraded"] == "" if "degraded" in ranked else ranked
-
-
-def test_what_a_generator_made_up_goes_nowhere(client: FlaskClient, operator: dict[str, str], runtime: Runtime) -> None:
-    """Every path by which a generated row could come among the products, or be counted."""
-    made_up = f"{GENERATED_PREFIX}v1:0"
-    store = GeneratedProducts(runtime.database)
-    row = GeneratedProduct(made_up, "Shop > shelf0", 2.0, {"brand": "Brand 1"}, ("b1-s0-0", "b2-s0-0"), ((made_up,),))
-    store.add("v1", 3, [row])
-    assert list(store.rows("v1")) == [row]
-    before = runtime.log.last_sequence(), runtime.engine.count()
-
-    # Indexing, by the API and by hand; events; then nothing of it is in the index, the table or the popularity.
-    answer = client.post("/admin/v1/products", json={"products": [body(made_up, "Brand 1")]}, headers=operator)
-    assert answer.get_json()["indexed"] == 0
-    assert "training only" in answer.get_json()["refused"][0]["reason"]
-    refused: list[str] = []
-    index_products([product(made_up, 1, 1)], runtime.engine, None, on_refused=lambda one, why: refused.append(one))
-    assert refused == [made_up]
-    event = {"action_name": "purchase", "client_id": "s1", "event_attributes": {"object": {"object_id": made_up}}}
-    assert client.post("/v1/events", json=[event]).get_json()["accepted"] == 0
-    assert (runtime.log.last_sequence(), runtime.engine.count()) == before
-    runtime.upkeep.reload()
-    assert runtime.personalizer.table is not None
-    assert not [one for one in runtime.personalizer.table.ids if one.startswith(GENERATED_PREFIX)]
-    for path in ("/v1/search?q=&size=100", "/v1/recommend?count=50", "/v1/suggest?q=endcap"):
-        assert GENERATED_PREFIX not in client.get(path, headers={"X-Endcap-Shopper": "s1"}).text
-
-    # It can be listed, and deleted whole.
-    listed = client.get("/admin/v1/augmentation/generated", headers=operator).get_json()["generations"]
-    assert ("v1", 3, 1) in {(one["generator"], one["seed"], one["rows"]) for one in listed}
-    assert client.delete("/admin/v1/augmentation/generated?generator=v9", headers=operator).status_code == 404
-    assert client.delete("/admin/v1/augmentation/generated", headers=operator).get_json()["deleted"] >= 1
-    assert store.generations() == []
 
 
 def test_the_console_shows_what_a_new_product_is_taken_for(

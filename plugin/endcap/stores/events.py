@@ -27,7 +27,7 @@ from sqlalchemy import (
     text,
 )
 
-from endcap.catalog.product import product_keys
+from endcap.catalog.product import is_generated, product_keys
 from endcap.events import Action, Event
 from endcap.stores.database import NUMBER, Database, LogUnavailable, metadata
 
@@ -104,7 +104,8 @@ class EventLog:
         self.database = database
 
     def append(self, batch: Sequence[Event]) -> list[bool]:
-        """Store events; True for each that is new, False for one whose id is there already (in the batch or the log).
+        """Store events; True for each that is new, False for one whose id is there already (in the batch or the log), or
+        that would have happened to a generated row.
 
         When this returns, the new ones survive the end of the process, kill -9 included. A power cut may take the last
         moments from SQLite (``synchronous=NORMAL``), never its consistency.
@@ -270,7 +271,8 @@ def store(connection: Connection, batch: Sequence[Event]) -> list[bool]:
     fresh: list[bool] = []
     rows: list[tuple[Any, ...]] = []
     for one in batch:
-        new = one.id not in known
+        # What a generator made up is no product: nothing can happen to it, whoever says so.
+        new = one.id not in known and not is_generated(one.product)
         fresh.append(new)
         if new:
             known.add(one.id)
