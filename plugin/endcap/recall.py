@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from endcap.compounds import Compounds
 from endcap.encoders import TextEncoder
 from endcap.engines import Candidates, Engine, Filter, Hit, SearchRequest
 from endcap.fusion import (
@@ -81,14 +82,18 @@ class Recall:
 class Recaller:
     """Recalls candidates from an engine, with vectors where there is an encoder. Thread-safe.
 
-    ``synonyms`` gives the rules in force.
+    ``synonyms`` gives the rules in force, ``compounds`` those of the catalogue's language.
     """
 
     def __init__(
-        self, engine: Engine, encoder: TextEncoder | None, synonyms: Callable[[], Synonyms] = Synonyms
+        self,
+        engine: Engine,
+        encoder: TextEncoder | None,
+        synonyms: Callable[[], Synonyms] = Synonyms,
+        compounds: Callable[[], Compounds] = Compounds,
     ) -> None:
         self._engine = engine
-        self._synonyms = synonyms
+        self._synonyms, self._compounds = synonyms, compounds
         self._encoder = encoder
         self._lock = threading.Lock()
         self._rest_until = 0.0
@@ -102,7 +107,7 @@ class Recaller:
         Raises:
             EngineError: the keyword search failed. A fault of encoder or vectors only sets ``degraded``.
         """
-        said = self._synonyms().expand(request.text.strip())
+        said = self._compounds().expand(self._synonyms().expand(request.text.strip()))
         request = replace(request, text=said.text, variants=said.variants)
         recall = self._once(request, window)
         if recall.total or not rescue or not request.filters:

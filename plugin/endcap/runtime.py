@@ -14,6 +14,7 @@ import numpy as np
 
 from endcap.bundles import Bundle
 from endcap.catalog.table import ProductTable
+from endcap.compounds import splits_compounds
 from endcap.dispatch import SWEEP_S, Dispatcher, over_celery
 from endcap.encoders import TextEncoder, text_encoder_at_hand
 from endcap.engines import Engine, WireEngine
@@ -125,14 +126,15 @@ class Runtime:
         self.rates.seen([event for event, new in zip(events, fresh) if new])
         return fresh
 
-    def identify(self, anonymous: str, shopper: str, event: Event | None = None) -> bool:
+    def identify(self, anonymous: str, shopper: str, event: Event | None = None, by_hand: bool = False) -> bool:
         """An anonymous visitor logged in: what was done under that id counts for the shopper. True if that is new.
+        ``by_hand``: a person says so, who may have parted the two before (:meth:`Erasure.separate`).
 
         Raises:
             AliasRefused: the two cannot be joined.
             LogUnavailable: nothing was stored.
         """
-        new = self.aliases.attach(anonymous, shopper, time.time(), event)
+        new = self.aliases.attach(anonymous, shopper, time.time(), event, by_hand)
         self.profiles.forgotten({shopper})
         return new
 
@@ -340,8 +342,9 @@ def open_engine(settings: Settings) -> Engine:
 
         return ElasticsearchEngine(settings)
     from endcap.engines.embedded import EmbeddedEngine
+    from endcap.engines.embedded.schema import language_of
 
-    return EmbeddedEngine(settings.data_dir, settings.index)
+    return EmbeddedEngine(settings.data_dir, settings.index, language=language_of(settings.analyzer))
 
 
 def open_wire(settings: Settings, engine: Engine) -> WireEngine:
@@ -416,7 +419,7 @@ def open_runtime(settings: Settings, start: bool = True) -> Runtime:
     erasure = Erasure(database, events, aliases, profiles)
     discovery = Discovery(
         events, popularity, personalizer, settings.data_dir, excluded=flags.excluded_shoppers, owners=aliases.owners,
-        erasures=erasure.version,
+        erasures=erasure.version, split_compounds=splits_compounds(settings),
     )  # fmt: skip
     upkeep.add("discovery", discovery.turn, INTERVAL_S)
     rankings = Rankings(database)

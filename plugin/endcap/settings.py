@@ -69,7 +69,17 @@ class Settings(BaseSettings):
     personalized_indices: list[str] = Field(
         default_factory=list, description="Indices whose hits are products and are reordered; empty: only `index`."
     )
-    analyzer: str = Field("standard", description="Text analyzer of an index that Endcap makes on Elasticsearch.")
+    analyzer: str = Field(
+        "standard",
+        description="Text analyzer of an index that Endcap makes on Elasticsearch, such as a language's: `german`. The "
+        "embedded engine strips that language's endings, English ones where it is none's. Rebuild after a change.",
+    )
+    compounds: str = Field(
+        "auto",
+        pattern="^(auto|on|off)$",
+        description="Find compounds by their last part (Kocher: Wasserkocher), as the titles' own words tell: `auto` "
+        "where `analyzer` is of a language that writes them as one word.",
+    )
     source_index: str = Field(
         "", description="The shop's own index, where `index` is Endcap's copy of its products (`endcap attach`)."
     )
@@ -361,6 +371,11 @@ class Settings(BaseSettings):
         3.2,
         gt=0,
         description="Suspect new shoppers of a product that so many of them choose by chance once in 10^this.",
+    )
+    fraud_woken: float = Field(
+        5.0,
+        gt=0,
+        description="The same of shoppers who are not new, but suddenly do far more than they used to.",
     )
     fraud_strain: float = Field(
         8.0, gt=0, description="Suspect who goes beyond the usual in one quantity as happens once in 10^this."

@@ -6,12 +6,17 @@ from pathlib import Path
 import pytest
 
 from endcap.catalog.product import Product
+from endcap.compounds import Compounds, splits_compounds
 from endcap.encoders import TextEncoder, open_text_encoder
 from endcap.engines import Engine, Filter, SearchRequest
 from endcap.engines.embedded import EmbeddedEngine
+from endcap.errors import ConfigurationError
 from endcap.indexing import index_products
 from endcap.recall import Recaller
+from endcap.runtime import Runtime, open_runtime
 from endcap.settings import load_settings
+from endcap.synonyms import Expansion
+from endcap_reranker.app import create_app
 from tests.plugin.elasticsearch_support import Make, index, make, no_drain
 
 __all__ = ["index", "make", "no_drain"]
@@ -96,6 +101,98 @@ def test_elasticsearch(make: Make, encoder: TextEncoder) -> None:
     engine = make()
     index_products(PRODUCTS, engine, encoder)
     check(engine, encoder)
+
+
+GERMAN = [
+    Product("kettle", "Wasserkocher 1,7 l, Edelstahl"),
+    Product("egg", "Eierkocher für 7 Eier"),
+    Product("filter", "Wasserfilter mit Kartusche"),
+    Product("teapot", "Teekanne aus Porzellan"),
+    Product("watering", "Gießkannen für den Balkon, 5 l"),
+    Product("tea", "Grüner Tee, lose"),
+    Product("pot", "Gusseiserne Kanne"),
+    Product("machine", "Küchenmaschine mit Rührschüssel"),
+    Product("bag", "Schultasche, blau"),
+    Product("school", "Heft für die Schule"),
+    Product("watch", "Armbanduhr aus Leder"),
+    Product("band", "Armband, silbern"),
+    Product("atlas", "Bildatlas der Ruhr"),
+    Product("suit", "Anzüge für Herren"),
+]
+
+
+def check_german(engine: Engine, folds: bool) -> None:
+    """``folds``: the engine's analyzer strips German endings and accents."""
+    learnt = Compounds(product.title for product in GERMAN)
+    recaller = Recaller(engine, None, compounds=lambda: learnt)
+
+    def found(text: str) -> set[str]:
+        return set(recaller.recall(SearchRequest(text), 10).ids)
+
+    assert found("Kocher") == {"kettle", "egg"}
+    assert recaller.recall(SearchRequest("Kanne"), 10).ids[0] == "pot", "the word itself first"
+    assert found("Kanne") == found("Kannen") == {"pot", "teapot", "watering"}
+    assert found("kanne porzellan") == {"teapot"}
+    assert found("Tasche") == {"bag"}
+    assert found("Uhr") == {"watch"}, "no Ruhr"
+    assert found("Tee") == {"tea"}, "a Teekanne is no tea"
+    assert found("Maschine") == {"machine"}
+    if folds:
+        assert found("Anzug") == {"suit"}
+        assert found("Heft für Schulen") == {"school"}
+    assert found("wasser kocher") == {"kettle"}
+
+
+def test_german_compounds_and_endings_on_the_embedded_engine(tmp_path: Path) -> None:
+    engine = EmbeddedEngine(tmp_path, "shop", language="german")
+    index_products(GERMAN, engine, None)
+    check_german(engine, True)
+    shown = engine.search(SearchRequest("Anzug", highlight=True)).hits[0]
+    assert shown.highlights["title"] == ["<em>Anzüge</em> für Herren"]
+    engine.close()
+    other = EmbeddedEngine(tmp_path, "shop")
+    assert [hit.id for hit in other.search(SearchRequest("Anzug")).hits] == ["suit"], "an index keeps its language"
+    with pytest.raises(ConfigurationError, match=r"made for german.*endcap index --rebuild"):
+        other.ensure(None, "")
+    with other.rebuild(None, "") as rebuild:
+        rebuild.upsert([(product, None, "") for product in GERMAN])
+    other.ensure(None, "")
+    other.close()
+
+
+@pytest.mark.elasticsearch
+def test_german_compounds_on_elasticsearch(make: Make) -> None:
+    engine = make()
+    index_products(GERMAN, engine, None)
+    check_german(engine, False)
+
+
+def test_the_setting_names_a_language_for_both_engines(tmp_path: Path) -> None:
+    def opened(**settings: str) -> Runtime:
+        return open_runtime(load_settings(data_dir=tmp_path / "shop", text_encoder="none", **settings), start=False)
+
+    runtime = opened(analyzer="german")
+    index_products(GERMAN, runtime.engine, None)
+    runtime.upkeep.reload()
+    runtime.discovery.refresh()
+    client = create_app(runtime).test_client()
+    assert {hit["id"] for hit in client.get("/v1/search?q=Kocher").get_json()["hits"]} == {"kettle", "egg"}
+    runtime.close()
+    assert not splits_compounds(load_settings(analyzer="german", compounds="off"))
+    assert splits_compounds(load_settings(compounds="on"))
+    assert not splits_compounds(load_settings())
+
+
+def test_parts_are_words_of_the_catalogue() -> None:
+    learnt = Compounds([*(one.title for one in GERMAN), "Küche", "Maschine", "Tasche"])
+    assert learnt.parts("Küchenmaschine") == ("küche", "maschine")
+    assert learnt.parts("Schultasche") == ("schule", "tasche")
+    assert learnt.parts("Wasserkocher") is None, "there is no Kocher by itself"
+    assert learnt.expand(Expansion("Küchenmaschine blau")).variants == ("küche maschine blau",)
+    assert Compounds().expand(Expansion("Kanne")) == Expansion("Kanne")
+    many = Compounds(f"{first}tasche" for first in ("hand", "schul", "reise", *(f"beutel{'x' * n}" for n in range(40))))
+    assert len(many.expand(Expansion("tasche")).variants) == 12
+    assert learnt.expand(Expansion("x" * 10_000)).variants == ()
 
 
 @pytest.mark.parametrize("text", ["the", "of the", "the and of to", "der die das", "的"])

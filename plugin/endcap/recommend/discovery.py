@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
+from endcap.compounds import Compounds
 from endcap.personalizer import Personalizer
 from endcap.popularity import Popularity
 from endcap.recommend.behaviour import Behaviour
@@ -49,15 +50,19 @@ class Discovery:
         excluded: Callable[[], frozenset[str]] = frozenset,
         owners: Callable[[Collection[str]], Mapping[str, str]] = lambda ids: {},
         erasures: Callable[[], int] = lambda: 0,
+        split_compounds: bool = False,
     ) -> None:
         """``folder``: where a snapshot of the behaviour is kept; None: nowhere. ``excluded``: whose behaviour counts
         for nothing now. What is known is learned anew from the whole log, beside the old, when that changes.
         ``owners``: of anonymous ids, whose they turned out to be; asked as events are read. ``erasures``: changes when
-        a shopper was erased; then, too, everything is learned anew, since it is kept by a key made of his id."""
+        a shopper was erased; then, too, everything is learned anew, since it is kept by a key made of his id.
+        ``split_compounds``: learn ``compounds`` from the titles."""
         self.behaviour = Behaviour()
         self.queries = QueryCounts()
         self.shelves: Shelves | None = None
         self.suggester: Suggester | None = None
+        self.compounds = Compounds()
+        self._split_compounds = split_compounds
         self.caught_up = False
         self._log = events
         self._lock = threading.RLock()
@@ -142,6 +147,8 @@ class Discovery:
                 return
             now = self._clock()
             self.behaviour.merge()
+            if self._split_compounds and (self.shelves is None or self.shelves.table is not table):
+                self.compounds = Compounds(table.titles)
             shelves = Shelves(table, self._popularity, self.behaviour, now)
             old = self.suggester
             self.suggester = Suggester.over(shelves, self.queries.best(now), old)

@@ -32,6 +32,7 @@ class ShopperAnswer(Answer):
 
     shopper: str
     also_known_as: list[str] = Field(description="Ids under which he was anonymous before he logged in.")
+    parted: list[str] = Field(description="Ids that were joined to him and that a person has parted from him.")
     excluded: bool = Field(description="Flagged as fraud, and so left out of what is learned.")
     products: int = Field(description="Products that he has done something with.")
     purchases: int
@@ -44,6 +45,20 @@ class ShopperQuery(Strict):
     """How much of it."""
 
     events: int = Field(40, ge=0, le=1_000, description="Latest events to list.")
+
+
+class AliasBody(Strict):
+    """Which id."""
+
+    id: str = Field(min_length=1, max_length=MAX_ID_LENGTH, description="The id that was or is to be joined.")
+
+
+class AliasesAnswer(Answer):
+    """The ids that count for a shopper, and those that do not any more."""
+
+    shopper: str
+    also_known_as: list[str]
+    parted: list[str]
 
 
 class WhyQuery(Strict):
@@ -87,7 +102,9 @@ class ErasedAnswer(Answer):
 def routes(runtime: Runtime) -> Topic:
     """See the module."""
     topic = Topic("shoppers", "One shopper's data (GDPR articles 15, 17, 20), and why he sees what he sees.")
-    recaller = Recaller(runtime.engine, runtime.encoder, lambda: runtime.synonyms.current)
+    recaller = Recaller(
+        runtime.engine, runtime.encoder, lambda: runtime.synonyms.current, lambda: runtime.discovery.compounds
+    )
 
     @topic.operation(
         "GET", "/shoppers/<path:shopper>", role="operator", summary="What is remembered of a shopper.",
@@ -101,6 +118,7 @@ def routes(runtime: Runtime) -> Topic:
         return ShopperAnswer(
             shopper=shopper,
             also_known_as=also,
+            parted=runtime.aliases.parted(shopper),
             excluded=shopper in runtime.flags.excluded_shoppers(),
             products=len(profile.counters),
             purchases=int(profile.buys().sum()),
@@ -124,6 +142,31 @@ def routes(runtime: Runtime) -> Topic:
         """One JSON object a line, each with its `kind`: `shopper`, `profile`, `event` (as UBI), `ranking`, or the name
         of a table."""
         return exported(runtime, checked_shopper(shopper))
+
+    def joined(shopper: str) -> AliasesAnswer:
+        also, parted = runtime.aliases.of(shopper), runtime.aliases.parted(shopper)
+        return AliasesAnswer(shopper=shopper, also_known_as=also, parted=parted)
+
+    @topic.operation(
+        "POST", "/shoppers/<path:shopper>/part", role="admin", summary="Undo that an id was joined to a shopper.",
+        body=AliasBody, answer=AliasesAnswer, errors=(404,),
+    )  # fmt: skip
+    def part_shopper(shopper: str, body: AliasBody) -> AliasesAnswer:
+        """For a wrong `/v1/identify`: what the id did no longer counts for the shopper, whose profile is made anew
+        without it in every process, and a login does not join the two again. Both keep what is their own."""
+        shopper = checked_shopper(shopper)
+        runtime.erasure.separate(body.id, shopper)
+        return joined(shopper)
+
+    @topic.operation(
+        "POST", "/shoppers/<path:shopper>/join", role="admin", summary="Join an id to a shopper by hand.",
+        body=AliasBody, answer=AliasesAnswer, errors=(404, 409),
+    )  # fmt: skip
+    def join_shopper(shopper: str, body: AliasBody) -> AliasesAnswer:
+        """As `/v1/identify` does, also where the two were parted before."""
+        shopper = checked_shopper(shopper)
+        runtime.identify(checked_shopper(body.id), shopper, by_hand=True)
+        return joined(shopper)
 
     @topic.operation(
         "DELETE",

@@ -76,11 +76,11 @@ def routes(runtime: Runtime) -> Topic:
         return Removed(removed=int(number))
 
     @topic.operation(
-        "GET", "/synonyms/expand", role="reader", summary="What a query is searched for as.", query=Asked,
-        answer=Expanded,
+        "GET", "/synonyms/expand", role="reader", summary="What a query is searched for as, with compounds.",
+        query=Asked, answer=Expanded,
     )  # fmt: skip
     def expand_query(query: Asked) -> Expanded:
-        made = runtime.synonyms.current.expand(query.q)
+        made = runtime.discovery.compounds.expand(runtime.synonyms.current.expand(query.q))
         return Expanded(text=made.text, variants=list(made.variants))
 
     return topic

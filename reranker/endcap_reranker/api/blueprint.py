@@ -44,7 +44,9 @@ def create_api(runtime: Runtime) -> Blueprint:
     settings = runtime.settings
     identifier = Identifier(settings)
     fetcher, photo_slots = open_fetcher(settings), PhotoSlots(settings)
-    recaller = Recaller(runtime.engine, runtime.encoder, lambda: runtime.synonyms.current)
+    recaller = Recaller(
+        runtime.engine, runtime.encoder, lambda: runtime.synonyms.current, lambda: runtime.discovery.compounds
+    )
     discovery = runtime.discovery
     recommender = Recommender(
         discovery, runtime.personalizer, runtime.profiles, runtime.engine.nearest if runtime.encoder else None

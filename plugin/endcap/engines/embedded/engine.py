@@ -16,12 +16,12 @@ from endcap.engines.base import Candidates, Filter, IndexReport, Rebuild, Search
 from endcap.engines.embedded import vectors
 from endcap.engines.embedded.filters import allowed_rows
 from endcap.engines.embedded.nearest import maintain, nearest
-from endcap.engines.embedded.schema import SEQ
+from endcap.engines.embedded.schema import DEFAULT_LANGUAGE, SEQ
 from endcap.engines.embedded.search import search
 from endcap.engines.embedded.snapshot import Manifest, Snapshot, load, panics_reported
 from endcap.engines.embedded.store import Store
 from endcap.engines.embedded.writer import Pending, Writer
-from endcap.errors import EncoderMismatch, EngineError, InvalidInput, UnknownIndex
+from endcap.errors import ConfigurationError, EncoderMismatch, EngineError, InvalidInput, UnknownIndex
 
 #: So many changes are remembered before they are committed even without a refresh, to bound the memory.
 _MAX_PENDING = 20_000
@@ -37,8 +37,12 @@ class EmbeddedEngine:
 
     name = "embedded"
 
-    def __init__(self, data_dir: Path, index: str, lock_timeout_s: float = 5.0) -> None:
+    def __init__(
+        self, data_dir: Path, index: str, lock_timeout_s: float = 5.0, language: str = DEFAULT_LANGUAGE
+    ) -> None:
+        """``language``: of :data:`~endcap.engines.embedded.schema.LANGUAGES`, for an index that is made."""
         self.store = Store(data_dir, index, lock_timeout_s)
+        self._language = language
         self._mutex = threading.RLock()
         self._writer: Writer | None = None
         self._rebuilding = False
@@ -60,9 +64,14 @@ class EmbeddedEngine:
                 with self.store.exclusively():
                     # Another process may have made it while this one waited for the lock.
                     if self.store.current() is None:
-                        name, _ = self.store.new_generation(Manifest(vector_dims, encoder_id))
+                        name, _ = self.store.new_generation(Manifest(vector_dims, encoder_id, self._language))
                         self.store.make_current(name)
             have = self.store.published().manifest
+        if have.language != self._language:
+            raise ConfigurationError(
+                f"index [{self.store.index}] was made for {have.language}, the setting analyzer says {self._language}: "
+                "rebuild it with `endcap index --rebuild`, or set `analyzer` back"
+            )
         if vector_dims is not None and (have.vector_dims, have.encoder_id) != (vector_dims, encoder_id):
             was = f"{have.encoder_id} ({have.vector_dims} numbers)" if have.vector_dims else "no encoder"
             raise EncoderMismatch(
@@ -182,7 +191,7 @@ class EmbeddedEngine:
 
     def rebuild(self, vector_dims: int | None, encoder_id: str) -> Rebuild:
         """See :meth:`Engine.rebuild`. Until it is done, changes to the live index are refused (status 409)."""
-        return _Rebuild(self, Manifest(vector_dims, encoder_id))
+        return _Rebuild(self, Manifest(vector_dims, encoder_id, self._language))
 
     def close(self) -> None:
         """Commits what was written and lets go of everything. The engine opens itself again when it is used."""

@@ -26,7 +26,8 @@ class Highlighter:
         self._pairs = {unit for unit in words.units if len(unit) > 1}
         halves = {one for pair in self._pairs for one in pair}
         self._words = matched - (halves - set(words.plain))
-        self._stems = {stem(word) for word in self._words}
+        self._language = words.language
+        self._stems = {stem(word, words.language) for word in self._words}
 
     def fragments(self, document: Mapping[str, Any]) -> dict[str, Sequence[str]]:
         """Fragments by field, for the fields in which something matched."""
@@ -43,7 +44,7 @@ class Highlighter:
     def spans(self, text: str) -> list[Span]:
         """Where in a normalized text something matched: character offsets, ascending, neighbours joined."""
         words = tokens(words_analyzer(), text)
-        stems = tokens(stems_analyzer(), text)
+        stems = tokens(stems_analyzer(self._language), text)
         found: list[Span] = []
         for at, (token, stemmed) in enumerate(zip(words, stems, strict=True)):
             start, end = token.char_offset_from, token.char_offset_to

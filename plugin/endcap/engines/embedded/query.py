@@ -41,6 +41,14 @@ FUNCTION_WORDS = frozenset(
     ["a", "an", "and", "as", "at", "by", "for", "from", "in", "is", "of", "on", "or", "the", "to", "with"]
 )
 
+#: ... in an index of that language, as they are indexed: without accents.
+MORE_FUNCTION_WORDS: Mapping[str, frozenset[str]] = {
+    "german": frozenset(
+        ["am", "auf", "aus", "bei", "das", "dem", "den", "der", "des", "die", "ein", "eine", "fur", "im", "mit", "oder",
+         "ohne", "und", "vom", "von", "zu", "zum", "zur"]
+    )
+}  # fmt: skip
+
 #: Words beyond these are not looked at: nobody types them, and they would make a search slow.
 MAX_UNITS = 32
 _MAX_PHRASE = 12
@@ -65,10 +73,12 @@ class Words:
     A *unit* is a word, or a pair of neighbouring characters in scripts without spaces.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, language: str) -> None:
+        """``language``: that of the index that is asked."""
+        self.language = language
         self.units = units(text)[:MAX_UNITS]
         self._terms = terms(text)[:MAX_UNITS]
-        needed = [unit for unit in self.units if unit[0] not in FUNCTION_WORDS]
+        needed = [unit for unit in self.units if not self._is_function(unit[0])]
         self._needed = needed or self.units
         self._optional = [unit for unit in self.units if unit not in self._needed]
         self._joined: dict[tuple[str, ...], tuple[tuple[str, ...], str]] = {}
@@ -94,12 +104,17 @@ class Words:
                 yield self._some(corrected, 1)
 
     def _or_as(self, reading: Reading, variants: Sequence[str], vocabulary: Vocabulary) -> Reading:
-        others = [next(words.readings(vocabulary, False)) for one in variants if (words := Words(one)).units]
+        others = [
+            next(words.readings(vocabulary, False)) for one in variants if (words := Words(one, self.language)).units
+        ]
         if not others:
             return reading
         said = [Query.boost_query(one.query, VARIANT_WEIGHT) for one in others]
         query = Query.disjunction_max_query([reading.query, *said])
         return Reading(query, reading.words.union(*(one.words for one in others)))
+
+    def _is_function(self, word: str) -> bool:
+        return word in FUNCTION_WORDS or word in MORE_FUNCTION_WORDS.get(self.language, ())
 
     def strict(self) -> tantivy.Query:
         """All words as they were typed."""
@@ -108,7 +123,7 @@ class Words:
     def _alternatives(self, vocabulary: Vocabulary, unknown_only: bool) -> dict[str, list[tuple[str, float]]]:
         found = {}
         for word in self.plain:
-            if word in FUNCTION_WORDS or (unknown_only and vocabulary.knows(word)):
+            if self._is_function(word) or (unknown_only and vocabulary.knows(word)):
                 continue
             others = [(other, _TYPO[distance]) for other, distance in vocabulary.similar(word)]
             if unknown_only and (parts := vocabulary.split(word)):
@@ -139,7 +154,9 @@ class Words:
             if unit in self._joined:
                 second, joined = self._joined[unit]
                 apart = Query.boolean_query([(MUST, self._unit(one, alternatives)) for one in (unit, second)])
-                together = Query.boost_query(word_query(joined), 2 * _WRITTEN_OTHERWISE)  # stands for two words
+                together = Query.boost_query(
+                    word_query(joined, self.language), 2 * _WRITTEN_OTHERWISE
+                )  # stands for two words
                 parts.append((MUST, Query.disjunction_max_query([apart, together])))
             elif unit not in seconds:
                 parts.append((MUST, self._unit(unit, alternatives)))
@@ -169,11 +186,11 @@ class Words:
         others = alternatives.get(unit[0], ())
         parts = _parts(unit[0])
         if not others and not parts:
-            return word_query(unit[0])
-        either = [word_query(unit[0])]
+            return word_query(unit[0], self.language)
+        either = [word_query(unit[0], self.language)]
         if parts:
             either.append(Query.boost_query(pair_query(tuple(parts)), _WRITTEN_OTHERWISE))
-        either += [Query.boost_query(_words_query(other.split()), weight) for other, weight in others]
+        either += [Query.boost_query(_words_query(other.split(), self.language), weight) for other, weight in others]
         return Query.disjunction_max_query(either)
 
     def _extras(self) -> list[tuple[tantivy.Occur, tantivy.Query]]:
@@ -183,7 +200,7 @@ class Words:
     def _phrases(self) -> list[tuple[tantivy.Occur, tantivy.Query]]:
         if not 2 <= len(self._terms) <= _MAX_PHRASE:
             return []
-        stems = [stem(one) for one in self._terms]
+        stems = [stem(one, self.language) for one in self._terms]
         schema = build_schema()
         return [
             (
@@ -202,13 +219,13 @@ def _parts(word: str) -> list[str]:
     return parts if 2 <= len(parts) <= _MAX_PARTS else []
 
 
-def _words_query(words: Sequence[str]) -> tantivy.Query:
+def _words_query(words: Sequence[str], language: str) -> tantivy.Query:
     if len(words) == 1:
-        return word_query(words[0])
-    return Query.boolean_query([(MUST, word_query(word)) for word in words])
+        return word_query(words[0], language)
+    return Query.boolean_query([(MUST, word_query(word, language)) for word in words])
 
 
-def word_query(word: str) -> tantivy.Query:
+def word_query(word: str, language: str) -> tantivy.Query:
     """A word in any text field, the best of them deciding."""
     schema = build_schema()
     parts = []
@@ -216,7 +233,7 @@ def word_query(word: str) -> tantivy.Query:
         words, stems = TEXT_FIELDS[name]
         parts.append(Query.boost_query(Query.term_query(schema, words, word, "freq"), whole))
         if stems and stemmed:
-            parts.append(Query.boost_query(Query.term_query(schema, stems, stem(word), "freq"), stemmed))
+            parts.append(Query.boost_query(Query.term_query(schema, stems, stem(word, language), "freq"), stemmed))
     return Query.disjunction_max_query(parts, tie_breaker=_TIE)
 
 

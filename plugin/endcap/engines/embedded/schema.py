@@ -1,9 +1,10 @@
 """How a product is laid out in the full-text index: fields, analysis, documents, exact filters.
 
 Fields come in three kinds. *Text* fields (``title``, ``brand_words``, …) are analysed into folded words; their
-``*_stem`` twins additionally strip English endings and weigh less. *Keyword* fields (``id``, ``brand``, ``category``,
-``attributes.NAME``) hold exact values for filters and facets. *Number* fields (``price``, ``stock``) serve ranges and
-sorting. ``source``, ``digest`` and ``vector`` are stored only: the index is the one truth, all else derives from it.
+``*_stem`` twins additionally strip the endings of the index's language and weigh less. *Keyword* fields (``id``,
+``brand``, ``category``, ``attributes.NAME``) hold exact values for filters and facets. *Number* fields (``price``,
+``stock``) serve ranges and sorting. ``source``, ``digest`` and ``vector`` are stored only: the index is the one truth,
+all else derives from it.
 """
 
 from __future__ import annotations
@@ -50,6 +51,13 @@ ATTRIBUTES = "attributes"
 
 WORDS, STEMS = "endcap_words", "endcap_stems"
 
+#: Whose endings can be stripped; the analyzers of these names on Elasticsearch do the same.
+LANGUAGES = frozenset(
+    ["arabic", "danish", "dutch", "english", "finnish", "french", "german", "greek", "hungarian", "italian",
+     "norwegian", "portuguese", "romanian", "russian", "spanish", "swedish", "tamil", "turkish"]
+)  # fmt: skip
+DEFAULT_LANGUAGE = "english"
+
 #: Longer attribute values are shown but neither filtered nor counted.
 MAX_KEYWORD = 1000
 _MAX_TITLE_SORT = 200
@@ -66,9 +74,9 @@ def words_analyzer() -> tantivy.TextAnalyzer:
 
 
 @cache
-def stems_analyzer() -> tantivy.TextAnalyzer:
-    """The words with English endings stripped."""
-    return _folded().filter(tantivy.Filter.stemmer("english")).build()
+def stems_analyzer(language: str) -> tantivy.TextAnalyzer:
+    """The words with the endings of one of :data:`LANGUAGES` stripped."""
+    return _folded().filter(tantivy.Filter.stemmer(language)).build()
 
 
 def _folded() -> tantivy.TextAnalyzerBuilder:
@@ -110,10 +118,15 @@ def build_schema() -> tantivy.Schema:
     return builder.build()
 
 
-def register_analyzers(index: tantivy.Index) -> None:
+def language_of(analyzer: str) -> str:
+    """The language to strip endings by, of the setting ``analyzer``: its own name where it is one's, else English."""
+    return analyzer if analyzer in LANGUAGES else DEFAULT_LANGUAGE
+
+
+def register_analyzers(index: tantivy.Index, language: str) -> None:
     """Every opened index needs its analyzers by name."""
     index.register_tokenizer(WORDS, words_analyzer())
-    index.register_tokenizer(STEMS, stems_analyzer())
+    index.register_tokenizer(STEMS, stems_analyzer(language))
 
 
 def normalize(text: str) -> str:
@@ -128,9 +141,9 @@ def terms(text: str) -> list[str]:
     return words_analyzer().analyze(normalize(text))
 
 
-def stem(word: str) -> str:
-    """A word as the stem fields hold it."""
-    stems = stems_analyzer().analyze(word)
+def stem(word: str, language: str) -> str:
+    """A word as the stem fields of an index in that language hold it."""
+    stems = stems_analyzer(language).analyze(word)
     return stems[0] if stems else word
 
 

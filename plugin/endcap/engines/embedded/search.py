@@ -35,7 +35,7 @@ def search(snapshot: Snapshot, request: SearchRequest) -> SearchResponse:
         raise InvalidInput(f"offset {request.offset} and size {request.size}: use 0 to {MAX_DEPTH} in all")
     # Made first, so that a filter that cannot be answered is refused whatever else was asked.
     filters = [(MUST, Query.const_score_query(filter_query(snapshot.index, one), 0.0)) for one in request.filters]
-    words = Words(request.text)
+    words = Words(request.text, snapshot.manifest.language)
     vocabulary = Vocabulary.of(snapshot)
     suggestion = ""
     if words.units:
@@ -81,7 +81,7 @@ def _suggestion(snapshot: Snapshot, vocabulary: Vocabulary, text: str, total: in
     corrected = "".join(made)
     if terms(corrected) == terms(text):
         return ""
-    return corrected if count(snapshot, Words(corrected).strict()) > total else ""
+    return corrected if count(snapshot, Words(corrected, vocabulary.language).strict()) > total else ""
 
 
 def _better(vocabulary: Vocabulary, word: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import orjson
 import tantivy
 
 from endcap.engines.embedded.schema import (
+    DEFAULT_LANGUAGE,
     DIGEST,
     FORMAT,
     ID,
@@ -32,14 +33,15 @@ _CHUNK = 1000
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a folder of the index was made for. ``vector_dims`` None: no vectors."""
+    """What a folder of the index was made for. ``vector_dims`` None: no vectors. ``language``: whose endings are
+    stripped."""
 
     vector_dims: int | None
     encoder_id: str
+    language: str = DEFAULT_LANGUAGE
 
     def write(self, folder: Path) -> None:
-        made = {"format": FORMAT, "vector_dims": self.vector_dims, "encoder_id": self.encoder_id}
-        (folder / "manifest.json").write_text(json.dumps(made))
+        (folder / "manifest.json").write_text(json.dumps({"format": FORMAT, **asdict(self)}))
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -53,7 +55,8 @@ class Manifest:
                 f"the embedded index in {folder} has format {found.get('format')}, this version reads {FORMAT}: "
                 "rebuild it with `endcap index --rebuild`"
             )
-        return cls(found["vector_dims"], found["encoder_id"])
+        # Folders from before there was a choice are in the default language.
+        return cls(found["vector_dims"], found["encoder_id"], found.get("language", DEFAULT_LANGUAGE))
 
 
 @dataclass(eq=False)
@@ -175,7 +178,7 @@ def load(folder: Path, name: str, previous: Snapshot | None) -> Snapshot:
         index.reload()
     else:
         index = tantivy.Index.open(str(folder))
-        register_analyzers(index)
+        register_analyzers(index, manifest.language)
         index.config_reader("manual")
         index.reload()
     searcher = index.searcher()

@@ -24,6 +24,7 @@ class Vocabulary:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
+        self.language = snapshot.manifest.language
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> Vocabulary:
@@ -41,7 +42,7 @@ class Vocabulary:
     def _frequency(self, word: str, name: str) -> int:
         words, stems = TEXT_FIELDS[name]
         searcher = self._snapshot.searcher
-        return int(searcher.doc_freq(stems, stem(word)) if stems else searcher.doc_freq(words, word))
+        return int(searcher.doc_freq(stems, stem(word, self.language)) if stems else searcher.doc_freq(words, word))
 
     def similar(self, word: str) -> list[tuple[str, int]]:
         """Known words within :func:`allowed_distance`, with their distance; nearest first, then most frequent."""

@@ -154,7 +154,7 @@ class Store:
         folder.mkdir(parents=True)
         manifest.write(folder)
         index = tantivy.Index(build_schema(), path=str(folder))
-        register_analyzers(index)
+        register_analyzers(index, manifest.language)
         return name, index
 
     def make_current(self, name: str) -> Snapshot:

@@ -20,7 +20,9 @@ _HISTORY, _PAGE = 40, 20
 
 def _routes(routes: Routes) -> None:
     runtime = routes.runtime
-    recaller = Recaller(runtime.engine, runtime.encoder, lambda: runtime.synonyms.current)
+    recaller = Recaller(
+        runtime.engine, runtime.encoder, lambda: runtime.synonyms.current, lambda: runtime.discovery.compounds
+    )
 
     @routes.get()
     def show() -> str:
@@ -38,6 +40,7 @@ def _routes(routes: Routes) -> None:
             shopper=shopper,
             query=query,
             also=also,
+            parted=runtime.aliases.parted(shopper),
             profile=profile,
             buys=int(profile.buys().sum()),
             interest=float(profile.weights(now).sum()),
@@ -58,6 +61,18 @@ def _routes(routes: Routes) -> None:
             raise InvalidInput("to erase, write the shopper's id into the field once more")
         gone = sum(runtime.erasure.erase(shopper).values())
         return back(f"Everything about {shopper} is erased: {gone} rows.", url_for("endcap_console.shopper_show"))
+
+    @routes.post("/part", role="admin")
+    def part() -> Response:
+        shopper, alias = checked_shopper(request.form.get("id", "")), request.form.get("alias", "")
+        runtime.erasure.separate(alias, shopper)
+        return back(f"{alias} no longer counts for {shopper}.", url_for("endcap_console.shopper_show", id=shopper))
+
+    @routes.post("/join", role="admin")
+    def join() -> Response:
+        shopper, alias = checked_shopper(request.form.get("id", "")), checked_shopper(request.form.get("alias", ""))
+        runtime.identify(alias, shopper, by_hand=True)
+        return back(f"{alias} counts for {shopper} again.", url_for("endcap_console.shopper_show", id=shopper))
 
 
 def _compare(runtime: Runtime, recaller: Recaller, shopper: str, query: str) -> dict[str, Any]:
