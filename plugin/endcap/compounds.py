@@ -52,7 +52,8 @@ class Compounds:
         self._endings = sorted((stem[::-1], word) for word in counts for stem in [_stem(word)])
 
     def ending_in(self, word: str) -> list[str]:
-        """The compounds of which a word (or its other number) is the head, and that other number; most frequent first."""
+        """The compounds of which a word (or its other number) is the head, and that other number; most frequent
+        first."""
         word = word.lower()
         stem = _stem(word)
         if len(stem) < _MIN_HEAD or not _WORD.fullmatch(stem):
