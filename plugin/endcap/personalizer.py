@@ -109,8 +109,9 @@ class Personalizer:
     ) -> Ranking:
         """Order the candidates for this shopper.
 
-        Never raises and never takes longer than the deadline: on any fault the answer is the engine's order with the
-        reason in ``degraded``. Ties keep the engine's order. A shopper without a name gets the engine's order too.
+        Never raises and never takes longer than the deadline: on any fault the answer is the engine's order (without
+        what rules hide), with the reason in ``degraded``. Ties keep the engine's order. A shopper without a name gets
+        the engine's order too.
 
         Args:
             visit: of a search: the policy chooses the ranking profile, experiments and business rules apply, the latter
@@ -118,30 +119,30 @@ class Personalizer:
         """
         started = time.perf_counter()
         if not len(ids) or not (shopper or (visit is not None and self.arranger.rules)):
-            return _engine_order(len(ids), "", started)
+            return self._unranked(ids, "", started, query, visit)
         # A separate thread, because only that bounds a scorer or a store that hangs. Ranking takes a few milliseconds,
         # so of many searches at once one soon makes room for the next.
         if not self._places.acquire(timeout=self._deadline_s):
-            return _engine_order(len(ids), "busy", started)
+            return self._unranked(ids, "busy", started, query, visit)
         try:
             future = self._pool.submit(
                 carried(self._rank), shopper, query, ids, engine_scores, started + self._deadline_s, visit
             )
         except RuntimeError:  # the pool is shut down: the process is stopping
             self._places.release()
-            return _engine_order(len(ids), "stopping", started)
+            return self._unranked(ids, "stopping", started, query, visit)
         future.add_done_callback(lambda _: self._places.release())
         try:
             left = max(0.0, started + self._deadline_s - time.perf_counter())
             scored, inputs, arranged = future.result(timeout=left)
         except FutureTimeout:
             future.cancel()
-            return _engine_order(len(ids), "deadline", started)
+            return self._unranked(ids, "deadline", started, query, visit)
         except EndcapError as error:
-            return _engine_order(len(ids), error.kind, started)
+            return self._unranked(ids, error.kind, started, query, visit)
         except Exception:
             log.exception("ranking failed; the engine's order stands")
-            return _engine_order(len(ids), "internal_error", started)
+            return self._unranked(ids, "internal_error", started, query, visit)
         return Ranking(
             _new_id(),
             arranged.order,
@@ -166,6 +167,27 @@ class Personalizer:
         """Whether searches of anonymous shoppers have to be ranked, too."""
         return bool(self.arranger.rules)
 
+    @property
+    def hiding(self) -> bool:
+        """Whether lists that nobody ranks have to be asked about, too: see :meth:`hidden`."""
+        return self.arranger.rules.hiding
+
+    def hidden(
+        self, query: str, ids: Sequence[str], visit: Visit, documents: Sequence[Mapping[str, Any] | None] = ()
+    ) -> np.ndarray:
+        """Which of some found products a rule hides now, whether they can be ranked or not; bool (n,).
+
+        Needs neither the scorer nor the shopper's profile, and does not raise.
+
+        Args:
+            documents: of products that this process may not know yet.
+        """
+        try:
+            return self.arranger.rules.hidden_among(ids, self.table, visit, self._clock(), query, documents)
+        except Exception:
+            log.exception("rules that hide could not be applied")
+            return np.zeros(len(ids), dtype=bool)
+
     def reasons(self, shopper: str, query: str, ids: Sequence[str]) -> list[list[str]]:
         """For each product, at most two short sentences on why it stands where it does, strongest first.
 
@@ -183,6 +205,13 @@ class Personalizer:
     def close(self) -> None:
         """Stop taking searches; those in flight finish."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _unranked(self, ids: Sequence[str], degraded: str, started: float, query: str, visit: Visit | None) -> Ranking:
+        """The engine's order, without what is hidden."""
+        order = np.arange(len(ids))
+        if visit is not None and self.hiding:
+            order = order[~self.hidden(query, ids, visit)]
+        return Ranking(_new_id(), order, False, "engine", degraded, _since(started), hidden=len(ids) - len(order))
 
     def _rank(
         self, shopper: str, query: str, ids: Sequence[str], engine_scores: np.ndarray, until: float, visit: Visit | None
@@ -237,10 +266,6 @@ def _scored(scorer: Scorer, inputs: RankingInputs) -> Scored:
     if scores.shape != (len(inputs.rows),) or not np.isfinite(scores).all():
         raise ScorerUnavailable(f"scorer {scored.scorer} gave scores of shape {scores.shape} or not finite")
     return scored._replace(scores=scores)
-
-
-def _engine_order(count: int, degraded: str, started: float) -> Ranking:
-    return Ranking(_new_id(), np.arange(count), False, "engine", degraded, _since(started))
 
 
 def _new_id() -> str:

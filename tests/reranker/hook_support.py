@@ -33,7 +33,17 @@ COUNT = 180
 WORDS = ["red", "shoe", "running", "leather", "summer", "winter", "light", "kids"]
 
 
-class ByHash:
+class Unruled:
+    """No business rule is in force."""
+
+    rules_in_force = False
+    hiding = False
+
+    def hidden(self, query: str, ids: Sequence[str], visit: Visit, documents: Sequence[Any] = ()) -> np.ndarray:
+        return np.zeros(len(ids), dtype=bool)
+
+
+class ByHash(Unruled):
     """Orders by a hash of shopper and product: any order, but always the same. Unknown to it: the shopper "new"."""
 
     def rank(
@@ -48,7 +58,7 @@ class ByHash:
         return Ranking(f"r-{shopper}", order, personalized=True)
 
 
-class Backwards:
+class Backwards(Unruled):
     """The engine's last candidate first; keeps the queries it was asked."""
 
     def __init__(self) -> None:
@@ -61,7 +71,7 @@ class Backwards:
         return Ranking("r-back", np.arange(len(ids))[::-1].copy(), personalized=True)
 
 
-class Broken:
+class Broken(Unruled):
     """Breaks its promise in the way that it is told: by raising, or by an order that is none."""
 
     def __init__(self, order: Callable[[int], np.ndarray]) -> None:

@@ -10,13 +10,13 @@ import pytest
 
 from endcap.personalizer import Ranking
 from endcap.policy import Visit
-from tests.reranker.hook_support import SHOPPER, Shop
+from tests.reranker.hook_support import SHOPPER, Shop, Unruled
 
 HIDDEN = 3
 RED: dict[str, Any] = {"query": {"match": {"title": "red shoe running"}}}
 
 
-class Ruled:
+class Ruled(Unruled):
     """Hides the three best, sells the first place to the last candidate; in force for anonymous shoppers, too."""
 
     rules_in_force = True

@@ -87,8 +87,7 @@ class RuleBook:
         return [
             number
             for number, rule in enumerate(self.rules)
-            if _holds(rule, query, words, moment, inputs.now, visit)
-            and (not rule.when.categories or float(found[number][1].of(inputs).mean()) > 0.5)
+            if _holds(rule, query, words, moment, inputs.now, visit) and self._about(number, found, inputs.rows)
         ]
 
     def hidden(self, table: ProductTable, visit: Visit, now: float, query: str = "") -> np.ndarray | None:
@@ -106,6 +105,52 @@ class RuleBook:
         """Which of some stored documents are not to be shown now: for lists that were not ranked."""
         targets = [self.rules[number].target for number in self._hiding(visit, now, query)]
         return [one is not None and any(target.covers(one) for target in targets) for one in documents]
+
+    @property
+    def hiding(self) -> bool:
+        """May any product be hidden at some time?"""
+        return any(rule.kind == "hide" for rule in self.rules)
+
+    def hidden_among(
+        self,
+        ids: Sequence[str],
+        table: ProductTable | None,
+        visit: Visit,
+        now: float,
+        query: str = "",
+        documents: Sequence[Mapping[str, Any] | None] = (),
+    ) -> np.ndarray:
+        """Which of some found products are not to be shown now, ranked or not; bool (n,).
+
+        Args:
+            table: the products; None: they are not loaded yet.
+            documents: by which products that the table does not know are judged, where there are any.
+        """
+        gone = np.zeros(len(ids), dtype=bool)
+        if not self.hiding or not len(ids):
+            return gone
+        text, words, moment = _read(query, now)
+        numbers = [
+            number
+            for number, rule in enumerate(self.rules)
+            if rule.kind == "hide" and _holds(rule, text, words, moment, now, visit)
+        ]
+        rows = np.full(len(ids), -1, dtype=np.int64)
+        if table is not None and numbers:
+            rows = table.rows(ids)
+            found = self._members(table)
+            numbers = [one for one in numbers if self._about(one, found, rows)]
+            for number in numbers:
+                gone |= found[number][0].at(rows)
+        targets = [self.rules[number].target for number in numbers]
+        for place in np.flatnonzero(rows < 0).tolist():
+            document = {**((documents[place] if documents else None) or {}), "id": ids[place]}
+            gone[place] = any(target.covers(document) for target in targets)
+        return gone
+
+    def _about(self, number: int, found: list[tuple[_Members, _Members]], rows: np.ndarray) -> bool:
+        """Are most of the found products what the rule asks for?"""
+        return not self.rules[number].when.categories or float(found[number][1].at(rows).mean()) > 0.5
 
     def _hiding(self, visit: Visit, now: float, query: str) -> list[int]:
         rules = enumerate(self.rules)
@@ -221,12 +266,13 @@ class _Members:
     @cached_property
     def mask(self) -> np.ndarray:
         """Of all the table's products; bool (n,)."""
-        return self._of(np.arange(len(self._table)))
+        return self.at(np.arange(len(self._table)))
 
     def of(self, inputs: RankingInputs) -> np.ndarray:
-        return self._of(inputs.rows)
+        return self.at(inputs.rows)
 
-    def _of(self, rows: np.ndarray) -> np.ndarray:
+    def at(self, rows: np.ndarray) -> np.ndarray:
+        """Of rows of the table, -1: none; bool, as many."""
         table = self._table
         mine = rows >= 0
         if self._rows is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,6 +22,14 @@ log = logging.getLogger(__name__)
 
 class Ranker(Protocol):
     """The part of :class:`~endcap.personalizer.Personalizer` that the hook calls."""
+
+    @property
+    def rules_in_force(self) -> bool: ...
+    @property
+    def hiding(self) -> bool: ...
+    def hidden(
+        self, query: str, ids: Sequence[str], visit: Visit, documents: Sequence[Mapping[str, Any] | None] = ()
+    ) -> np.ndarray: ...
 
     def rank(
         self, shopper: str, query: str, ids: Sequence[str], engine_scores: np.ndarray, visit: Visit | None = None
@@ -94,6 +102,15 @@ def places_of(ranking: Ranking, count: int, start: int, size: int) -> list[int]:
 
 def _scored(hits: list[dict[str, Any]]) -> bool:
     return all(isinstance(hit.get("_score"), (int, float)) for hit in hits)
+
+
+def shown_of(personalizer: Ranker, query: str, hits: Sequence[dict[str, Any]], visit: Visit) -> list[int]:
+    """Places of the hits that no rule hides, in order. A hit without an id cannot be told, and stays."""
+    known = [place for place, hit in enumerate(hits) if isinstance(hit, dict) and isinstance(hit.get("_id"), str)]
+    documents = [one if isinstance(one := hits[place].get("_source"), dict) else None for place in known]
+    gone = personalizer.hidden(query, [hits[place]["_id"] for place in known], visit, documents)
+    dropped = {place for place, hidden in zip(known, gone.tolist(), strict=True) if hidden}
+    return [place for place in range(len(hits)) if place not in dropped]
 
 
 def put_page(answer: dict[str, Any], page: list[dict[str, Any]], scores: list[float | None]) -> None:

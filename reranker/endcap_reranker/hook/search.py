@@ -22,8 +22,8 @@ from endcap_reranker.hook import two_phase
 from endcap_reranker.hook.guard import Guard, telltale
 from endcap_reranker.hook.hidden import hide_in_body
 from endcap_reranker.hook.marks import mark
-from endcap_reranker.hook.plan import Plan, plan_search
-from endcap_reranker.hook.reorder import Ranker, hits_of, ordered_page, places_of, put_page, rank_hits
+from endcap_reranker.hook.plan import Plan, plan_search, query_text
+from endcap_reranker.hook.reorder import Ranker, hits_of, ordered_page, places_of, put_page, rank_hits, shown_of
 from endcap_reranker.hook.wire import Params, dump_search, parse_search
 from endcap_reranker.identity import Identifier, Identity
 from endcap_reranker.impressions import log_shown
@@ -82,6 +82,9 @@ class Search:
     scores: list[float | None] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
     labelled: bool = False
+    #: What a rule hides has to be taken out of the answer, although nobody ranks it.
+    guarded: bool = False
+    query: str = ""
 
     def widened(self) -> dict[str, Any]:
         """The body that fetches the window."""
@@ -119,9 +122,18 @@ class Searches:
         self.thrift = two_phase.Thrift(settings.two_phase)
 
     def prepare(
-        self, raw: bytes, indices: tuple[str, ...], params: Params, identity: Identity, personalize: bool
+        self,
+        raw: bytes,
+        indices: tuple[str, ...],
+        params: Params,
+        identity: Identity,
+        personalize: bool,
+        readable: bool = True,
     ) -> Search:
         """Check a search and decide what becomes of it.
+
+        Args:
+            readable: the answer will be JSON.
 
         Raises:
             Forbidden: it reaches past the allow-list.
@@ -143,7 +155,7 @@ class Searches:
         search = Search(indices, body, raw, identity, hidden=hidden, labelled=labelled)
         if not personalize:
             search.untouched = "off"
-        elif not identity.shopper and not getattr(self.personalizer, "rules_in_force", False):
+        elif not identity.shopper and not self.personalizer.rules_in_force:
             search.untouched = identity.problem or "anonymous"
         elif not self.products.issuperset(indices):
             search.untouched = "other_index"
@@ -153,10 +165,28 @@ class Searches:
                 search.untouched = plan
             else:
                 search.plan = plan
+                search.query = plan.query
                 search.two_phase = two_phase.possible(raw, body, params, plan, indices) and self.thrift.pays(
                     body, plan, indices[0]
                 )
+        if readable and self.personalizer.hiding and self.products.issuperset(indices):
+            search.guarded = True
+            search.query = search.query or query_text(body, params)
         return search
+
+    def withhold(self, search: Search, answer: dict[str, Any]) -> bool:
+        """Take out of an answer that nobody ranked what rules hide; True where there was something.
+
+        Its page is then the shorter: which page a hit stands on is the engine's to say, and so is the total.
+        """
+        hits = hits_of(answer)
+        if not search.guarded or not hits:
+            return False
+        kept = shown_of(self.personalizer, search.query, hits, search.identity.visit)
+        if len(kept) == len(hits):
+            return False
+        answer["hits"]["hits"] = [hits[place] for place in kept]
+        return True
 
     def _identity(self, body: dict[str, Any], identity: Identity) -> tuple[Identity, bool]:
         """The search's shopper, and whether something of Endcap's own was taken out of the body."""
@@ -179,6 +209,9 @@ class Searches:
         if thrifty:
             self._fetch_documents(thrifty, ask)
         for search in searches:
+            if search.guarded and search.page:
+                self._withhold_late(search)
+        for search in searches:
             if "error" in search.answer:
                 continue
             _account_for(search, account)
@@ -188,6 +221,14 @@ class Searches:
                 mark(search, account)
             if search.page:
                 self.thrift.learn(search.body, search.indices[0], search.page[0])
+
+    def _withhold_late(self, search: Search) -> None:
+        """What the ranking could not know to be hidden: of products that are new, or while they are being loaded."""
+        kept = shown_of(self.personalizer, search.query, search.page, search.identity.visit)
+        if len(kept) < len(search.page):
+            search.page = [search.page[place] for place in kept]
+            search.scores = search.scores[: len(kept)]
+            search.places = [search.places[place] for place in kept]
 
     def _log(self, search: Search) -> None:
         ranking, plan = search.ranking, search.plan

@@ -56,6 +56,7 @@ class Incoming:
     body: bytes
     identity: Identity
     personalize: bool
+    readable: bool
     account: Account
 
 
@@ -103,14 +104,17 @@ class Hook:
         if identity.problem:
             account.degraded[identity.problem] = None
             telemetry.degraded(identity.problem)
-        personalize = not personalization_off(request, self.settings) and wire.wants_json(params, headers)
-        return Incoming(request, request.method, params, headers, body, identity, personalize, account)
+        readable = wire.wants_json(params, headers)
+        personalize = readable and not personalization_off(request, self.settings)
+        return Incoming(request, request.method, params, headers, body, identity, personalize, readable, account)
 
     def search(self, incoming: Incoming, index: str | None) -> Response:
         """``_search``."""
         # A point in time, where it may be used, names the index itself.
         indices = () if index is None and self.guard.cursors else self._indices(index)
-        search = self.searches.prepare(incoming.body, indices, incoming.params, incoming.identity, incoming.personalize)
+        search = self.searches.prepare(
+            incoming.body, indices, incoming.params, incoming.identity, incoming.personalize, incoming.readable
+        )
         if not indices and "pit" not in search.body:
             raise everything()
         self._note_problem(search, incoming.account)
@@ -121,7 +125,7 @@ class Hook:
         path = wire.search_path(indices, "_search")
         if search.plan is None:
             telemetry.searched("untouched", search.untouched)
-            return self._respond(incoming, self._send(incoming, path, incoming.params, search.raw))
+            return self._untouched(incoming, path, search)
         params = [pair for pair in incoming.params if pair[0] not in {"from", "size", "filter_path"}]
         if not incoming.body:
             wire.content_type_for_added_body(incoming.headers)
@@ -129,10 +133,12 @@ class Hook:
         answer, exact = wire.parse_answer(first.body) if first.status == 200 else (None, False)
         if answer is None:
             # An index may allow smaller windows than ours: the search itself decides whether this is an error.
-            if first.status in {200, 400}:
-                first = self._send(incoming, path, incoming.params, search.raw)
             telemetry.searched("untouched", "engine_error")
-            return self._respond(incoming, first)
+            return (
+                self._untouched(incoming, path, search)
+                if first.status in {200, 400}
+                else self._respond(incoming, first)
+            )
 
         def ask(asked: list[tuple[Search, dict[str, Any] | bytes]], second: bool) -> list[dict[str, Any]]:
             nonlocal exact
@@ -148,6 +154,17 @@ class Hook:
         self.searches.finish([search], ask, incoming.account)
         return self._respond(incoming, first, search.answer, exact)
 
+    def _untouched(self, incoming: Incoming, path: str, search: Search) -> Response:
+        """The engine's own answer, byte for byte, but for what rules hide."""
+        if not search.guarded:
+            return self._respond(incoming, self._send(incoming, path, incoming.params, search.raw))
+        params = [pair for pair in incoming.params if pair[0] != "filter_path"]  # it may leave out the ids
+        sent = self._send(incoming, path, params, search.raw)
+        answer, exact = wire.parse_answer(sent.body)
+        if answer is not None and (self.searches.withhold(search, answer) or len(params) < len(incoming.params)):
+            return self._respond(incoming, sent, answer, exact)
+        return self._respond(incoming, sent)
+
     def msearch(self, incoming: Incoming, index: str | None) -> Response:
         """``_msearch``: every search on its own, and all of them in as few round trips as one alone takes."""
         default = self.guard.indices(index) if index is not None else None
@@ -159,10 +176,11 @@ class Hook:
         for search in asked:
             if search.plan is None:
                 telemetry.searched("untouched", search.untouched)
+        guarded = [search for search in asked if search.guarded]
         params = incoming.params
         if not asked:
             return self._respond(incoming, WireAnswer(200, _LOCAL_HEADERS, b""), _multi(searches), False)
-        if planned or len(asked) < len(searches):
+        if planned or guarded or len(asked) < len(searches):
             params = [pair for pair in params if pair[0] != "filter_path"]
         path = wire.search_path(default or (), "_msearch")
 
@@ -171,7 +189,7 @@ class Hook:
             return self._send(incoming, path, two_phase.second_params(params) if second else params, lines)
 
         first = send([(one, one.raw if one.plan is None else one.widened()) for one in asked], False)
-        if len(asked) == len(searches) and not planned:
+        if len(asked) == len(searches) and not planned and not guarded:
             return self._respond(incoming, first)
         if first.status == 400 and planned:
             # The engine refuses them all for one that it cannot parse; its words are about what the client sent.
@@ -197,6 +215,9 @@ class Hook:
             for search, answer in zip(refused, ask([(one, one.raw) for one in refused], False), strict=True):
                 search.answer, search.plan = answer, None
         self.searches.finish([one for one in planned if "error" not in one.answer and one.plan], ask, incoming.account)
+        withheld = [self.searches.withhold(search, search.answer) for search in guarded if search.plan is None]
+        if not planned and not any(withheld) and len(params) == len(incoming.params) and len(asked) == len(searches):
+            return self._respond(incoming, first)
         whole["responses"] = _multi(searches)["responses"]
         return self._respond(incoming, first, whole, exact)
 
@@ -220,7 +241,12 @@ class Hook:
             params = [(name, "") for name, value in header.items() if name == "scroll" and value is not None]
             self.guard.params(params)
             search = self.searches.prepare(
-                raw, indices, _without_paging(incoming.params), incoming.identity, incoming.personalize
+                raw,
+                indices,
+                _without_paging(incoming.params),
+                incoming.identity,
+                incoming.personalize,
+                incoming.readable,
             )
         except Forbidden as error:
             telemetry.searched("refused", error.kind)
@@ -242,7 +268,9 @@ class Hook:
 
     def scroll(self, incoming: Incoming) -> Response:
         """The next page of a scroll, where cursors are let through."""
-        return self._respond(incoming, self._send(incoming, "/_search/scroll", incoming.params, incoming.body))
+        search = self.searches.prepare(b"", (), [], incoming.identity, False, incoming.readable)
+        search.raw = incoming.body
+        return self._untouched(incoming, "/_search/scroll", search)
 
     def _indices(self, index: str | None) -> tuple[str, ...]:
         if index is None:
