@@ -12,8 +12,9 @@ import pytest
 
 from endcap.events import Action, Event
 from endcap.profiles import Profile
-from endcap.stores.aliases import Aliases, AliasRefused
+from endcap.stores.aliases import Aliases, AliasRefused, UnknownAlias
 from endcap.stores.database import Database, LogUnavailable
+from endcap.stores.erasure import Erasure
 from endcap.stores.events import EventLog, events
 from endcap.stores.profiles import LogProfiles, ProfileStore, Restorer
 from endcap.stores.redis_profiles import RedisProfiles
@@ -132,6 +133,37 @@ def test_what_an_anonymous_visitor_did_counts_since_the_login_and_ever_after(wor
     world.does(visitor, "afterwards", tell=(world.store, other))
     assert products(world.store.get(name)) == products(other.get(name)) == 3
     assert world.store.get(name).buys().tolist() == [1.0] * 3
+
+
+def test_a_wrong_join_is_undone_everywhere_and_does_not_come_back_by_itself(world: World, name: str) -> None:
+    victim, other = f"victim {name}", world.other()
+    erasures = [Erasure(world.database, world.log, world.aliases, store) for store in (world.store, other)]
+    for one in erasures:
+        one.follow()
+    world.does(victim, "private")
+    world.does(name, "own")
+    world.aliases.attach(victim, name, NOW)
+    for store in (world.store, other):
+        store.forgotten({name})
+        assert products(store.get(name)) == 2
+    erasures[0].separate(victim, name)
+    erasures[1].follow()  # another process, a second later
+    for store in (world.store, other):
+        assert products(store.get(name)) == 1
+        assert products(store.get(victim)) == 1
+    world.does(victim, "afterwards", tell=(world.store, other))
+    assert products(world.store.get(name)) == products(other.get(name)) == 1
+    assert (world.aliases.of(name), world.aliases.parted(name)) == ([], [victim])
+    assert [one.action for one in world.log.history(name)] == [Action.PURCHASE], "a log that is restored joins them"
+    with pytest.raises(UnknownAlias):
+        erasures[0].separate(victim, name)
+    with pytest.raises(AliasRefused, match="a person has parted"):
+        world.aliases.attach(victim, name, NOW)
+    assert world.aliases.attach(victim, name, NOW, by_hand=True)
+    assert (world.aliases.of(name), world.aliases.parted(name)) == ([victim], [])
+    erasures[0].separate(victim, name)
+    erasures[0].erase(victim)
+    assert world.aliases.parted(name) == [], "an erased id stands nowhere"
 
 
 def test_a_login_while_the_profile_is_being_read_is_not_lost(world: World, name: str) -> None:

@@ -135,7 +135,7 @@ def test_versions_are_compared_promoted_and_rolled_back(call: Call, runtime: Run
     assert not call("GET", "/versions/policy/2").json["usable"]
 
 
-def test_a_shopper_why_export_and_erasure(call: Call) -> None:
+def test_a_shopper_why_export_and_erasure(call: Call, client: FlaskClient) -> None:
     found = call("GET", "/shoppers/ann%2Fb?events=2").json
     assert (found["shopper"], found["products"], found["purchases"], len(found["events"])) == ("ann/b", 1, 3, 2)
     why = call("GET", "/shoppers/ann%2Fb/why?q=milk&size=3").json
@@ -147,6 +147,16 @@ def test_a_shopper_why_export_and_erasure(call: Call) -> None:
     assert first["reasons"], "nothing says why"
     lines = [orjson.loads(line) for line in call("GET", "/shoppers/ann%2Fb/export").data.splitlines()]
     assert [one["kind"] for one in lines] == ["shopper", "profile", "event", "event", "event"]
+    assert found["also_known_as"] == found["parted"] == []
+    stolen = {"id": "visitor/7"}
+    assert call("POST", "/shoppers/ann%2Fb/join", stolen).json["also_known_as"] == ["visitor/7"]
+    parted = call("POST", "/shoppers/ann%2Fb/part", stolen).json
+    assert (parted["also_known_as"], parted["parted"]) == ([], ["visitor/7"])
+    assert call("POST", "/shoppers/ann%2Fb/part", stolen).status_code == 404
+    claim = client.post("/v1/identify", json={"from": "visitor/7", "to": "ann/b"})
+    assert (claim.status_code, claim.json["type"]) == (409, "urn:endcap:error:alias_refused")
+    noted = call("GET", "/audit?action=part").json["entries"][-1]
+    assert (noted["path"], noted["parameters"]["id"]) == ("/admin/v1/shoppers/ann/b/part", "visitor/7")
     assert call("DELETE", "/shoppers/ann%2Fb").json["rows"]["events"] == 3
     assert call("GET", "/shoppers/ann%2Fb").json["events"] == []
     assert call("DELETE", "/shoppers/ann%2Fb").status_code == 200
@@ -156,6 +166,7 @@ def test_roles(call: Call) -> None:
     for method, path, least in (
         ("GET", "/runs", "reader"), ("GET", "/settings", "operator"), ("POST", "/jobs/promote/runs", "operator"),
         ("GET", "/shoppers/x/export", "admin"), ("DELETE", "/shoppers/x", "admin"),
+        ("POST", "/shoppers/x/part", "admin"), ("POST", "/shoppers/x/join", "admin"),
     ):  # fmt: skip
         order = ["reader", "operator", "admin"]
         for role in order:

@@ -250,6 +250,15 @@ def test_a_shopper_from_inside(enter: Callable[[str], FlaskClient], runtime: Run
     assert export.mimetype == "application/x-ndjson"
     assert export.text.count('"kind":"event"') == len(runtime.log.of_shopper(shopper, limit=100_000))
     place = f"/console/shopper?id={shopper}"
+    runtime.identify("a stranger", shopper)
+    assert "<b>1 ids</b>" in client.get(place).text
+    said = send(client, "/console/shopper/part", place, id=shopper, alias="a stranger")
+    assert f"a stranger no longer counts for {shopper}" in said
+    assert "parted by hand" in client.get(place).text
+    assert "Part this id" not in enter("operator").get(place).text
+    assert "not joined" in send(client, "/console/shopper/part", place, id=shopper, alias="nobody")
+    assert "counts for" in send(client, "/console/shopper/join", place, id=shopper, alias="a stranger")
+    assert AuditLog(runtime.database).latest(1, action="join")[0].parameters["alias"] == "a stranger"
     assert "write the shopper&#39;s id" in send(client, "/console/shopper/erase", place, id=shopper, confirm="no")
     assert f"Everything about {shopper} is erased" in send(
         client, "/console/shopper/erase", place, id=shopper, confirm=shopper

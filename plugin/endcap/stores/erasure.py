@@ -17,7 +17,7 @@ import orjson
 from sqlalchemy import Column, Connection, Float, String, Table, delete, func, insert, or_, select
 
 from endcap.events import to_ubi
-from endcap.stores.aliases import Aliases, aliases
+from endcap.stores.aliases import Aliases, aliases, separations
 from endcap.stores.database import NUMBER, Database, metadata
 from endcap.stores.events import EventLog, event_of, events
 from endcap.stores.profiles import ProfileStore
@@ -30,7 +30,8 @@ _BATCH = 2_000
 #: Rows named in one statement.
 _CHUNK = 500
 
-#: That somebody was erased, and when, without saying who: other processes forget what they keep of him.
+#: That somebody was erased, or an id parted from him, and when, without saying who: other processes forget what they
+#: keep of him.
 erasures = Table(
     "erasures",
     metadata,
@@ -75,7 +76,7 @@ class Erasure:
             if one is not None:
                 yield {"kind": "ranking", **_plain_ranking(one)}
         for table in _tables():
-            if table not in (events, rankings, aliases):
+            if table not in (events, rankings, aliases, separations):
                 with self._database.transaction(read_only=True) as connection:
                     rows = connection.execute(select(table).where(table.c.shopper.in_(ids))).all()
                 for row in rows:
@@ -106,13 +107,28 @@ class Erasure:
         with self._database.transaction() as connection:
             own = aliases.c.shopper.in_(ids) | aliases.c.alias.in_(ids)
             gone[aliases.name] = connection.execute(delete(aliases).where(own)).rowcount
-            now = time.time()
-            connection.execute(insert(erasures), [{"time": now, "digest": _digest(one)} for one in ids])
+            gone[separations.name] += connection.execute(
+                delete(separations).where(separations.c.alias.in_(ids))
+            ).rowcount
+            _note(connection, ids)
         self._profiles.forgotten(ids)
         return gone
 
+    def separate(self, anonymous: str, shopper: str) -> None:
+        """An id was joined to a shopper wrongly: its events no longer count for him, in any process, in his profile nor
+        in what is bought together, and a login does not join the two again. Both keep what is their own.
+
+        Raises:
+            UnknownAlias: it is not joined to this shopper.
+            LogUnavailable: nothing was changed.
+        """
+        with self._log.writing() as connection:
+            self._aliases.detach(connection, anonymous, shopper)
+            _note(connection, (anonymous, shopper))
+        self._profiles.forgotten((anonymous, shopper))
+
     def follow(self) -> float:
-        """Forget the profiles of those whom other processes erased; called every second or so by the upkeep.
+        """Forget the profiles of those whom other processes erased or parted; called every second or so by the upkeep.
 
         Raises:
             LogUnavailable: the database cannot be read now.
@@ -159,6 +175,12 @@ class Erasure:
             for row in rows:
                 yield row._mapping
             last = rows[-1]._mapping["sequence"]
+
+
+def _note(connection: Connection, ids: Sequence[str]) -> None:
+    """What other processes keep of these is no longer so."""
+    now = time.time()
+    connection.execute(insert(erasures), [{"time": now, "digest": _digest(one)} for one in ids])
 
 
 def _newest(connection: Connection) -> int:
