@@ -21,7 +21,7 @@ TOKENIZER_FILE = "tokenizer.json"
 #: Counted up when exported models of an older format can no longer be read.
 FORMAT = 1
 
-#: A product's text has some 30 tokens: sixteen of them keep what the layers hand on within the cores' caches. Batches of
+#: A product has some 30 tokens: sixteen of them keep what the layers hand on within the cores' caches. Batches of
 #: 32 and 64 encode 8 and 15 % fewer texts in a second of processor time.
 _BATCH = 16
 
