@@ -197,6 +197,12 @@ def test_rejected_events_and_logged_rankings(call: Call, client: FlaskClient, ru
     found = call("GET", "/rejects").json
     assert len(found["rejects"]) == 1
     assert sum(found["counts"].values()) == 1
+    assert '"buy"' in found["rejects"][0]["event"]
+    assert call("GET", "/rejects", role="operator").json == found
+    reader = call("GET", "/rejects", role="reader").json
+    assert reader["counts"] == found["counts"]
+    assert [one | {"event": found["rejects"][0]["event"]} for one in reader["rejects"]] == found["rejects"]
+    assert reader["rejects"][0]["event"] is None, "what was sent names shoppers"
     asked = client.get("/v1/search?q=milk", headers={"X-Endcap-Shopper": "bob"}).json
     runtime.serving_log.queue.turn()
     ranking = call("GET", "/rankings?shopper=bob").json["rankings"][0]

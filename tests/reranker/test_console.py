@@ -199,6 +199,19 @@ def test_what_a_client_sent_stays_text(enter: Callable[[str], FlaskClient], app:
         assert evil not in client.get(f"/console/{path}").text, path
 
 
+def test_what_was_rejected_names_shoppers_which_a_reader_does_not_see(
+    enter: Callable[[str], FlaskClient], app: Flask
+) -> None:
+    app.test_client().post("/v1/events", json=[{"action_name": "stroll", "client_id": "jane.doe@example.org"}])
+    operator, reader = enter("operator"), enter("reader")
+    for path in ("/console/events", "/console/events/part"):
+        assert eventually(lambda path=path: "jane.doe@example.org" in operator.get(path).text), path
+        seen = reader.get(path).text
+        assert "stroll" in seen, path  # the reason
+        assert "jane.doe" not in seen, path
+        assert "the role operator sees it" in seen, path
+
+
 def test_promote_and_roll_back(enter: Callable[[str], FlaskClient], runtime: Runtime) -> None:
     client, registry = enter("operator"), open_registry(runtime.settings, runtime.database)
     page = "/console/models"

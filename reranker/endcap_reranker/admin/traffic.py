@@ -12,6 +12,8 @@ from endcap.errors import EndcapError
 from endcap.runtime import Runtime
 from endcap.stores.rankings import Served
 from endcap.stores.rejects import Rejects
+from endcap.stores.tokens import allows
+from endcap_reranker.admin.access import caller
 from endcap_reranker.admin.operation import Answer, Strict, Topic
 
 _DAY_S = 86_400.0
@@ -38,7 +40,7 @@ class RejectAnswer(Answer):
     time: float
     code: str
     reason: str
-    event: str = Field(description="What was sent, cut short.")
+    event: str | None = Field(description="What was sent, cut short; null for the role reader: it names shoppers.")
 
 
 class RejectList(Answer):
@@ -95,8 +97,14 @@ def routes(runtime: Runtime) -> Topic:
         answer=RejectList,
     )  # fmt: skip
     def list_rejects(query: RejectsQuery) -> RejectList:
+        """What was sent is shown from the role operator on."""
+        raw = allows(caller().role, "operator")
+        found = rejects.latest(query.limit, query.code)
         return RejectList(
-            rejects=[RejectAnswer.model_validate(one) for one in rejects.latest(query.limit, query.code)],
+            rejects=[
+                RejectAnswer(time=one.time, code=one.code, reason=one.reason, event=one.event if raw else None)
+                for one in found
+            ],
             counts=rejects.counts(time.time() - query.days * _DAY_S),
         )
 
