@@ -15,6 +15,7 @@ from endcap.stores.flags import Flags, Suspicion
 from endcap_workers.fraud.behaviour import BehaviourStream
 from endcap_workers.fraud.lockstep import pushes
 from endcap_workers.fraud.pairs import Pairs
+from endcap_workers.fraud.rhythm import Rhythm
 from endcap_workers.fraud.watch import Watched, watch
 from endcap_workers.log_lines import read_log
 
@@ -195,3 +196,66 @@ def test_returns_of_one_observation_and_strange_values_are_taken(database: Datab
     )
     found = look(database, settings)
     assert np.isfinite(found.judgement.score).all()
+
+
+def sleepers(accounts: int = 30) -> list[Event]:
+    """Made half a year ago; now and then they buy something; in the last month each buys a lot, and all buy "rare"."""
+    random = np.random.default_rng(2)
+    found = []
+    for account in range(accounts):
+        times = [NOW - (190 - 25 * visit + 5 * random.random()) * DAY for visit in range(6)]
+        bought = [(when, f"p{int(random.zipf(1.6)) % 60}") for when in times]
+        for _ in range(6):
+            when = NOW - (1 + 27 * random.random()) * DAY
+            bought += [(when + n, f"p{int(random.zipf(1.6)) % 60}") for n in range(5)] + [(when + 9, "rare")]
+        found += [
+            Event(f"sleeper-{account}-{n}", when, f"old{account}", Action.PURCHASE, product)
+            for n, (when, product) in enumerate(sorted(bought))
+        ]
+    return found
+
+
+def test_old_accounts_that_wake_up_together_are_found(database: Database, settings: Settings) -> None:
+    EventLog(database).append(sorted(genuine() + sleepers(), key=lambda event: event.time))
+    found = look(database, settings)
+    suspects = {one.subject for one in found.suspicions if one.kind == "shopper"}
+    caught = {name for name in suspects if name.startswith("old")}
+    assert len(caught) >= 27
+    assert len(suspects - caught) <= 3, "of 300 genuine ones"
+    products = [one for one in found.suspicions if one.kind == "product"]
+    pushed = max(products, key=lambda one: one.score)
+    assert pushed.subject == "rare"
+    assert "do far more than they used to" in pushed.reasons[-1]
+    told = next(one for one in found.suspicions if one.subject in caught)
+    assert "chose product rare while doing" in told.reasons[0]
+    assert told.evidence["product"] == "rare"
+
+
+def test_doing_more_is_no_crime(database: Database, settings: Settings) -> None:
+    """The same rise, without the one product that all have in common."""
+    alone = [event for event in sleepers() if event.product != "rare"]
+    EventLog(database).append(sorted(genuine() + alone, key=lambda event: event.time))
+    suspects = {one.subject for one in look(database, settings).suspicions}
+    assert not any(name.startswith("old") for name in suspects)
+
+
+def test_when_a_shopper_began_to_do_as_much_as_now() -> None:
+    rhythm = Rhythm(NOW - 90 * DAY)
+    steady = np.arange(240, 0, -3.0)
+    waking = np.r_[np.arange(200, 40, -20.0), np.linspace(30, 0.1, 60)]
+    fresh = np.linspace(20, 0.1, 60)
+    falling = np.r_[np.linspace(200, 150, 60), 20.0]
+    one_visit = np.array([150.0])
+    every = [steady, waking, fresh, falling, one_visit]
+    rows = np.repeat(np.arange(len(every)), [len(one) for one in every])
+    days = np.concatenate(every)
+    order = np.argsort(-days)
+    for part in np.array_split(order, 3):  # as batches come
+        rhythm.add(rows[part], NOW - days[part] * DAY, len(every))
+    first = np.array([NOW - one.max() * DAY for one in every])
+    began, rise = rhythm.rises(np.arange(len(every)), first, NOW)
+    assert (rise > 1).tolist() == [False, True, False, False, False]
+    assert (NOW - began[1]) / DAY == pytest.approx(30, abs=10)
+    assert rise[1] > 10
+    assert began[[0, 2, 3, 4]].tolist() == first[[0, 2, 3, 4]].tolist()
+    assert [len(part) for part in Rhythm(0.0).rises(np.empty(0, np.int64), np.empty(0), NOW)] == [0, 0]

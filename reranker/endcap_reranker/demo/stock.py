@@ -38,8 +38,8 @@ _LONGEST = _OTHER[1] + _OUTAGE_DAYS[1] + int(4 * LEAD_DEVIATION_DAYS)
 
 @dataclass(frozen=True, slots=True)
 class Shelves:
-    """``stock``, ``on_order`` (pieces) and ``lead_days``: float64 (products,); ``empty``: bool (products, days), whether
-    a shelf was empty."""
+    """``stock``, ``on_order`` (pieces) and ``lead_days``: float64 (products,); ``empty``: bool (products, days),
+    whether a shelf was empty."""
 
     stock: np.ndarray
     on_order: np.ndarray

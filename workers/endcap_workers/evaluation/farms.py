@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 DAY_S = 86_400.0
-#: The last is what nothing here defends against.
-KINDS = ("burst", "drip", "mimic", "young", "aged")
+KINDS = ("burst", "drip", "mimic", "young", "aged", "patient")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +32,9 @@ def farm(kind: str, genuine: Purchases, targets: list[str], events: int, now: fl
     ``burst``: accounts that buy a target sixty times each within two days. ``drip``: accounts that buy a target every
     day and a half for two months. ``mimic``: new accounts with six real baskets each, of one genuine shopper each and
     at their real times within the last two months, a target laid into each. ``young``: an account for every basket of
-    a target and up to two of the shop's best sellers, over two weeks. ``aged``: as mimic, by accounts that have been
-    there for half a year and push only at the end.
+    a target and up to two of the shop's best sellers, over two weeks. ``aged``: as mimic, by accounts that came four
+    to six months ago and have bought one to three products every three weeks since. ``patient``: accounts that copy one
+    genuine shopper each for half a year, basket for basket, and lay a target into those of the last two months alone.
 
     Raises:
         ValueError: a kind that is none.
@@ -49,13 +49,9 @@ def farm(kind: str, genuine: Purchases, targets: list[str], events: int, now: fl
     if kind == "young":
         return _young(random, genuine, targets, events, now)
     if kind == "aged":
-        pushed = _mimic(random, genuine, targets, events * 9 // 10, now)
-        names, first = np.unique(pushed.shopper, return_index=True)
-        bread = genuine.product[random.integers(0, len(genuine), len(names))]
-        aged = Purchases(
-            names, bread, pushed.basket[first] + 10**15, now - (120 + 60 * random.random(len(names))) * DAY_S
-        )
-        return _sorted(*(np.concatenate([getattr(aged, one), getattr(pushed, one)]) for one in Purchases.__slots__))
+        return _aged(random, genuine, targets, events, now)
+    if kind == "patient":
+        return _patient(random, genuine, targets, events, now)
     raise ValueError(f"no farm of kind {kind!r}: {', '.join(KINDS)}")
 
 
@@ -97,6 +93,46 @@ def _mimic(
             total += len(lines) + 1
         account += 1
     return _sorted(np.concatenate(shopper), np.concatenate(product), np.concatenate(rows), np.concatenate(time))
+
+
+def _aged(random: np.random.Generator, genuine: Purchases, targets: list[str], events: int, now: float) -> Purchases:
+    """A sixth of the events is what makes the accounts look like customers."""
+    pushed = _mimic(random, genuine, targets, events * 5 // 6, now)
+    names = np.unique(pushed.shopper)
+    came = now - (120 + 60 * random.random(len(names))) * DAY_S
+    visits = ((now - 60 * DAY_S - came) // (21 * DAY_S)).astype(np.int64) + 1
+    which = np.repeat(np.arange(len(names)), visits)
+    when = came[which] + (np.arange(len(which)) - np.repeat(np.cumsum(visits) - visits, visits)) * 21 * DAY_S
+    lines = np.repeat(np.arange(len(which)), random.integers(1, 4, len(which)))
+    product = genuine.product[random.integers(0, len(genuine), len(lines))]
+    aged = Purchases(
+        names[which[lines]], product, lines + 4 * 10**15, (when + random.random(len(which)) * DAY_S)[lines]
+    )
+    return _sorted(*(np.concatenate([getattr(aged, one), getattr(pushed, one)]) for one in Purchases.__slots__))
+
+
+def _patient(random: np.random.Generator, genuine: Purchases, targets: list[str], events: int, now: float) -> Purchases:
+    recent = genuine.at(np.flatnonzero(genuine.time >= now - 180 * DAY_S))
+    recent = recent.at(np.lexsort((recent.basket, recent.shopper)))
+    _, first, lines = np.unique(recent.shopper, return_index=True, return_counts=True)
+    baskets = np.array([len(np.unique(recent.basket[at : at + n])) for at, n in zip(first, lines)])
+    models = np.flatnonzero((baskets >= 12) & (lines <= 400))  # who comes once a fortnight, and is no restaurant
+    shopper, product, basket, time = [], [], [], []
+    total, account = 0, 0
+    while total < events:
+        model = int(models[random.integers(0, len(models))])
+        rows = np.arange(first[model], first[model] + lines[model])
+        moved = recent.time[rows] + random.random() * 3_600
+        _, opened = np.unique(recent.basket[rows], return_index=True)
+        late = opened[moved[opened] >= now - 60 * DAY_S]
+        laid = np.array(targets)[random.integers(0, len(targets), len(late))]
+        product += [recent.product[rows], laid]
+        time += [np.minimum(moved, now - 1), np.minimum(moved[late], now - 1)]
+        basket += [recent.basket[rows] + 10**15 * (5 + account), recent.basket[rows][late] + 10**15 * (5 + account)]
+        shopper.append(np.full(len(rows) + len(late), f"patient-{account}"))
+        total += len(rows) + len(late)
+        account += 1
+    return _sorted(*(np.concatenate(one) for one in (shopper, product, basket, time)))
 
 
 def _young(random: np.random.Generator, genuine: Purchases, targets: list[str], events: int, now: float) -> Purchases:

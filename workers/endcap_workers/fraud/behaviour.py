@@ -9,8 +9,9 @@ import numpy as np
 from endcap.events import Action
 from endcap.profiles import DAY_S
 from endcap_workers.fraud.base import Features
-from endcap_workers.fraud.lockstep import Push, pushes
+from endcap_workers.fraud.lockstep import Push, pushes, woken_pushes
 from endcap_workers.fraud.pairs import Pairs
+from endcap_workers.fraud.rhythm import Rhythm
 from endcap_workers.log_lines import LogLines
 
 MOST_SHOPPERS, MOST_PAIRS = 500_000, 4_000_000
@@ -42,6 +43,8 @@ WORDS = {
     "shared device": "other shoppers on the same device (log)",
     "pushed": "how surprising it is that so many new shoppers chose one of the products (digits)",
     "pushed share": "share of actions on products with surprisingly many new shoppers",
+    "woken": "how surprising it is that so many shoppers who used to do little chose one of the products (digits)",
+    "rise": "how many times as much the shopper does as he used to (log)",
 }
 
 #: Columns of the sums kept per shopper.
@@ -57,14 +60,17 @@ _AT = {name: column for column, name in enumerate(_SUMS)}
 class Behaviour:
     """``names``: the shoppers, in the order of the rows of ``features``; ``seen``: int64 (n,) events in the window.
 
-    ``push``: what is remarkable about products. ``pairs``: shopper (row) and product; ``devices``: shopper (row) and
-    device. ``products``, ``device_names``: short key -> id.
+    ``push``: what is remarkable about products that new shoppers chose; ``woken``: about those that shoppers chose who
+    do more than they used to, ``rise`` times as much, float64 (n,). ``pairs``: shopper (row) and product; ``devices``:
+    shopper (row) and device. ``products``, ``device_names``: short key -> id.
     """
 
     names: list[str]
     features: Features
     seen: np.ndarray
     push: Push
+    woken: Push
+    rise: np.ndarray
     pairs: Pairs
     products: dict[int, str]
     devices: Pairs
@@ -91,6 +97,7 @@ class BehaviourStream:
         self._names: list[str] = []
         self._sums = np.zeros((1024, len(_SUMS)))
         self._pairs, self._bought, self._devices = Pairs(most_pairs), Pairs(most_pairs), Pairs(most_shoppers * 2)
+        self._rhythm = Rhythm(since)
         self._products: dict[int, str] = {}
         self._device_names: dict[int, str] = {}
 
@@ -101,6 +108,7 @@ class BehaviourStream:
         """Another stream that goes on from here."""
         other = BehaviourStream(self._since, self._offset, self._most)
         other._slot, other._names, other._sums = dict(self._slot), list(self._names), self._sums.copy()
+        other._rhythm = self._rhythm.copy()
         for name in ("_pairs", "_bought", "_devices"):
             old = getattr(self, name)
             new = Pairs(old._most)
@@ -119,6 +127,8 @@ class BehaviourStream:
         who = slots[starts]
         sums = self._sums
         sums[who, _AT["first"]] = np.minimum(sums[who, _AT["first"]], times[starts])
+        active = lines.action[order] != Action.IMPRESSION
+        self._rhythm.add(slots[active], times[active], len(self))
         inside = times >= self._since
         order, slots, times = order[inside], slots[inside], times[inside]
         if not len(order):
@@ -149,11 +159,14 @@ class BehaviourStream:
         devices = _renumbered(self._devices, row_of)
         found["shared device"] = np.log1p(_sharing(devices, len(active)))
         found["pushed"], found["pushed share"] = push.shoppers, push.shares
+        began, rise = self._rhythm.rises(active, sums["first"], now)
+        woken = woken_pushes(bought, sums["first"], began, len(active))
+        found["woken"], found["rise"] = woken.shoppers, np.log1p(rise)
         values = np.stack([found[name] for name in WORDS], axis=1) if len(active) else np.empty((0, len(WORDS)))
         features = Features(values, tuple(WORDS), WORDS)
         names = [self._names[row] for row in active.tolist()]
         seen = sums["events"].astype(np.int64)
-        return Behaviour(names, features, seen, push, bought, self._products, devices, self._device_names)
+        return Behaviour(names, features, seen, push, woken, rise, bought, self._products, devices, self._device_names)
 
     def _slots(self, lines: LogLines) -> np.ndarray:
         unique, index, inverse = np.unique(lines.shopper, return_index=True, return_inverse=True)
@@ -181,6 +194,7 @@ class BehaviourStream:
         new[kept] = np.arange(len(kept))
         for pairs in (self._pairs, self._bought, self._devices):
             pairs.renumber(new)
+        self._rhythm.keep(kept)
         self._names = [self._names[slot] for slot in kept.tolist()]
         self._slot = {key: int(new[slot]) for key, slot in self._slot.items() if new[slot] >= 0}
         self._sums[: len(kept)] = self._sums[kept]

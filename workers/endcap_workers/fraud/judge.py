@@ -31,7 +31,8 @@ _UNLABELLED = 20
 class Thresholds:
     """When a shopper is suspected. Chosen by ``endcap evaluate attack`` on farms other than those it reports.
 
-    ``in_step``: digits of surprise of a product that the shopper chose while new; ``strain``: digits of the tail of a
+    ``in_step``: digits of surprise of a product that the shopper chose while new; ``woken``: the same, of one that he
+    chose while doing far more than he used to; ``strain``: digits of the tail of a
     single quantity; ``strange``: label-free score, the share of shoppers that are less strange. ``probability``: of
     the detector with labels; below ``cleared`` it overrules the others.
     """
@@ -39,6 +40,7 @@ class Thresholds:
     in_step: float = 3.2
     strain: float = 8.0
     strange: float = 0.9999
+    woken: float = 5.0
     probability: float = 0.5
     cleared: float = 0.05
 
@@ -64,7 +66,7 @@ class Judgement:
 
     def reasons(self, row: int) -> list[str]:
         """Why this shopper is suspected, in words, the weightiest first."""
-        found: list[str] = [*self._in_step(row), *self._strained(row)]
+        found: list[str] = [*self._in_step(row), *self._woken(row), *self._strained(row)]
         one = self.behaviour.features.rows([row])
         reasons: list[Reason] = []
         if self._supervised is not None:
@@ -75,7 +77,7 @@ class Judgement:
         for reason in reasons:
             text = self._told(reason)
             # The same quantity is told once.
-            if not reason.feature.startswith("pushed") and text.split(":")[0] not in said:
+            if not reason.feature.startswith(("pushed", "woken")) and text.split(":")[0] not in said:
                 found.append(text)
         return found
 
@@ -88,6 +90,19 @@ class Judgement:
         return [
             f"chose product {name} while new to the shop, as {push.new[at]} of its {push.choosers[at]} shoppers did: "
             f"by chance that happens once in 10^{push.surprise[at]:.0f}"
+        ]
+
+    def _woken(self, row: int) -> list[str]:
+        push = self.behaviour.woken
+        if push.shoppers[row] <= 3:
+            return []
+        at = int(push.culprit[row])
+        name = self.behaviour.products.get(int(push.products[at]), "?")
+        rise = self.behaviour.rise[row]
+        much = "far more than" if rise > 99 else f"{rise:.0f} times as much as"
+        return [
+            f"chose product {name} while doing {much} before, as {push.new[at]} of its {push.choosers[at]} older "
+            f"shoppers did: by chance that happens once in 10^{push.surprise[at]:.0f}"
         ]
 
     def _strained(self, row: int) -> list[str]:
@@ -127,16 +142,15 @@ def judge(
     features, digits = behaviour.features, behaviour.push.shoppers
     judged, amounts = suspicious_side(features), quantities(features)
     acts = behaviour.seen >= FEWEST_ACTIONS
-    usual = digits < thresholds.in_step
+    usual = (digits < thresholds.in_step) & (behaviour.woken.shoppers < thresholds.woken)
     tails = strain(amounts, usual)
-    strained = tails.max(axis=1, initial=0.0)
+    evidence = _evidence(behaviour, tails, thresholds)
     # What is usual is told by those whom nothing else speaks against: a large farm must not be the rule.
-    usual &= acts & (strained < thresholds.strain)
+    usual = acts & (evidence < 1)
     label_free, strange = None, np.zeros(len(features))
     if usual.sum() >= 2:
         label_free = LabelFreeDetector(seed, trees).fit(judged.rows(usual))
         strange[acts] = label_free.score(judged.rows(acts))
-    evidence = np.maximum(digits / thresholds.in_step, strained / thresholds.strain)
     suspected = (evidence >= 1) | (strange > thresholds.strange)
     # In the place of a probability: ranks below, what is beyond all ranks above.
     score = np.where(evidence >= 1, 1 - 0.1 / np.maximum(evidence, 1), 0.9 * strange)
@@ -146,6 +160,18 @@ def judge(
         suspected = (score >= thresholds.probability) | (suspected & (score >= thresholds.cleared))
     name = "label-free" if supervised is None else "supervised"
     return Judgement(behaviour, score, suspected, tails, strange, name, amounts, judged, label_free, supervised)
+
+
+def beyond(behaviour: Behaviour, thresholds: Thresholds) -> np.ndarray:
+    """Whom single pieces of evidence make suspected, bool (n,): all of :func:`judge` but how strange somebody is."""
+    usual = (behaviour.push.shoppers < thresholds.in_step) & (behaviour.woken.shoppers < thresholds.woken)
+    return _evidence(behaviour, strain(quantities(behaviour.features), usual), thresholds) >= 1
+
+
+def _evidence(behaviour: Behaviour, tails: np.ndarray, thresholds: Thresholds) -> np.ndarray:
+    """The largest of a shopper's digits, as a share of its threshold; float64 (n,)."""
+    crowd = np.maximum(behaviour.push.shoppers / thresholds.in_step, behaviour.woken.shoppers / thresholds.woken)
+    return np.maximum(crowd, tails.max(axis=1, initial=0.0) / thresholds.strain)
 
 
 def suspicious_side(features: Features) -> Features:

@@ -3,8 +3,10 @@
 A farm that copies real baskets is not to be told from a shopper by what is in them; what all of its accounts share is
 the product that they push, and that they are new. Per product, the number of new shoppers among those who chose it is
 held against the share of new ones among all choices: a beta-binomial tail, whose dispersion comes from the products
-themselves. In the spirit of lockstep and dense-block detection (CatchSync, Jiang et al., 2014; FRAUDAR, Hooi et al.,
-2016), with the shop's own mix in the place of a graph's density.
+themselves. Accounts that are old, but do far more than they used to (:mod:`.rhythm`), are looked for in the same way,
+among the old ones: what is new there is not the shopper but what he does. In the spirit of lockstep and dense-block
+detection (CatchSync, Jiang et al., 2014; FRAUDAR, Hooi et al., 2016), with the shop's own mix in the place of a
+graph's density.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import numpy as np
 
 from endcap.profiles import DAY_S
 from endcap_workers.fraud.pairs import Pairs
+from endcap_workers.fraud.rhythm import LEAST_BEFORE_DAYS
 
 #: A shopper is new to the shop for so long; each age is tested, the most surprising counts.
 NEW_DAYS = (7.0, 30.0, 90.0)
@@ -82,6 +85,16 @@ def pushes(chosen: Pairs, first_seen: np.ndarray, shoppers: int) -> Push:
     pushed = np.bincount(left, weights=chosen.counts * (surprise[inverse] > _FLOOR), minlength=shoppers)
     shares = np.divide(pushed, total, out=np.zeros(shoppers), where=total > 0)
     return Push(products, surprise, count, most_new, largest, culprit, shares)
+
+
+def woken_pushes(chosen: Pairs, first_seen: np.ndarray, began: np.ndarray, shoppers: int) -> Push:
+    """As :func:`pushes`, of shoppers who are not new: since when each does as much as now takes the place of when he
+    was first seen. ``began``: float64 (shoppers,), seconds since 1970."""
+    old = chosen.first - first_seen[chosen.left] > LEAST_BEFORE_DAYS * DAY_S
+    kept = Pairs(max(len(chosen), 1))
+    kept.keys, kept.counts, kept.first, kept.last = chosen.keys, chosen.counts, chosen.first, chosen.last
+    kept.keep(old)
+    return pushes(kept, began, shoppers)
 
 
 def _look(

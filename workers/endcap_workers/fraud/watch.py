@@ -76,15 +76,15 @@ def watch(
     now = time.time() if now is None else now
     flags = Flags(database)
     behaviour = _streamed(database, settings, progress, light, now)
-    thresholds = Thresholds(settings.fraud_in_step, settings.fraud_strain)
+    thresholds = Thresholds(settings.fraud_in_step, settings.fraud_strain, woken=settings.fraud_woken)
     if light:
-        thresholds = Thresholds(np.inf, settings.fraud_strain, strange=1.0)
+        thresholds = Thresholds(np.inf, settings.fraud_strain, strange=1.0, woken=np.inf)
     progress(0.8, 1.0, "judging")
     judgement = judge(behaviour, None if light else flags.labels(), thresholds)
     found = _shoppers(judgement)
     if not light:
         found += _devices(behaviour, judgement)
-        found += _products(behaviour, judgement, thresholds.in_step)
+        found += _products(behaviour, judgement, thresholds)
         found += _sellers(behaviour, judgement, sellers or {})
     progress(0.95, 1.0, "flagging")
     new, lapsed = flags.suspect(found, SOURCE, now), 0
@@ -121,8 +121,10 @@ def _shoppers(judgement: Judgement) -> list[Suspicion]:
             if np.isfinite(value):
                 logged = words[name].endswith("(log)")
                 evidence[words[name].removesuffix(" (log)")] = round(float(np.expm1(value) if logged else value), 3)
-        if push.culprit[row] >= 0:
-            evidence["product"] = behaviour.products.get(int(push.products[push.culprit[row]]), "")
+        for pushed in (push, behaviour.woken):
+            if pushed.culprit[row] >= 0:
+                evidence["product"] = behaviour.products.get(int(pushed.products[pushed.culprit[row]]), "")
+                break
         found.append(
             Suspicion(
                 "shopper", behaviour.names[row], float(judgement.score[row]), judgement.reasons(row)[:5], evidence
@@ -147,9 +149,10 @@ def _devices(behaviour: Behaviour, judgement: Judgement) -> list[Suspicion]:
     return found
 
 
-def _products(behaviour: Behaviour, judgement: Judgement, digits: float) -> list[Suspicion]:
+def _products(behaviour: Behaviour, judgement: Judgement, thresholds: Thresholds) -> list[Suspicion]:
     """Products that farms push: in step, or chosen mostly by suspects."""
-    push, pairs, found = behaviour.push, behaviour.pairs, []
+    push, woken, pairs, found = behaviour.push, behaviour.woken, behaviour.pairs, []
+    of_woken = dict(zip(woken.products.tolist(), range(len(woken.products))))
     for key, rows in _groups(pairs.right, pairs.left):
         name = behaviour.products.get(key)
         suspects = rows[judgement.suspected[rows]]
@@ -157,12 +160,19 @@ def _products(behaviour: Behaviour, judgement: Judgement, digits: float) -> list
             continue
         at = int(np.searchsorted(push.products, np.uint32(key)))
         surprise, share = float(push.surprise[at]), len(suspects) / len(rows)
-        if surprise < digits and share < _SUSPECT_SHARE:
+        late = of_woken.get(key, -1)
+        sudden = float(woken.surprise[late]) if late >= 0 else 0.0
+        if surprise < thresholds.in_step and sudden < thresholds.woken and share < _SUSPECT_SHARE:
             continue
         reasons = [f"{len(suspects)} of the {len(rows)} shoppers who chose it are suspected"]
         if surprise >= 3:
             reasons.append(
                 f"{push.new[at]} of {push.choosers[at]} were new to the shop: by chance once in 10^{surprise:.0f}"
+            )
+        if sudden >= 3:
+            reasons.append(
+                f"{woken.new[late]} of {woken.choosers[late]} older shoppers do far more than they used to: by chance "
+                f"once in 10^{sudden:.0f}"
             )
         evidence = {
             "shoppers": [behaviour.names[row] for row in suspects[:_TOLD].tolist()],

@@ -122,7 +122,7 @@ def _assembled(
             "To order now",
             _columns("title category stock coming demand reorder safety order cover risk"),
             order,
-            f"What is there and on order is at or below the reorder point (service level {settings.service_level:.0%}); "
+            f"Stock, with what is coming, at or below the reorder point (service level {settings.service_level:.0%}); "
             "the most urgent first.",
         ),
         Table(
