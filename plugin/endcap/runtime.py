@@ -402,7 +402,7 @@ def open_runtime(settings: Settings, start: bool = True) -> Runtime:
     except OSError as error:
         raise ConfigurationError(f"data_dir cannot be made: {error}") from None
     engine = open_engine(settings)
-    database = open_database(settings)
+    database = open_database(settings, limited=start)
     events = EventLog(database)
     popularity = Popularity(settings.popularity_half_life_days)
     aliases = Aliases(database, events)

@@ -42,6 +42,15 @@ class Settings(BaseSettings):
     # Where things are kept
     data_dir: Path = Field(Path(".endcap"), description="Folder of the embedded index, the event log and the models.")
     database_url: str = Field("", description="SQLAlchemy URL of the event log; empty: SQLite in the data folder.")
+    database_statement_timeout_s: float = Field(
+        10.0,
+        ge=0,
+        description="PostgreSQL gives up a server's statement after so many seconds; 0: as it is set itself. "
+        "Jobs and commands are exempt.",
+    )
+    database_lock_timeout_s: float = Field(
+        3.0, ge=0, description="As above, for waiting for a lock that somebody else holds."
+    )
     redis_url: str = Field(
         "", description="Redis: profiles shared by all server processes, and the broker of Celery; empty: none."
     )
@@ -390,7 +399,9 @@ class Settings(BaseSettings):
     lead_time_days: float = Field(7.0, gt=0, description="Days between order and delivery, where a product has none.")
     lead_time_deviation_days: float = Field(2.0, ge=0, description="Their standard deviation.")
     lead_time_attribute: str = Field("", description="The product attribute with its lead time in days.")
-    on_order_attribute: str = Field("", description="The product attribute with pieces that are ordered and on the way.")
+    on_order_attribute: str = Field(
+        "", description="The product attribute with pieces that are ordered and on the way."
+    )
     review_days: float = Field(7.0, ge=0, description="Days between two orders to a supplier.")
     service_level: float = Field(0.95, gt=0, lt=1, description="Probability of not running out until delivery.")
     currency: str = Field("", max_length=8, description="How reports write money: `€`, `USD`.")

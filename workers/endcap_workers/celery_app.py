@@ -93,7 +93,7 @@ app = _made()
 def _opened(pid: int) -> tuple[Settings, Database, Runs]:
     """Per process: connections do not survive a fork."""
     settings = load_settings()
-    database = open_database(settings)
+    database = open_database(settings, limited=True)
     return settings, database, Runs(database, settings.worker_lease_s, settings.run_attempts)
 
 
@@ -156,7 +156,7 @@ def _begin(sender: Any, **_: Any) -> None:
 
 def _upkeep(queues: list[str]) -> None:
     settings = load_settings()
-    database = open_database(settings)
+    database = open_database(settings, limited=True)
     runs = Runs(database, settings.worker_lease_s, settings.run_attempts)
     dispatcher = Dispatcher(settings, runs, min(AGAIN_S, 2 * settings.worker_lease_s))
     workers, name = Workers(database), f"{socket.gethostname()}:{os.getpid()}"

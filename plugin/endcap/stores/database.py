@@ -6,7 +6,7 @@ import importlib
 import os
 import pkgutil
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -56,10 +56,12 @@ class LogUnavailable(EndcapError):
 class Database:
     """A pool of connections. Thread-safe. SQLite's writers wait for one another, between processes too."""
 
-    def __init__(self, url: str, upgrade: bool = True) -> None:
+    def __init__(self, url: str, upgrade: bool = True, statement_s: float = 0.0, lock_s: float = 0.0) -> None:
         """
         Args:
             upgrade: bring the schema up to date.
+            statement_s, lock_s: seconds after which PostgreSQL gives up a statement, and waiting for a lock; 0: as
+                the server is set. Changes of the schema may take as long as they take.
 
         Raises:
             ConfigurationError: the URL names no usable database, or a newer Endcap has written it.
@@ -75,6 +77,8 @@ class Database:
         if self.dialect == "sqlite":
             event.listen(self._engine, "connect", _prepare_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)
+        if self.dialect == "postgresql" and (statement_s or lock_s):
+            event.listen(self._engine, "connect", _limits(statement_s, lock_s))
         if upgrade:
             try:
                 self._upgrade()
@@ -120,6 +124,8 @@ class Database:
             return
         with self.transaction() as connection:
             if self.dialect == "postgresql":
+                connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+                connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
                 connection.execute(select(func.pg_advisory_xact_lock(_SCHEMA)))
             upgrade_schema(connection)
 
@@ -166,10 +172,26 @@ def _patience(url: str) -> dict[str, Any]:
     return {"pool_timeout": _PATIENCE["connect_timeout"], "connect_args": wanted}
 
 
-def open_database(settings: Settings, upgrade: bool = True) -> Database:
-    """The database that the settings ask for; see :class:`Database`."""
+def _limits(statement_s: float, lock_s: float) -> Callable[[Any, Any], None]:
+    """Sets them for a new connection. Not by libpq's ``options``, which a pgbouncer in between refuses."""
+    wanted = {"statement_timeout": statement_s, "lock_timeout": lock_s}
+
+    def set_limits(connection: Any, record: Any) -> None:
+        with connection.cursor() as cursor:
+            for name, seconds in wanted.items():
+                if seconds:
+                    cursor.execute(f"SET {name} = {max(1, round(1000 * seconds))}")
+        connection.commit()  # or it would end with the first transaction that is rolled back
+
+    return set_limits
+
+
+def open_database(settings: Settings, upgrade: bool = True, limited: bool = False) -> Database:
+    """The database that the settings ask for; see :class:`Database`. ``limited``: with the settings' limits, for those
+    whom a shopper waits for; jobs and commands read for as long as it takes."""
     if settings.database_url:
-        return Database(settings.database_url, upgrade)
+        limits = (settings.database_statement_timeout_s, settings.database_lock_timeout_s) if limited else ()
+        return Database(settings.database_url, upgrade, *limits)
     return Database.in_folder(settings.data_dir, upgrade)
 
 

@@ -175,7 +175,7 @@ def main(run_id: str, owner: str, folder: str) -> None:
     """See the module."""
     settings = load_settings()
     set_up_logs(settings)
-    runs = Runs(open_database(settings), settings.worker_lease_s, settings.run_attempts)
+    runs = Runs(open_database(settings, limited=True), settings.worker_lease_s, settings.run_attempts)
     run = runs.get(run_id)
 
     def release() -> None:

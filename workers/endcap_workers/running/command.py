@@ -51,7 +51,7 @@ def worker(queues: tuple[str, ...], celery: bool, watched: bool) -> None:
     signal.signal(signal.SIGINT, told)
     if watched:
         threading.Thread(target=_until_input_ends, args=(stop,), daemon=True).start()
-    database = open_database(settings)
+    database = open_database(settings, limited=True)
     try:
         Worker(settings, database, queues or QUEUES).work(stop)
     finally:
