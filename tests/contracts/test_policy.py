@@ -10,6 +10,7 @@ from endcap.errors import InvalidInput
 from endcap.policy import DEFAULT_BLENDS, Context, Exploration, FixedPolicy, Policy, SoftmaxPolicy, draw_of, vectors
 from endcap.policy.base import BasePolicy
 from endcap.policy.context import STEPS
+from endcap.policy.incumbent import IncumbentMemory
 from endcap.policy.linear import LinearMemory, LinUCB, ThompsonPolicy
 from endcap.policy.qlearning import QPolicy, Steps
 from endcap.policy.saving import load_policy, policy_from_json, save_policy
@@ -55,8 +56,16 @@ def _softmax() -> BasePolicy:
     return SoftmaxPolicy.learn(ARMS, action, reward, 0.05, Exploration(BOUND), "v1")
 
 
+def _incumbent() -> BasePolicy:
+    _, action, reward = log()
+    memory = IncumbentMemory(len(ARMS))
+    memory.add(action, reward)
+    return memory.policy(ARMS, Exploration(BOUND), "v1")
+
+
 POLICIES: dict[str, Callable[[], BasePolicy]] = {
     "fixed": lambda: FixedPolicy(ARMS, Exploration(BOUND), "v1"),
+    "incumbent": _incumbent,
     "softmax": _softmax,
     "linucb": _linear(LinUCB),
     "thompson": _linear(ThompsonPolicy),

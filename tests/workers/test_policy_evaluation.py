@@ -7,7 +7,14 @@ from endcap.policy import DEFAULT_BLENDS, Context, Exploration, FixedPolicy, vec
 from endcap.policy.linear import LinUCB, ThompsonPolicy
 from endcap_workers.evaluation.journey_environment import Environment
 from endcap_workers.evaluation.policy import interval, play, recovery
-from endcap_workers.evaluation.policy_learners import Learner, LinearLearner, QLearner, SoftmaxLearner, Standing
+from endcap_workers.evaluation.policy_learners import (
+    IncumbentLearner,
+    Learner,
+    LinearLearner,
+    QLearner,
+    SoftmaxLearner,
+    Standing,
+)
 
 ARMS = DEFAULT_BLENDS[:4]
 COUNT, AT, LOGGED = 9_000, 5_000, 1_000
@@ -34,6 +41,7 @@ def world() -> Environment:
 def made(name: str) -> Learner:
     explores = Exploration(0.05)
     return {
+        "incumbent": lambda: IncumbentLearner(ARMS, explores),
         "softmax": lambda: SoftmaxLearner(ARMS, explores, 400),
         "linucb": lambda: LinearLearner(LinUCB, ARMS, explores, 400),
         "thompson": lambda: LinearLearner(ThompsonPolicy, ARMS, explores, 400),
@@ -41,7 +49,7 @@ def made(name: str) -> Learner:
     }[name]()
 
 
-@pytest.mark.parametrize("name", ["softmax", "linucb", "thompson", "q"])
+@pytest.mark.parametrize("name", ["incumbent", "softmax", "linucb", "thompson", "q"])
 def test_a_learner_beats_every_fixed_profile_where_the_world_changes(world: Environment, name: str) -> None:
     earned = play(made(name), world, 0, LOGGED, 100)
     fixed = world.rewards[LOGGED:].mean(axis=0).max()

@@ -15,13 +15,14 @@ from endcap.policy.base import BasePolicy, Exploration
 from endcap.policy.blend import Blend
 from endcap.policy.context import COLUMNS
 from endcap.policy.fixed import FixedPolicy, SoftmaxPolicy
+from endcap.policy.incumbent import IncumbentPolicy
 from endcap.policy.linear import LinearPolicy, LinUCB, ThompsonPolicy
 from endcap.policy.qlearning import QPolicy
 
 POLICY_FILE = "policy.json"
 _LARGEST = 16_000_000
 KINDS: Mapping[str, type[BasePolicy]] = {
-    one.kind: one for one in (FixedPolicy, SoftmaxPolicy, LinUCB, ThompsonPolicy, QPolicy)
+    one.kind: one for one in (FixedPolicy, IncumbentPolicy, SoftmaxPolicy, LinUCB, ThompsonPolicy, QPolicy)
 }
 
 
@@ -47,6 +48,9 @@ def policy_from_json(stored: Any) -> BasePolicy:
             return made(
                 arms, np.array(stored["mean"]), np.array(stored["spread"]), stored["noise"], exploration, version
             )
+        if made is IncumbentPolicy:
+            means, deviations = np.array(stored["means"]), np.array(stored["deviations"])
+            return IncumbentPolicy(arms, stored["incumbent"], means, deviations, exploration, version)
         if made is QPolicy:
             return QPolicy(arms, np.array(stored["coefficients"]), stored["temperature"], exploration, version)
         if made is SoftmaxPolicy:

@@ -8,7 +8,8 @@ constructed: purchases, shoppers and times are real, that each product had a suc
 
 *Best fixed profile* is chosen in hindsight, on the very rankings it is judged on: no shop could have known it.
 Differences are means over ten runs; their intervals (95 %) resample households. *Regret* is towards the profile that is
-best in each week. *Recovery* counts rankings since the change until the mean of the latest 500 reaches 95 % of the
+best in each week. *Bound* rows are no policies: they say what knowing one field of the context could bring at most.
+*Recovery* counts rankings since the change until the mean of the latest 500 reaches 95 % of the
 profile that is best in these 500.
 """
 
@@ -22,6 +23,7 @@ import numpy as np
 from endcap.ope import LoggedChoices, judge
 from endcap.ope.verdict import Decision
 from endcap.policy import Blend, Exploration, FixedPolicy
+from endcap.policy.context import COLUMNS, STEPS
 from endcap.policy.linear import LinearMemory, LinUCB
 from endcap.results import Results
 from endcap_workers.evaluation.bandit_replay import add_rows
@@ -127,6 +129,29 @@ def weekly_best(world: Environment) -> np.ndarray:
     return best
 
 
+def context_bounds(world: Environment, best: int) -> dict[str, np.ndarray]:
+    """What a policy could earn at most that knows the best profile of each step of a context's field, (n,) by row name.
+
+    The profile of a step is chosen on one half of the households and counted on the other: what is only luck does not
+    count. ``best``: the profile that is best in all.
+    """
+    rows: dict[str, np.ndarray] = {}
+    half = np.unique(world.shopper, return_inverse=True)[1] % 2
+    for field, steps in STEPS.items():
+        columns = [COLUMNS.index(f"{field}={step}") for step in steps]
+        step = world.contexts[:, columns].argmax(axis=1)
+        if len(np.unique(step)) < 2:
+            continue
+        earned = np.empty(len(world))
+        for number in np.unique(step).tolist():
+            for side in (0, 1):
+                told, counted = (step == number) & (half == side), (step == number) & (half != side)
+                arm = int(world.rewards[told].mean(axis=0).argmax()) if told.any() else best
+                earned[counted] = world.rewards[counted, arm]
+        rows[f"bound: the best profile of each step of “{field}”"] = earned
+    return rows
+
+
 def compare(results: Results, title: str, world: Environment, runs: int, seed: int, change: bool) -> dict[str, Played]:
     """Add a world's rows."""
     after = world.take(slice(LOGGED, None))
@@ -140,6 +165,7 @@ def compare(results: Results, title: str, world: Environment, runs: int, seed: i
         f"best in the log ({after.arms[log_best].name})": after.rewards[:, log_best],
         "engine order": after.rewards[:, [arm.name for arm in after.arms].index("engine")],
     }
+    rows |= context_bounds(after, best)
     played = play_all(world, runs, seed)
     rows |= {name: one.mean for name, one in played.items()}
     for name, earned in rows.items():

@@ -9,6 +9,7 @@ import numpy as np
 
 from endcap.policy import Blend, Exploration, FixedPolicy, SoftmaxPolicy
 from endcap.policy.base import BasePolicy
+from endcap.policy.incumbent import IncumbentMemory
 from endcap.policy.linear import LinearMemory, LinearPolicy, LinUCB, ThompsonPolicy
 from endcap.policy.qlearning import QPolicy, Steps
 
@@ -71,6 +72,20 @@ class SoftmaxLearner:
         return SoftmaxPolicy(self._arms, means, 0.01, self._exploration)
 
 
+class IncumbentLearner:
+    """Keeps an incumbent until a challenger is ahead for sure, and forgets when the incumbent fails."""
+
+    def __init__(self, arms: tuple[Blend, ...], exploration: Exploration) -> None:
+        self._arms, self._exploration = arms, exploration
+        self._memory = IncumbentMemory(len(arms))
+
+    def observe(self, contexts: np.ndarray, action: np.ndarray, reward: np.ndarray, session: np.ndarray) -> None:
+        self._memory.add(action, reward)
+
+    def policy(self) -> BasePolicy:
+        return self._memory.policy(self._arms, self._exploration)
+
+
 class QLearner:
     """Double fitted Q iteration over the latest rankings, older ones counting less."""
 
@@ -103,6 +118,7 @@ def learners(
     """Name -> maker (from a seed) of every learner that is compared."""
     exploration = Exploration(bound)
     return {
+        "incumbent": lambda seed: IncumbentLearner(arms, exploration),
         "softmax, no context": lambda seed: SoftmaxLearner(arms, exploration, half_life),
         "LinUCB": lambda seed: LinearLearner(LinUCB, arms, exploration, half_life),
         "Thompson sampling": lambda seed: LinearLearner(ThompsonPolicy, arms, exploration, half_life),

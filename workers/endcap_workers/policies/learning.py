@@ -13,6 +13,7 @@ from endcap.policy.base import BasePolicy, Exploration
 from endcap.policy.blend import Blend
 from endcap.policy.decisions import DecisionReader, Decisions, Rewards
 from endcap.policy.fixed import SoftmaxPolicy
+from endcap.policy.incumbent import IncumbentMemory
 from endcap.policy.linear import LinearMemory, LinUCB, ThompsonPolicy
 from endcap.policy.qlearning import QPolicy, Steps
 from endcap.settings import Settings
@@ -21,7 +22,7 @@ from endcap.stores.flags import Flags
 from endcap.stores.outcomes import Outcomes
 from endcap.stores.rankings import Rankings
 
-KINDS = ("thompson", "linucb", "q", "softmax")
+KINDS = ("incumbent", "thompson", "linucb", "q", "softmax")
 #: Part of the decisions, the oldest, that teaches.
 TAUGHT = 0.5
 #: Fewest decisions from which anything is learnt.
@@ -109,6 +110,10 @@ def _made(
     older: Decisions, arms: tuple[Blend, ...], kind: str, exploration: Exploration, version: str, discount: float,
     seed: int,
 ) -> BasePolicy:  # fmt: skip
+    if kind == "incumbent":
+        known = IncumbentMemory(len(arms))
+        known.add(older.action, older.reward)
+        return known.policy(arms, exploration, version)
     if kind == "softmax":
         return SoftmaxPolicy.learn(arms, older.action, older.reward, exploration=exploration, version=version)
     if kind == "q":

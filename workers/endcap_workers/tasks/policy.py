@@ -15,7 +15,7 @@ class Parameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    kind: Literal["thompson", "linucb", "q", "softmax"] = Field("thompson", description="Which policy.")
+    kind: Literal["incumbent", "thompson", "linucb", "q", "softmax"] = Field("incumbent", description="Which policy.")
     days: float = Field(90.0, gt=0, le=3650, description="How far back the log is read.")
     seed: int = Field(0, ge=0, description="Of what is random in learning.")
     promote: bool = Field(True, description="Put it into force if its gate lets it.")
