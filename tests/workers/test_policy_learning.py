@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from endcap.ope.verdict import Decision, Gate
 from endcap.policy import Context, Exploration, FixedPolicy
 from endcap.policy.arrange import Arranger
 from endcap.policy.decisions import DecisionReader, Rewards
+from endcap.policy.examination import assumed
 from endcap.policy.live import LivePolicy
 from endcap.policy.opening import POLICY, live_policy, profiles_of
 from endcap.registry import open_registry
@@ -22,7 +23,7 @@ from endcap.settings import Settings
 from endcap.stores.database import Database
 from endcap.stores.events import EventLog
 from endcap.stores.flags import Flags, Suspicion
-from endcap.stores.outcomes import Outcome, Reaction
+from endcap.stores.outcomes import Outcome, Outcomes, Reaction
 from endcap.stores.rankings import Rankings, Served
 from endcap.stores.rules import Rules
 from endcap_workers.policies.gate import compare
@@ -44,17 +45,21 @@ def bought(ranking: Served, *actions: Action) -> Outcome:
     return Outcome(ranking, tuple(Reaction("a", 1, one, ranking.time + 5, 1.0, 9.0, True) for one in actions))
 
 
+def reactions(*actions: Action) -> tuple[Reaction, ...]:
+    return bought(served(1), *actions).reactions
+
+
 def reader(**more: Any) -> DecisionReader:
     return DecisionReader([arm.name for arm in ARMS], Rewards(), NOW - 86_400, **more)
 
 
 def test_rewards_weigh_clicks_carts_and_purchases() -> None:
     rewards = Rewards(0.1, 0.3, 1.0)
-    assert rewards.of(bought(served(1))) == 0
-    assert rewards.of(bought(served(1), Action.CLICK, Action.CLICK)) == pytest.approx(0.1)
-    assert rewards.of(bought(served(1), Action.CLICK, Action.CART, Action.PURCHASE)) == pytest.approx(1.4)
-    assert rewards.of(bought(served(1), Action.CART, Action.UNCART)) == 0
-    assert rewards.of(bought(served(1), Action.PURCHASE, Action.RETURN)) == 0
+    assert rewards.of(()) == 0
+    assert rewards.of(reactions(Action.CLICK, Action.CLICK)) == pytest.approx(0.1)
+    assert rewards.of(reactions(Action.CLICK, Action.CART, Action.PURCHASE)) == pytest.approx(1.4)
+    assert rewards.of(reactions(Action.CART, Action.UNCART)) == 0
+    assert rewards.of(reactions(Action.PURCHASE, Action.RETURN)) == 0
     for bad in ((0, 0, 0), (-1, 0, 1), (float("nan"), 0, 1)):
         with pytest.raises(InvalidInput):
             Rewards(*bad)
@@ -205,3 +210,55 @@ def test_a_live_policy_with_other_profiles_is_not_replaced(shop: Shop) -> None:
     kept = compare(new.policy, other, decisions, new.judged_from, Gate(fewest_effective=10))
     assert kept.decision is Decision.KEEP
     assert "does not know" in kept.reason
+
+
+def test_a_profile_is_not_paid_for_what_it_showed_where_nobody_looks(shop: Shop) -> None:
+    """Milk is on many lists and bought in the shop next door anyway. ``balanced`` lists it at place 38 of every search,
+    and buries what was looked for; ``engine`` shows that at place 2."""
+    random = np.random.default_rng(4)
+    fillers = [f"f{number}" for number in range(40)]
+    logged, events = [], []
+    for number in range(3_000):
+        arm = ("engine", "balanced")[int(random.integers(2))]
+        rest = [fillers[place] for place in random.permutation(40)]
+        wanted = 1 if arm == "engine" else 11
+        page = [*rest[:wanted], "honey", *rest[wanted:38]]
+        if arm == "balanced":
+            page[37] = "milk"
+        ranking = Served(
+            f"r{number}", OLD + 20.0 * number, f"s{number}", tuple(page), query="honey", endpoint="search", arm=arm,
+            propensity=0.5, context=CONTEXT,
+        )  # fmt: skip
+        logged.append(ranking)
+        for place, product in enumerate(page):
+            if random.random() < (0.7 if product == "honey" else 0.1) / (place + 1):
+                clicked = f"c{number}-{place}", ranking.time + 2, ranking.shopper, Action.CLICK, product
+                events.append(Event(*clicked, query_id=ranking.id))
+                if product == "honey":
+                    events.append(Event(f"h{number}", ranking.time + 4, ranking.shopper, Action.PURCHASE, product))
+        if random.random() < 0.3:
+            events.append(Event(f"m{number}", ranking.time + 9, ranking.shopper, Action.PURCHASE, "milk"))
+    Rankings(shop.database).append(logged)
+    EventLog(shop.database).append(events)
+    decisions = read_decisions(shop.settings, shop.database, ARMS)
+    assert decisions.examination is not None
+    looked = decisions.examination.propensity
+    assert looked[0] == 1
+    assert looked[9] < 0.3
+    assert looked[37] < 0.1
+    names = [arm.name for arm in ARMS]
+    assert learn(decisions, ARMS, "softmax", Exploration(), "v").policy.greedy(decisions.contexts[:1]) == names.index(
+        "engine"
+    )
+    unweighed = reader()
+    unweighed.add(Outcomes(shop.database).of(logged))
+    fooled = learn(unweighed.decisions(), ARMS, "softmax", Exploration(), "v").policy
+    assert fooled.greedy(decisions.contexts[:1]) == names.index("balanced"), "the log would not fool anyone"
+
+
+def test_what_names_its_ranking_counts_in_full(shop: Shop) -> None:
+    ranking = served(1)
+    looked = assumed(40)
+    reaction = Reaction("a", 40, Action.PURCHASE, ranking.time + 5, 1.0, 9.0, True)
+    assert Rewards().of([reaction], looked) == 1.0
+    assert Rewards().of([replace(reaction, named=False)], looked) == pytest.approx(float(looked.propensity[39]))

@@ -11,7 +11,8 @@ import numpy as np
 from endcap.errors import InvalidInput
 from endcap.events import Action
 from endcap.policy.context import COLUMNS, Context, vectors
-from endcap.stores.outcomes import Outcome
+from endcap.policy.examination import Examination
+from endcap.stores.outcomes import Outcome, Reaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +28,22 @@ class Rewards:
         if not all(math.isfinite(one) and one >= 0 for one in values) or not any(values):
             raise InvalidInput("rewards: click, cart and purchase must be at least 0, one of them above")
 
-    def of(self, outcome: Outcome) -> float:
-        """A ranking's reward. What was given back does not count as bought."""
-        products: dict[Action, set[str]] = {action: set() for action in Action}
-        for one in outcome.reactions:
-            products[one.action].add(one.product)
-        bought = products[Action.PURCHASE] - products[Action.RETURN]
-        carted = products[Action.CART] - products[Action.UNCART]
-        return self.click * bool(products[Action.CLICK]) + self.cart * bool(carted) + self.purchase * float(len(bought))
+    def of(self, reactions: Iterable[Reaction], examination: Examination | None = None) -> float:
+        """A ranking's reward. What was given back does not count as bought.
+
+        ``examination``: a reaction that names no ranking (a cart or a purchase hardly ever does) was only found to
+        concern a product that the ranking showed, perhaps where nobody looked: it counts by how probable it is that its
+        place was looked at. None: it counts in full.
+        """
+        credit: dict[Action, dict[str, float]] = {action: {} for action in Action}
+        for one in reactions:
+            looked = 1.0 if one.named or examination is None else float(examination.of(np.array(one.position)))
+            mine = credit[one.action]
+            mine[one.product] = max(mine.get(one.product, 0.0), looked)
+        bought = [value for name, value in credit[Action.PURCHASE].items() if name not in credit[Action.RETURN]]
+        carted = [value for name, value in credit[Action.CART].items() if name not in credit[Action.UNCART]]
+        clicked = max(credit[Action.CLICK].values(), default=0.0)
+        return self.click * clicked + self.cart * max(carted, default=0.0) + self.purchase * sum(bought)
 
 
 @dataclass(slots=True)
@@ -43,6 +52,7 @@ class Decisions:
 
     ``contexts``: float64 (n, d). ``action``: int64 (n,), index into the arms. ``propensity``, ``reward``, ``time``:
     float64 (n,). ``session``, ``shopper``: labels, (n,). ``left_out``: why -> how many rankings do not count.
+    ``examination``: by which rewards were weighed; None: by none.
     """
 
     contexts: np.ndarray
@@ -53,6 +63,7 @@ class Decisions:
     session: np.ndarray
     shopper: np.ndarray
     left_out: Mapping[str, int] = field(default_factory=dict)
+    examination: Examination | None = None
 
     def __len__(self) -> int:
         return len(self.action)
@@ -61,7 +72,7 @@ class Decisions:
         """Some of them."""
         return Decisions(
             self.contexts[rows], self.action[rows], self.propensity[rows], self.reward[rows], self.time[rows],
-            self.session[rows], self.shopper[rows], self.left_out,
+            self.session[rows], self.shopper[rows], self.left_out, self.examination,
         )  # fmt: skip
 
 
@@ -80,7 +91,8 @@ class DecisionReader:
         self._arm = {name: number for number, name in enumerate(arms)}
         self._rewards, self._before, self._excluded = rewards, complete_before, excluded
         self._contexts: list[Context] = []
-        self._rows: list[tuple[int, float, float, float]] = []
+        self._rows: list[tuple[int, float, float]] = []
+        self._reactions: list[tuple[Reaction, ...]] = []
         self._labels: list[tuple[str, str]] = []
         self._left_out: dict[str, int] = {}
 
@@ -103,7 +115,8 @@ class DecisionReader:
                     "log that does not say how probable its choices were"
                 )
             self._contexts.append(Context.from_json(ranking.context))
-            self._rows.append((self._arm[ranking.arm], propensity, self._rewards.of(outcome), ranking.time))
+            self._rows.append((self._arm[ranking.arm], propensity, ranking.time))
+            self._reactions.append(outcome.reactions)
             self._labels.append(
                 (ranking.session or f"{ranking.shopper}\0{int(ranking.time // 1_800)}", ranking.shopper)
             )
@@ -127,19 +140,21 @@ class DecisionReader:
             return "profile that is gone"
         return ""
 
-    def decisions(self) -> Decisions:
-        """All of them so far, in order of time."""
-        rows = np.array(self._rows, dtype=np.float64).reshape(-1, 4)
-        order = np.argsort(rows[:, 3], kind="stable")
+    def decisions(self, examination: Examination | None = None) -> Decisions:
+        """All of them so far, in order of time. ``examination``: see :meth:`Rewards.of`."""
+        rows = np.array(self._rows, dtype=np.float64).reshape(-1, 3)
+        reward = np.array([self._rewards.of(one, examination) for one in self._reactions], dtype=np.float64)
+        order = np.argsort(rows[:, 2], kind="stable")
         labels = np.array(self._labels, dtype=object).reshape(-1, 2)
         contexts = vectors(self._contexts) if self._contexts else np.zeros((0, len(COLUMNS)))
         return Decisions(
             contexts[order],
             rows[order, 0].astype(np.int64),
             rows[order, 1],
+            reward[order],
             rows[order, 2],
-            rows[order, 3],
             labels[order, 0].astype(str),
             labels[order, 1].astype(str),
             dict(self._left_out),
+            examination,
         )

@@ -46,6 +46,11 @@ class Examination:
         return np.minimum(1.0 / self.of(position), most)
 
 
+def assumed(places: int) -> Examination:
+    """Where nothing is known: 1 / log2(1 + position)."""
+    return Examination(_usual(places), np.zeros(places))
+
+
 def from_swaps(places: int, upper: np.ndarray, clicks_upper: np.ndarray, clicks_lower: np.ndarray) -> Examination:
     """From neighbours that were shown in either order with probability 1/2.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from endcap.policy.decisions import DecisionReader, Decisions, Rewards
 from endcap.policy.fixed import SoftmaxPolicy
 from endcap.policy.incumbent import IncumbentMemory
 from endcap.policy.linear import LinearMemory, LinUCB, ThompsonPolicy
+from endcap.policy.looks import SEARCHES, Looks
 from endcap.policy.qlearning import QPolicy, Steps
 from endcap.settings import Settings
 from endcap.stores.database import Database
@@ -49,7 +50,8 @@ def read_decisions(
     progress: Callable[[float], None] | None = None,
     now: float | None = None,
 ) -> Decisions:
-    """The log's decisions of the latest ``days`` whose rewards are complete.
+    """The log's decisions of the latest ``days`` whose rewards are complete, weighed by the examination that the clicks
+    of the same rankings tell of (:mod:`endcap.policy.examination`).
 
     Raises:
         InvalidInput: propensities are missing or 0.
@@ -62,16 +64,22 @@ def read_decisions(
     reader = DecisionReader([one.name for one in arms], rewards, complete, excluded)
     rankings, outcomes = Rankings(database), Outcomes(database, settings.reward_hours)
     first, last = rankings.before(now - days * 86_400.0), rankings.last_sequence()
+    looks = Looks()
     sequence = first
     while sequence < last:
         batch = outcomes.since(sequence, _BATCH)
         if not batch:
             break
         reader.add(batch)
+        for one in batch:
+            served = one.ranking
+            if served.endpoint in SEARCHES and served.shopper and served.shopper not in excluded:
+                # Only what names its ranking tells of a look: the rest would count wherever the product stood.
+                looks.take(replace(one, reactions=tuple(each for each in one.reactions if each.named)))
         sequence = batch[-1].ranking.sequence
         if progress is not None:
             progress((sequence - first) / max(last - first, 1))
-    return reader.decisions()
+    return reader.decisions(looks.examination())
 
 
 def learn(

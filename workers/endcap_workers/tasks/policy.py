@@ -10,6 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from endcap.jobs import Job, JobContext
 
 
+#: Places whose examination a run tells of.
+_PLACES = 12
+
+
 class Parameters(BaseModel):
     """How to learn."""
 
@@ -40,7 +44,11 @@ def run(context: JobContext) -> Mapping[str, Any]:
         decisions = read_decisions(
             settings, database, arms, given.days, lambda share: context.progress(0.6 * share, 1.0, "reading rankings")
         )
-        told = {"decisions": len(decisions), "left_out": dict(decisions.left_out)}
+        looked = decisions.examination
+        told = {
+            "decisions": len(decisions), "left_out": dict(decisions.left_out),
+            "examination": [] if looked is None else looked.propensity[:_PLACES].round(3).tolist(),
+        }  # fmt: skip
         version = f"policy-{context.run_id}"
         try:
             learnt = learn(
