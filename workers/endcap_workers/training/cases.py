@@ -1,8 +1,9 @@
 """Training cases on disk: lists that were (or would have been) shown, what was wanted of them, what was known then.
 
 A folder of plain arrays that are read by memory map, so that millions of rows take no memory: ``features.f16`` (R, F),
-``rows.i32`` and ``wanted.u1`` (R,) of the candidates; ``lists.npy`` (G,); ``history_rows.i32``, ``history_actions.u1``,
-``history_ages.f32`` (G, L). Rows are those of the product table; -1 is a product that it does not have.
+``rows.i32`` and ``wanted.f16`` (R,) of the candidates; ``lists.npy`` (G,); ``history_rows.i32``,
+``history_actions.u1``, ``history_ages.f32`` (G, L). Rows are those of the product table; -1 is a product that it does
+not have.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ _DONE = "cases.json"
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One list of n candidates; see the module's text. ``history`` is rows, actions, ages (days), oldest first."""
+    """One list of n candidates; see the module's text. ``wanted``: how often each was wanted, or more where what stood
+    low counts more. ``history`` is rows, actions, ages (days), oldest first."""
 
     features: np.ndarray
     rows: np.ndarray
@@ -58,7 +60,7 @@ class CaseWriter:
         for name in (
             "features.f16",
             "rows.i32",
-            "wanted.u1",
+            "wanted.f16",
             "history_rows.i32",
             "history_actions.u1",
             "history_ages.f32",
@@ -73,7 +75,7 @@ class CaseWriter:
         for target, source in zip(history, case.history, strict=True):
             target[: len(source[-places:])] = source[-places:]
         clipped = np.clip(case.features, -60_000, 60_000).astype(np.float16)
-        arrays = (clipped, rows.astype(np.int32), np.minimum(case.wanted, 255).astype(np.uint8), *history)
+        arrays = (clipped, rows.astype(np.int32), np.minimum(case.wanted, 2_000).astype(np.float16), *history)
         for file, values in zip(self._files.values(), arrays, strict=True):
             file.write(values.tobytes())
         self._lists.append((self._rows, len(rows), case.moment, case.part, case.buys, bool(case.wanted.any())))
@@ -111,7 +113,7 @@ class Cases:
 
         self.features = mapped("features.f16", np.float16, count, len(FEATURES))
         self.rows = mapped("rows.i32", np.int32, count)
-        self.wanted = mapped("wanted.u1", np.uint8, count)
+        self.wanted = mapped("wanted.f16", np.float16, count)
         self.history_rows = mapped("history_rows.i32", np.int32, len(self.lists), places)
         self.history_actions = mapped("history_actions.u1", np.uint8, len(self.lists), places)
         self.history_ages = mapped("history_ages.f32", np.float32, len(self.lists), places)

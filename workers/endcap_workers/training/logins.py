@@ -40,6 +40,11 @@ class Logins:
             for name, login, when in zip(columns.shoppers, joined, times, strict=True)
         ]
 
+    def name(self, shopper: str, moment: float) -> str:
+        """The same of one id at a moment."""
+        login = self._logins.get(shopper)
+        return login.shopper if login is not None and moment >= login.time else shopper
+
     def past(self, columns: Columns) -> Iterator[Past]:
         """Of those who log in within this chunk: what they had done before, this chunk included."""
         if not self._waiting:

@@ -8,6 +8,7 @@ disk.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -26,9 +27,11 @@ from endcap.stores.aliases import Login
 from endcap.stores.events import EventLog, Lines, kept
 from endcap_workers.training.affinity import build_affinity
 from endcap_workers.training.cases import Case
+from endcap_workers.training.impressions import Impressions, Page
 from endcap_workers.training.lists import Lists, Shown
 from endcap_workers.training.logins import Logins
 from endcap_workers.training.plan import Plan
+from endcap_workers.training.shown import shown_features
 
 #: A pause of this length ends a visit.
 VISIT_GAP_S = 2 * 3600.0
@@ -57,7 +60,8 @@ class World:
 class Replay:
     """One pass over the log. ``shares``: of the lists of each part, how many become cases (so that they are not too
     many); ``seed`` draws them. ``keep_inputs``: so many searches are kept in ``kept_inputs``, for measuring.
-    ``logins``: see :meth:`endcap.stores.aliases.Aliases.logins`."""
+    ``logins``: see :meth:`endcap.stores.aliases.Aliases.logins`. ``impressions``: pages that were shown; from where
+    they begin, they are the lists."""
 
     table: ProductTable
     settings: Settings
@@ -70,6 +74,7 @@ class Replay:
     places: int = 50
     keep_inputs: int = 0
     logins: Mapping[str, Login] = field(default_factory=dict)
+    impressions: Impressions | None = None
     kept_inputs: list[RankingInputs] = field(init=False, default_factory=list)
     _aligned: Alignment = field(init=False)
     _affinity: AlignedAffinity | None = field(init=False, default=None)
@@ -135,6 +140,9 @@ class Replay:
         columns = lines.columns
         moments, times, keys, actions = columns.times, columns.times, columns.keys, columns.actions
         sequence = columns.sequence
+        pages: dict[str, deque[Page]] = {}
+        for page in self.impressions.until(float(times[-1])) if self.impressions is not None else ():
+            pages.setdefault(self._logins.name(page.served.shopper, page.served.time), deque()).append(page)
         for past in self._logins.past(columns):  # goes into the profile at the log-in, and makes no cases
             count = len(past.keys)
             shoppers = [*shoppers, *[past.shopper] * count]
@@ -144,10 +152,13 @@ class Replay:
         who = np.fromiter((numbers[name] for name in shoppers), dtype=np.int64, count=len(shoppers))
         order = np.lexsort((sequence, moments, who))
         who, times, keys, actions, old = who[order], times[order], keys[order], actions[order], sequence[order] < 0
+        moments = moments[order]
         new = np.r_[True, (who[1:] != who[:-1]) | (old[1:] != old[:-1])]
         visit = np.cumsum(new | np.r_[True, np.diff(times) > VISIT_GAP_S]) - 1
         wanted = np.isin(actions, self.plan.wanted) & (keys != 0)
         in_window = bool(times.max() >= self.plan.start)
+        # A chunk lies within a day, and pages begin with one.
+        in_window = in_window and (self.impressions is None or float(moments.max()) < self.impressions.begins)
         names = list(numbers)
         starts = np.flatnonzero(new)
         for begin, end in zip(starts.tolist(), [*starts[1:].tolist(), len(order)], strict=True):
@@ -157,6 +168,13 @@ class Replay:
                 profile = world.profiles[name] = Profile(
                     self.settings.profile_products, self.settings.profile_recent, self.settings.half_life_days
                 )
+            waiting = pages.get(name, ())
+            while waiting and waiting[0].served.time <= moments[end - 1]:
+                # An event of the very moment may be what came of the page.
+                until = begin + int(np.searchsorted(moments[begin:end], waiting[0].served.time))
+                profile.add(keys[begin:until], times[begin:until], actions[begin:until])
+                begin = until
+                self._page(profile, waiting.popleft(), write)
             here = slice(begin, end)
             # Who searched and took nothing teaches, too: that nothing may be wanted.
             if in_window and not old[begin] and (wanted[here].any() or (actions[here] == Action.SEARCH).any()):
@@ -173,6 +191,14 @@ class Replay:
                 )
             else:
                 profile.add(keys[here], times[here], actions[here])
+        for name, waiting in pages.items():
+            for page in waiting:
+                self._page(world.profiles.get(name, Profile()), page, write)
+
+    def _page(self, profile: Profile, page: Page, write: Callable[[Case], None]) -> None:
+        served = page.served
+        features, rows = shown_features(served, profile, self.lists, self.table, self.popularity, self._affinity)
+        write(self._case(profile, features, rows, page.wanted, served.time, page.part))
 
     def _visits(
         self, profile: Profile, order: np.ndarray, visit: np.ndarray, times: np.ndarray, keys: np.ndarray,
@@ -237,10 +263,15 @@ class Replay:
             wanted = np.where(rows[place] == inputs.rows, times[place], 0)
         if not wanted.any() and len(rows):
             return  # it was wanted, but not from this list
+        write(self._case(profile, inputs.features, inputs.rows, wanted, moment, part))
+
+    def _case(
+        self, profile: Profile, features: np.ndarray, rows: np.ndarray, wanted: np.ndarray, moment: float, part: int
+    ) -> Case:
         then, _, actions, when = self._aligned.history(profile, moment)
         ages = np.maximum((moment - when) / DAY_S, 0.0)
         buys = int(profile.buys().sum()) if profile else 0
-        write(Case(inputs.features, inputs.rows, wanted, (then, actions, ages), moment, part, buys))
+        return Case(features, rows, wanted, (then, actions, ages), moment, part, buys)
 
     def _drawn(self, moment: float, number: int, part: int) -> bool:
         return self._number(moment, number, 0) < self.shares[part]

@@ -27,10 +27,11 @@ from endcap_workers.models import MODELS, InterestModel, ModelSpec
 from endcap_workers.training.cases import TEST, TRAIN, VALID, Cases, CaseWriter
 from endcap_workers.training.export import to_onnx
 from endcap_workers.training.files import replace_file
+from endcap_workers.training.impressions import ENOUGH, Impressions, impressions
 from endcap_workers.training.learning import best_device, calibrate, learn, processes, score
 from endcap_workers.training.lists import Lists
 from endcap_workers.training.loop import Schedule
-from endcap_workers.training.plan import make_plan
+from endcap_workers.training.plan import Plan, make_plan
 from endcap_workers.training.replay import Progress, Replay
 from endcap_workers.training.segments import calibration_error, segments
 from endcap_workers.training.weights import model_of, weights_of
@@ -54,6 +55,7 @@ class Request:
         model: of ``MODELS``. days: how far back cases reach. lists: how many train, at most.
         base: folder of a bundle whose weights are gone on from; its model and vocabulary stay. None: from nothing.
         parts: of an ``interest`` model.
+        enough: with fewer logged pages that something was wanted of, lists are what the engine finds.
     """
 
     model: str = "interest"
@@ -63,6 +65,7 @@ class Request:
     epochs: int = 0
     base: str = ""
     parts: tuple[str, ...] = ("features",)
+    enough: int = ENOUGH
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,16 +151,17 @@ def _make_cases(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     plan = make_plan(runtime.log, request.days)
-    expected = _LISTS_PER_WANTED * plan.expected
+    excluded = runtime.flags.excluded_shoppers()
     most = (request.lists, max(request.lists // 8, 1_000), max(request.lists // 8, 1_000))
-    shares = tuple(
-        min(1.0, limit / max(part * expected, 1.0)) for limit, part in zip(most, (0.8, 0.1, 0.1), strict=True)
-    )
+    pages, wanted_of = impressions(
+        runtime.database, plan, most, excluded, request.seed, request.enough, progress
+    )  # fmt: skip
+    shares = _shares(plan, most, pages)
     popularity = Popularity(runtime.settings.popularity_half_life_days)
     lists = Lists(table, popularity, runtime.engine, min(runtime.settings.window, 200), runtime.encoder)
     replay = Replay(
-        table, runtime.settings, plan, lists, popularity, (shares[0], shares[1], shares[2]),
-        runtime.flags.excluded_shoppers(), request.seed, logins=runtime.aliases.logins(),
+        table, runtime.settings, plan, lists, popularity, shares, excluded, request.seed,
+        logins=runtime.aliases.logins(), impressions=pages,
     )  # fmt: skip
     try:
         with CaseWriter(folder / "cases", replay.places) as writer:
@@ -174,6 +178,8 @@ def _make_cases(
         about = {
             "window": {**plan.window(), "sequence": found.sequence, "events": found.events},
             "lists": writer.counts,
+            "shown": pages.counts if pages is not None else [0, 0, 0],
+            "examination": pages.examination.propensity[:10].round(3).tolist() if pages is not None else [],
             "moments": {"valid": plan.valid, "test": plan.test, "end": plan.end},
         }
         writer.finish(about)
@@ -185,6 +191,22 @@ def _make_cases(
         f"{found.events:,} events; {writer.counts[TRAIN]:,} lists train, {writer.counts[VALID]:,} validate, "
         f"{writer.counts[TEST]:,} judge"
     )
+    report(
+        f"{sum(pages.counts):,} of them are pages that were shown"
+        if pages is not None
+        else f"something was wanted of {wanted_of:,} logged pages, too few to learn from ({request.enough:,}): "
+        "lists are what the engine finds"
+    )
+
+
+def _shares(plan: Plan, most: tuple[int, int, int], pages: Impressions | None) -> tuple[float, float, float]:
+    """Of the lists that the engine would give for what was wanted: how many of each part become cases."""
+    edges, found = (plan.start, plan.valid, plan.test, plan.end), []
+    for part, limit in enumerate(most):
+        until = edges[part + 1] if pages is None else min(max(pages.begins, edges[part]), edges[part + 1])
+        expected = _LISTS_PER_WANTED * plan.expected * (until - edges[part]) / (plan.end - plan.start)
+        found.append(min(1.0, max(limit - (pages.counts[part] if pages is not None else 0), 0) / max(expected, 1.0)))
+    return found[0], found[1], found[2]
 
 
 def _save(path: Path, values: np.ndarray) -> None:
@@ -237,7 +259,8 @@ def _fit(
         "model": {"name": name, "spec": model.spec.to_json()},
         "held_out": by_segment,
         "training": {
-            "lists": cases.about["lists"], "epochs": len(outcome.losses), "best_epoch": outcome.best_epoch,
+            "lists": cases.about["lists"], "shown": cases.about["shown"], "examination": cases.about["examination"],
+            "epochs": len(outcome.losses), "best_epoch": outcome.best_epoch,
             "losses": outcome.losses, "validation": outcome.values, "minutes": outcome.minutes,
             "lists_without_choice": searched, "base": base.label if base else "",
         },
