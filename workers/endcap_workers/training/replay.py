@@ -2,8 +2,8 @@
 something: the training cases, made by the code that serves.
 
 Profiles, popularity and what is bought together grow as they did in the server; a case is made before the events that
-belong to it are taken in. Memory: a profile a shopper, bounded by its places; the rest as in the server. Cases go to
-disk.
+belong to it are taken in. Memory: a packed profile a shopper, bounded by its places; the rest as in the server. Cases
+go to disk.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from endcap_workers.training.cases import Case
 from endcap_workers.training.impressions import Impressions, Page
 from endcap_workers.training.lists import Lists, Shown
 from endcap_workers.training.logins import Logins
+from endcap_workers.training.packed import PackedProfiles
 from endcap_workers.training.plan import Plan
 from endcap_workers.training.shown import shown_features
 
@@ -48,7 +49,7 @@ Progress = Callable[[float, float, str], None]
 class World:
     """What the log says by its end, and how often each product was done something with."""
 
-    profiles: dict[str, Profile]
+    profiles: PackedProfiles
     popularity: Popularity
     affinity: Affinity | None
     actions: np.ndarray
@@ -86,7 +87,9 @@ class Replay:
         self._aligned = Alignment(table, Vocabulary(), InputSpec(places=self.places))
         self._logins = Logins(self.logins)
         behaviour = Behaviour(MOST_PAIRS, MOST_REPEATS)
-        world = World({}, self.popularity, None, np.zeros(len(table) + 1, dtype=np.int64))
+        settings = self.settings
+        profiles = PackedProfiles(settings.profile_products, settings.profile_recent, settings.half_life_days)
+        world = World(profiles, self.popularity, None, np.zeros(len(table) + 1, dtype=np.int64))
         due = list(plan.renewals)
         first = 0.0
         for lines in self._chunks(log):
@@ -163,11 +166,7 @@ class Replay:
         starts = np.flatnonzero(new)
         for begin, end in zip(starts.tolist(), [*starts[1:].tolist(), len(order)], strict=True):
             name = names[who[begin]]
-            profile = world.profiles.get(name)
-            if profile is None:
-                profile = world.profiles[name] = Profile(
-                    self.settings.profile_products, self.settings.profile_recent, self.settings.half_life_days
-                )
+            profile = world.profiles.take(name)
             waiting = pages.get(name, ())
             while waiting and waiting[0].served.time <= moments[end - 1]:
                 # An event of the very moment may be what came of the page.
@@ -193,7 +192,7 @@ class Replay:
                 profile.add(keys[here], times[here], actions[here])
         for name, waiting in pages.items():
             for page in waiting:
-                self._page(world.profiles.get(name, Profile()), page, write)
+                self._page(world.profiles.look(name), page, write)
 
     def _page(self, profile: Profile, page: Page, write: Callable[[Case], None]) -> None:
         served = page.served
