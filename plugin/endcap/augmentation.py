@@ -67,7 +67,7 @@ class Neighbours:
     def nearest(self, aligned: Alignment, rows: np.ndarray, k: int = 3) -> list[list[tuple[str, float]]]:
         """Of each row of the product table, the k learned products whose embeddings are nearest to the generated one:
         (id, cosine), nearest first."""
-        given = {"codes": aligned.codes[rows].astype(np.int64), "vectors": aligned.content(rows)}
+        given = {"codes": aligned.codes[rows].astype(np.int64), "vectors": aligned.candidate_content(rows)}
         taken = {one.name for one in self._session.get_inputs()}
         (made,) = self._session.run(None, {name: one for name, one in given.items() if name in taken})
         cosines = made / np.maximum(np.linalg.norm(made, axis=1, keepdims=True), 1e-9) @ self._unit.T

@@ -67,7 +67,8 @@ class LiveModel:
         Raises:
             BundleRefused: what it names cannot go live; what was live stays.
             ConfigurationError: Triton is asked for, but its client is missing.
-            ScorerUnavailable: Triton cannot answer now; searches are scored in process.
+            ScorerUnavailable: Triton cannot answer now; searches are scored in process. Or new products are scored
+                without the bundle's generator.
         """
         folder = live_bundle(self._models)
         seen = _fingerprint(folder), is_switched_on(self._models)
@@ -83,6 +84,9 @@ class LiveModel:
         if self._triton is not None and self._triton.state is not State.CLOSED:
             self._triton.heal()
             raise ScorerUnavailable(f"scoring in process: {self._triton.reason}")
+        alignment = self.alignment(self._table) if self._table is not None else None
+        if alignment is not None and alignment.refusal:
+            raise ScorerUnavailable(alignment.refusal)
 
     def close(self) -> None:
         """Give Triton's connections back."""

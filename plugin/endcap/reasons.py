@@ -13,7 +13,12 @@ from endcap.sequences import KNOWS
 MOST_REASONS = 2
 
 
-_KNOWN = {KNOWS["brand"]: "brand", KNOWS["category"]: "category", KNOWS["content"]: "description"}
+_KNOWN = {
+    KNOWS["brand"]: "brand",
+    KNOWS["category"]: "category",
+    KNOWS["content"]: "description",
+    KNOWS["picture"]: "picture",
+}
 #: Up to this weight of events (log(1 + weight)) a product is called new.
 _FEW = math.log1p(10.0)
 

@@ -24,6 +24,8 @@ from endcap.experiments.models import ArmModels
 from endcap.images.fetching import Fetcher
 from endcap.live import LiveModel
 from endcap.personalizer import Personalizer
+from endcap.pictures import FILE as PICTURES
+from endcap.pictures import PictureSource
 from endcap.policy.opening import follow_policy, open_arranger
 from endcap.popularity import Popularity
 from endcap.rates import INTERVAL_S as RATES_S
@@ -181,6 +183,8 @@ class Upkeep:
         self._looked = threading.Event()
         self._version = ""
         self._loading = threading.Lock()
+        self._pictures = PictureSource(settings.data_dir / PICTURES)
+        self._pictures_read: object = None
         self.problems: dict[str, str] = {}
         self.hidden_fields: tuple[str, ...] = ()
         #: Told of every new product table before searches come with it.
@@ -281,16 +285,19 @@ class Upkeep:
         try:
             self.hidden_fields = self._engine.hidden_fields()
             version = self._engine.version()
-            if version == self._version and self._loaded.is_set():
+            bundle = self._model.bundle
+            pictures = self._pictures.stamp if bundle is not None and bundle.spec.pictures else None
+            if (version, pictures) == (self._version, self._pictures_read) and self._loaded.is_set():
                 return 0.0
             table = self._changed()
             if table is None:
                 margin, added = self._settings.margin_attribute, self._settings.added_attribute
                 table = ProductTable.collect(self._engine.scan(), margin, added)
+                table.pictures = self._pictures
             for prepare in self.before_swap:
                 prepare(table)
             self._personalizer.table = table
-            self._version = version
+            self._version, self._pictures_read = version, pictures
         except UnknownIndex:  # nothing was indexed yet, or the index was deleted
             self._personalizer.table = ProductTable([])
             self._version = ""

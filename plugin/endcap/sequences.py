@@ -11,7 +11,7 @@ history_actions         int64    (B, L)     :class:`endcap.events.Action`, 0 in 
 history_ages            float32  (B, L)     days before the moment of ranking, 0 in padding
 candidate_products      int64    (B, N)     ``UNKNOWN`` for a product that training never saw
 candidate_codes         int64    (B, N, K)
-candidate_content       float32  (B, N, D)
+candidate_content       float32  (B, N, D)  and a picture's numbers behind, where a generator reads pictures
 candidate_features      float32  (B, N, F)  :data:`endcap.features.FEATURES`
 ======================  =======  =========  =============================================================
 """
@@ -32,6 +32,7 @@ from endcap.errors import ScorerUnavailable
 from endcap.events import Action
 from endcap.features import FEATURES, RankingInputs
 from endcap.features.affinity import Affinity, AlignedAffinity
+from endcap.pictures import WIDTH
 from endcap.profiles import DAY_S, Profile, short_keys
 
 PADDING = 0
@@ -58,7 +59,7 @@ CODES = ("brand", "category", "parent", "price_band")
 
 #: Bits of :attr:`Alignment.newcomers`: it is one; and what the model knows of it. A price band is nothing to speak of.
 NEW = 1
-KNOWS: Mapping[str, int] = {"brand": 2, "category": 4, "parent": 4, "content": 8}
+KNOWS: Mapping[str, int] = {"brand": 2, "category": 4, "parent": 4, "content": 8, "picture": 16}
 
 #: A longest history that a specification may ask for; more is a mistake, not a model.
 MAX_PLACES = 1_000
@@ -74,6 +75,8 @@ class InputSpec:
         codes: names of the code columns, of ``CODES``, in order.
         content: width D of the content vectors; 0 for none. encoder: id of the encoder that made them.
         inputs: names of the tensors that the graph takes, of ``INPUTS``, in order.
+        pictures: how many numbers of a candidate's picture stand behind its content vector, for a generator
+            (:mod:`endcap.pictures`); 0 for none. picture_encoder: id of the encoder that made them.
     """
 
     features: tuple[str, ...] = FEATURES
@@ -82,6 +85,8 @@ class InputSpec:
     content: int = 0
     encoder: str = ""
     inputs: tuple[str, ...] = tuple(INPUTS)
+    pictures: int = 0
+    picture_encoder: str = ""
 
     def __post_init__(self) -> None:
         """Raises ValueError where no server of this version could make the tensors."""
@@ -97,6 +102,8 @@ class InputSpec:
             raise ValueError(f"places: {self.places} is not within 1 to {MAX_PLACES}")
         if self.content < 0 or (self.content and not self.encoder):
             raise ValueError("content: a width of at least 0, and the encoder that made the vectors")
+        if self.pictures not in (0, WIDTH) or bool(self.pictures) != bool(self.picture_encoder):
+            raise ValueError(f"pictures: {WIDTH} numbers and the encoder that made them, or none")
 
     @property
     def digest(self) -> str:
@@ -105,13 +112,15 @@ class InputSpec:
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Of a tensor, without the first (shoppers); -1 for the number of places or candidates."""
-        width = {"codes": len(self.codes), "content": self.content, "features": len(self.features)}
         last = name.partition("_")[2]
+        content = self.content + (self.pictures if name == "candidate_content" else 0)
+        width = {"codes": len(self.codes), "content": content, "features": len(self.features)}
         return (-1, width[last]) if last in width else (-1,)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; :meth:`from_json` gives the specification back."""
-        return {
+        pictures = {"pictures": self.pictures, "picture_encoder": self.picture_encoder} if self.pictures else {}
+        return pictures | {
             "features": list(self.features),
             "places": self.places,
             "codes": list(self.codes),
@@ -123,7 +132,8 @@ class InputSpec:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> InputSpec:
         """Raises ValueError, KeyError or TypeError for what is not a specification of this version."""
-        unknown = sorted(set(values) - {"features", "places", "codes", "content", "encoder", "inputs"})
+        names = {"features", "places", "codes", "content", "encoder", "inputs", "pictures", "picture_encoder"}
+        unknown = sorted(set(values) - names)
         if unknown:
             raise ValueError(f"unknown keys {', '.join(unknown)}")
         return cls(
@@ -133,6 +143,8 @@ class InputSpec:
             content=int(values["content"]),
             encoder=str(values["encoder"]),
             inputs=tuple(values["inputs"]),
+            pictures=int(values.get("pictures", 0)),
+            picture_encoder=str(values.get("picture_encoder", "")),
         )
 
 
@@ -230,9 +242,22 @@ class Alignment:
     ``numbers`` int32 (n + 1,), ``codes`` int32 (n + 1, K): the last row is a product of which nothing is known.
     ``unknown`` is the number of a product that training never saw. ``newcomers`` uint8 (n + 1,): of products that a
     generator speaks for, what it knows of them (``NEW`` and ``KNOWS``), 0 for others; None without a generator.
+    ``refusal``: why the bundle's generator may not speak here; empty where it may.
     """
 
-    __slots__ = ("_gone_keys", "_gone_order", "affinity", "codes", "newcomers", "numbers", "spec", "table", "unknown")
+    __slots__ = (
+        "_gone_keys",
+        "_gone_order",
+        "_pictures",
+        "affinity",
+        "codes",
+        "newcomers",
+        "numbers",
+        "refusal",
+        "spec",
+        "table",
+        "unknown",
+    )
 
     def __init__(
         self,
@@ -250,6 +275,9 @@ class Alignment:
             raise ScorerUnavailable(
                 f"the model reads content vectors of {spec.content} numbers, the index holds {table.vectors.shape[1]}"
             )
+        self._pictures, self.refusal = _pictures_of(table, spec)
+        if self.refusal:
+            unknown = UNKNOWN
         self.table, self.spec, self.unknown = table, spec, unknown
         self.affinity = AlignedAffinity(affinity, table) if affinity is not None else None
         keys, order = vocabulary.sorted_keys
@@ -273,6 +301,9 @@ class Alignment:
         if self.spec.content and self.table.vectors is not None:
             new = np.flatnonzero(found)  # of few products: looking at every vector of a large catalogue takes long
             found[new] |= np.where(self.table.vectors[new].any(axis=1), KNOWS["content"], 0).astype(np.uint8)
+        if self._pictures is not None:
+            new = np.flatnonzero(found)
+            found[new] |= np.where(self._pictures[new].any(axis=1), KNOWS["picture"], 0).astype(np.uint8)
         return found
 
     def history(self, profile: Profile, now: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -314,6 +345,16 @@ class Alignment:
             return np.zeros((len(rows), self.spec.content), dtype=np.float32)
         return self.table.vectors[rows].astype(np.float32)
 
+    def candidate_content(self, rows: np.ndarray) -> np.ndarray:
+        """float32 (n, D + ``spec.pictures``): :meth:`content`, and what a generator reads of the pictures."""
+        content = self.content(rows)
+        if not self.spec.pictures:
+            return content
+        pictures = np.zeros((len(rows), self.spec.pictures), dtype=np.float32)
+        if self._pictures is not None:
+            pictures[:] = self._pictures[rows]
+        return np.concatenate([content, pictures], axis=1)
+
 
 def model_inputs(inputs: RankingInputs, aligned: Alignment, history_places: int = 0) -> dict[str, np.ndarray]:
     """The tensors of ``aligned.spec.inputs`` for one search, B = 1.
@@ -346,11 +387,26 @@ def model_inputs(inputs: RankingInputs, aligned: Alignment, history_places: int 
     if "candidate_codes" in wanted:
         made["candidate_codes"] = aligned.codes[inputs.rows].astype(np.int64)
     if "candidate_content" in wanted:
-        made["candidate_content"] = aligned.content(inputs.rows)
+        made["candidate_content"] = aligned.candidate_content(inputs.rows)
     if "candidate_features" in wanted:
         features = inputs.features if aligned.affinity is None else aligned.affinity.fill(inputs)
         made["candidate_features"] = features[:, : len(spec.features)]
     return {name: made[name][None] for name in wanted}
+
+
+def _pictures_of(table: ProductTable, spec: InputSpec) -> tuple[np.ndarray | None, str]:
+    """Vectors of the pictures (n + 1, ``spec.pictures``), None without; and why they do not go with the model."""
+    if not spec.pictures or table.pictures is None:
+        return None, ""
+    found = table.pictures.of(table.ids)
+    if found is None:
+        return None, ""
+    if found.encoder != spec.picture_encoder:
+        return None, (
+            f"new products are scored without a generator: it learned from pictures by {spec.picture_encoder}, the "
+            f"products' are now by {found.encoder}; run the job `augment`"
+        )
+    return found.vectors, ""
 
 
 def _values(table: ProductTable, column: str) -> tuple[list[str], np.ndarray]:

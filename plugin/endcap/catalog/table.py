@@ -12,6 +12,7 @@ import numpy as np
 from endcap.catalog.product import Product, product_keys
 from endcap.catalog.texts import PackedTexts
 from endcap.catalog.values import number_or_none, time_or_none
+from endcap.pictures import PictureSource
 
 
 class ProductTable:
@@ -30,6 +31,7 @@ class ProductTable:
             product came into the range; both from the attributes that the settings name, NaN where unknown.
         titles: the n titles; a product without one has its id there.
         vectors: float16 (n + 1, d) unit vectors (zero where a product has none), or None.
+        pictures: where the products' pictures can be had from, for a model that reads them; None where nobody said.
     """
 
     __slots__ = (
@@ -49,6 +51,7 @@ class ProductTable:
         "margin",
         "parent",
         "parents",
+        "pictures",
         "price",
         "relative_price",
         "stock",
@@ -81,6 +84,7 @@ class ProductTable:
         self.relative_price = _relative_price(self.price, self.category)
         self.margin, self.added = self._margin_and_added(products)
         self.titles = PackedTexts([_title(product) for product in products])
+        self.pictures: PictureSource | None = None
         self.vectors = None
         if vectors is not None:
             self.vectors = np.zeros((len(products) + 1, vectors.shape[1]), dtype=np.float16)
@@ -127,7 +131,7 @@ class ProductTable:
         made.margin, made.added = grown(self.margin, margin), grown(self.added, added)
         made.titles = self.titles.with_changes(dict(zip(at.tolist(), map(_title, products), strict=True)))
         found = {row: vector for row, (_, vector) in zip(at.tolist(), latest.values(), strict=True)}
-        made.vectors = self._vectors_with(found, len(made) + 1)
+        made.vectors, made.pictures = self._vectors_with(found, len(made) + 1), self.pictures
         return made
 
     def rows(self, ids: Sequence[str]) -> np.ndarray:

@@ -28,11 +28,11 @@ from endcap.images.encoder import ImageEncoder
 from endcap.images.errors import NoPhotos
 from endcap.images.fetching import Fetcher
 from endcap.images.reading import read_image
+from endcap.pictures import FILE as FILE
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-FILE = "photos.npz"
 _BATCH = 16
 #: Pictures fetched at a time.
 _FETCHING = 4

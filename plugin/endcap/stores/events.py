@@ -104,8 +104,8 @@ class EventLog:
         self.database = database
 
     def append(self, batch: Sequence[Event]) -> list[bool]:
-        """Store events; True for each that is new, False for one whose id is there already (in the batch or the log), or
-        that would have happened to a generated row.
+        """Store events; True for each that is new, False for one whose id is there already (in the batch or the log),
+        or that would have happened to a generated row.
 
         When this returns, the new ones survive the end of the process, kill -9 included. A power cut may take the last
         moments from SQLite (``synchronous=NORMAL``), never its consistency.

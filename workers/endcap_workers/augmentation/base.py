@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from endcap.errors import EndcapError, InvalidInput
+
+if TYPE_CHECKING:
+    from endcap_workers.augmentation.linear import LinearNetwork
 
 #: Fewer warm products than this teach nothing that would hold for others.
 FEWEST_PRODUCTS = 30
@@ -67,19 +70,28 @@ class Content:
 @dataclass(frozen=True, slots=True)
 class Interactions:
     """What was chosen: the recommender's state of the shopper just before, float32 (m, d), scaled so that
-    ``states @ vector`` is a score; and the row of the chosen product in :class:`Warm`, int64 (m,)."""
+    ``states @ vector`` is a score; and the row of the chosen product in :class:`Warm`, int64 (m,).
+
+    ``redraw``: seed -> the states as the recommender gives them in training, with its dropout. It has seen these
+    choices, so that its plain states fit them better than they will ever fit those of another shopper.
+    """
 
     states: np.ndarray
     products: np.ndarray
+    redraw: Callable[[int], np.ndarray] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Warm:
-    """Products that behaviour has taught: their content, their learned embeddings float32 (n, d), who chose them."""
+    """Products that behaviour has taught: their content, their learned embeddings float32 (n, d), who chose them.
+
+    ``own_words``: what the recommender itself says of content, None where it reads none.
+    """
 
     content: Content
     vectors: np.ndarray
     interactions: Interactions
+    own_words: LinearNetwork | None = None
 
 
 @dataclass(frozen=True, slots=True)

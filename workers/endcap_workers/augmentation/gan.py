@@ -10,9 +10,10 @@ has taught. Three forces act on it:
   both sides (R3GAN, Huang et al. 2024), under which training is known to converge;
 - *alignment*: the generated embedding of a warm product points where the learned one does.
 
-It begins as the linear map that least squares finds (:mod:`endcap_workers.augmentation.ridge`) and learns what to
-change. What is kept is the running mean of its weights, at its best moment on validation; what is served is the mean
-over a few draws of noise.
+It begins as what the recommender itself says of a product that it does not know (where it reads no content: as the
+linear map that least squares finds), and learns what to change. The states that it learns from are drawn anew for each
+epoch, with the recommender's dropout. What is kept is the running mean of its weights, at its best moment on
+validation, the beginning included; what is served is the mean over a few draws of noise.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ from endcap_workers.augmentation.base import (
     Warm,
     run,
 )
+from endcap_workers.augmentation.linear import LinearNetwork, forget_unseen
 from endcap_workers.augmentation.mlp import Trunk
-from endcap_workers.augmentation.ridge import LinearNetwork, RidgeGenerator
+from endcap_workers.augmentation.ridge import RidgeGenerator
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +53,12 @@ class GanSettings:
         penalty: of the critic's slopes.
         real: share of real embeddings among the products that a purchase is ranked against.
         hide: share of codes taken for unknown in training, so that an unseen brand is nothing new.
+        most: interactions in an epoch; of more, each epoch draws its own.
         average: share of the old value in the running mean of the weights, which is what is judged and kept.
         noise, draws: numbers of noise, and how many draws are averaged in the end.
     """
 
-    epochs: int = 6
+    epochs: int = 10
     patience: int = 2
     rate: float = 1.5e-3
     batch: int = 1_024
@@ -69,6 +72,7 @@ class GanSettings:
     dropout: float = 0.5
     hide: float = 0.3
     average: float = 0.99
+    most: int = 100_000
     noise: int = 16
     draws: int = 8
 
@@ -142,11 +146,17 @@ class GanGenerator(Generator):
         torch.manual_seed(seed)
         self.shape |= {"gan": asdict(self.gan)}
         network = self.blank(self.shape)
-        start = RidgeGenerator().fit(warm, seed, validation)
-        assert isinstance(start.network, LinearNetwork)
-        network.linear.load_state_dict(start.network.state_dict())
+        start = warm.own_words or RidgeGenerator().fit(warm, seed, validation).network
+        assert isinstance(start, LinearNetwork)
+        network.linear.load_state_dict(start.state_dict())
+        for tables in (network.trunk.codes, network.linear.codes):
+            forget_unseen(tables, warm.content)
         trainer = _Trainer(network, warm, self.gan, seed)
-        training, best = Training(), deepcopy(network)
+        training, best = Training(), trainer.mean
+        if validation is not None:
+            training.best, training.setting = validation.judge(run(best, validation.content)), "epoch 0"
+            training.values.append(training.best)
+            best = deepcopy(best)
         for epoch in range(self.gan.epochs):
             losses = trainer.epoch(epoch)
             if not all(map(math.isfinite, losses.values())):
@@ -157,7 +167,7 @@ class GanGenerator(Generator):
             value = validation.judge(run(trainer.mean, validation.content))
             training.values.append(value)
             report(f"gan, epoch {epoch + 1}: validation {value:.4f}, " + _listed(losses))
-            if not training.setting or value > training.best:
+            if value > training.best:
                 training.best, training.setting, best = value, f"epoch {epoch + 1}", deepcopy(trainer.mean)
             elif epoch + 1 - int(training.setting.split()[-1]) >= self.gan.patience:
                 break
@@ -181,6 +191,7 @@ class _Trainer:
         self.codes, self.vectors = torch.from_numpy(content.codes), torch.from_numpy(content.vectors)
         self.real = torch.from_numpy(warm.vectors)
         told = content.known[made.products]
+        self.told, self.redraw = told, made.redraw
         self.states = torch.from_numpy(made.states[told])
         self.products = torch.from_numpy(made.products[told])
         self.usable = torch.from_numpy(np.flatnonzero(content.known))
@@ -193,9 +204,11 @@ class _Trainer:
             self.critic_optimizer = torch.optim.AdamW(self.critic.parameters(), lr=gan.rate, betas=(0.5, 0.99))
 
     def epoch(self, number: int) -> dict[str, float]:
-        """One pass over the interactions; mean losses."""
+        """One pass over the interactions, at most ``most`` of them; mean losses."""
         draw = torch.Generator().manual_seed(self.seed * 1_000 + number)
-        order = torch.randperm(len(self.products), generator=draw)
+        if self.redraw is not None:
+            self.states = torch.from_numpy(self.redraw(self.seed * 1_000 + number)[self.told])
+        order = torch.randperm(len(self.products), generator=draw)[: self.gan.most]
         parts = order.tensor_split(max(1, len(order) // self.gan.batch))
         self.network.train()
         totals: dict[str, float] = {}

@@ -29,15 +29,16 @@ from endcap_workers.augmentation.base import (
     Validation,
     Warm,
 )
+from endcap_workers.augmentation.linear import own_words
 from endcap_workers.augmentation.ranking import Cases, ranks
+from endcap_workers.augmentation.states import Choices
 from endcap_workers.models import Interest, InterestModel, SequenceModel
-from endcap_workers.training.next_item import padded
 
 #: Share of the learned products that is hidden; half of it to choose by, half to judge by.
 HIDDEN = 0.2
 K = 20
-#: Interactions that generators learn from, and cases that they are judged by, at most.
-MOST_INTERACTIONS, MOST_CASES = 200_000, 5_000
+#: Cases that generators are judged by, at most.
+MOST_CASES = 5_000
 #: With so many events a product speaks for itself as much as a generator speaks for it. Small, since a model that reads
 #: codes and text learns from few: with 5 the GAN cost Beauty's warm products .008 of .053 NDCG@20 (one seed).
 EVIDENCE = 0.3
@@ -109,7 +110,9 @@ def content_of(table: ProductTable, aligned: Alignment, products: Sequence[str],
     rows = np.r_[-1, -1, table.rows(products)].astype(np.int64)
     codes = aligned.codes[rows].astype(np.int64)
     codes[rows < 0] = 0
-    return Content(codes, aligned.content(rows), sizes, aligned.spec.encoder)
+    spec = aligned.spec
+    encoder = "+".join(one for one in (spec.encoder, spec.picture_encoder) if one)
+    return Content(codes, aligned.candidate_content(rows), sizes, encoder)
 
 
 def material(model: InterestModel, content: Content, sequences: Sequence[np.ndarray], seed: int = 0) -> Material:
@@ -145,11 +148,13 @@ def material(model: InterestModel, content: Content, sequences: Sequence[np.ndar
     warm = np.setdiff1d(usable, hidden)
     part[warm], part[choosing], part[judging] = np.arange(len(warm)), -2, -3
     vectors = _encode(model, np.arange(len(content)), content)
-    states, targets, seen = _states(model, content, sequences, draw)
+    choices = Choices.of(model, content, sequences, draw)
+    states, targets, seen = choices.states(), choices.targets, choices.seen
     told = part[targets] >= 0
-    interactions = Interactions(states[told], part[targets[told]])
+    interactions = Interactions(states[told], part[targets[told]], lambda seed: choices.redrawn(seed)[told])
+    learned = Warm(content.rows(warm), vectors[warm], interactions, own_words(model.encode, content.vectors.shape[1]))
     return Material(
-        model, content, counts, vectors, warm, Warm(content.rows(warm), vectors[warm], interactions), seen[told],
+        model, content, counts, vectors, warm, learned, seen[told],
         (choosing, _cases(states, targets, seen, part[targets] == -2)),
         (judging, _cases(states, targets, seen, part[targets] == -3)),
     )  # fmt: skip
@@ -197,11 +202,10 @@ def attach(model: InterestModel, generator: Generator) -> None:
         InvalidInput: it was made for another model.
     """
     shape, spec = generator.shape, model.spec
-    if generator.network is None or (tuple(shape["sizes"]), shape["content"], shape["width"]) != (
-        spec.codes, spec.content, spec.width,
-    ):  # fmt: skip
+    fits = (tuple(shape["sizes"]), shape["width"]) == (spec.codes, spec.width) and shape["content"] >= spec.content
+    if generator.network is None or not fits:
         raise InvalidInput("the generator was made for another model, or is not fitted: train it again")
-    model.encode.newcomers = generator.network.eval()
+    model.encode.newcomers, model.encode.newcomers_content = generator.network.eval(), shape["content"]
 
 
 def blend(model: InterestModel, generator: Generator, content: Content, counts: np.ndarray) -> int:
@@ -217,7 +221,7 @@ def blend(model: InterestModel, generator: Generator, content: Content, counts: 
         for column, table in enumerate(encode.codes):
             rest = rest + table(codes[:, column])
         if encode.content is not None:
-            rest = rest + encode.content(vectors)
+            rest = rest + encode.content(vectors[:, : encode.content.in_features])
         encode.product.weight[torch.from_numpy(rows)] = torch.from_numpy(wanted) - rest
     return int((share < 0.9).sum())
 
@@ -234,53 +238,6 @@ def _encode(model: InterestModel, numbers: np.ndarray, content: Content) -> np.n
             .encode(torch.from_numpy(numbers), torch.from_numpy(content.codes), torch.from_numpy(content.vectors))
             .numpy()
         )
-
-
-def _states(
-    model: InterestModel, content: Content, sequences: Sequence[np.ndarray], draw: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The state before each choice, the number chosen, and what came before it (padded)."""
-    places = model.spec.places
-    kept = [one[-places - 1 :] for one in sequences if len(one) > 1]
-    if not kept:
-        raise TooLittle("no shopper has done two things: nobody's interest can be seen")
-    order = draw.permutation(len(kept))
-    states, targets, seen, count = [], [], [], 0
-    codes, vectors = torch.from_numpy(content.codes), torch.from_numpy(content.vectors)
-    with torch.no_grad():
-        for start in range(0, len(order), 256):
-            rows = order[start : start + 256].tolist()
-            products = padded([kept[row][:-1, 0] for row in rows])
-            actions = padded([kept[row][:-1, 1] for row in rows])
-            ages = torch.zeros(products.shape)
-            read = _read(model, products, codes[products], vectors[products], actions, ages)
-            for row, state in zip(rows, read.numpy(), strict=True):
-                sequence = kept[row][:, 0]
-                states.append(state[: len(sequence) - 1])
-                targets.append(sequence[1:])
-                seen += [sequence[max(0, place - 20) : place] for place in range(1, len(sequence))]
-                count += len(sequence) - 1
-            if count >= MOST_INTERACTIONS:
-                break
-    table = np.zeros((len(seen), 20), dtype=np.int64)
-    chosen = np.concatenate(targets)
-    for row, (one, target) in enumerate(zip(seen, chosen.tolist(), strict=True)):
-        table[row, : len(one)] = np.where(one == target, 0, one)
-    return np.concatenate(states), chosen, table
-
-
-def _read(
-    model: InterestModel,
-    products: torch.Tensor,
-    codes: torch.Tensor,
-    content: torch.Tensor,
-    actions: torch.Tensor,
-    ages: torch.Tensor,
-) -> torch.Tensor:
-    if isinstance(model, SequenceModel):
-        return model.states(products, codes, content, actions, ages)
-    assert isinstance(model, Interest)
-    return model.reader(model.event(model.encode(products, codes, content), actions, ages))
 
 
 def _cases(states: np.ndarray, targets: np.ndarray, seen: np.ndarray, which: np.ndarray) -> Cases:

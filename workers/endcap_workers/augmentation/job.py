@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ from endcap.catalog.table import ProductTable
 from endcap.encoders import text_encoder_at_hand
 from endcap.errors import EndcapError, InvalidInput, TooLittle
 from endcap.jobs import JobCancelled
+from endcap.pictures import FILE as PICTURES
+from endcap.pictures import WIDTH, PictureSource
 from endcap.profiles import short_keys
 from endcap.registry import INTEREST, open_registry
 from endcap.runtime import open_database, open_engine
-from endcap.sequences import Alignment
+from endcap.sequences import Alignment, InputSpec
 from endcap.settings import Settings
 from endcap.stores.aliases import Aliases
 from endcap.stores.database import Database
@@ -42,6 +45,8 @@ from endcap_workers.training.export import to_onnx
 from endcap_workers.training.weights import model_of
 
 Progress = Callable[[float, float, str], None]
+#: Share of the learned products that must have a picture, for the generator to read pictures.
+ENOUGH_PICTURES = 0.1
 #: Latest actions of a shopper that are read.
 MOST_ACTIONS = 200
 #: Keys of a bundle's description that are made anew; the others go along.
@@ -93,8 +98,9 @@ def _augment(
     bundle, model = _live(settings)
     weights = (bundle.folder / WEIGHTS).read_bytes()
     table = _table(settings)
-    aligned = Alignment(table, bundle.vocabulary, bundle.spec)
-    content = content_of(table, aligned, bundle.vocabulary.products, bundle.vocabulary.sizes(bundle.spec.codes))
+    spec = with_pictures(bundle.spec, table, bundle.vocabulary.products)
+    aligned = Alignment(table, bundle.vocabulary, spec)
+    content = content_of(table, aligned, bundle.vocabulary.products, bundle.vocabulary.sizes(spec.codes))
     progress(1, 10, "reading the log")
     log, excluded = EventLog(database), Flags(database).excluded_shoppers()
     owners = Aliases(database, log).mapping()
@@ -120,7 +126,7 @@ def _augment(
     found = {"outcome": "refused", "generator": generator.name, "version": version, "reasons": list(verdict.reasons)}
     if not verdict.passed:
         return found | choice.numbers()
-    written = _bundle(settings, bundle, weights, made, generator, {**provenance, **choice.numbers()})
+    written = _bundle(settings, bundle, spec, weights, made, generator, {**provenance, **choice.numbers()})
     number = written.name.rpartition("-")[2]
     registry.add_candidate(INTEREST, number, written, bundle.description.get("metrics"), {"augmentation": provenance})
     registry.judged(INTEREST, number, helps(choice.lower), "augment")
@@ -172,9 +178,20 @@ def _live(settings: Settings) -> tuple[Bundle, InterestModel]:
 def _table(settings: Settings) -> ProductTable:
     engine = open_engine(settings)
     try:
-        return ProductTable.collect(engine.scan())
+        table = ProductTable.collect(engine.scan())
     finally:
         engine.close()
+    table.pictures = PictureSource(settings.data_dir / PICTURES)
+    return table
+
+
+def with_pictures(spec: InputSpec, table: ProductTable, learned: Sequence[str]) -> InputSpec:
+    """What the generator is to read: pictures, too, where enough of the learned products have one that was encoded."""
+    found = table.pictures.of(learned) if table.pictures is not None else None
+    share = found.vectors[:-1].any(axis=1).mean() if found is not None and len(learned) else 0.0
+    if found is None or share < ENOUGH_PICTURES:
+        return replace(spec, pictures=0, picture_encoder="")
+    return replace(spec, pictures=WIDTH, picture_encoder=found.encoder)
 
 
 def _with_virtual(
@@ -262,7 +279,7 @@ def _by_category(made: Material, generator: Generator, bundle: Bundle) -> dict[s
 
 
 def _bundle(
-    settings: Settings, bundle: Bundle, weights: bytes, made: Material, generator: Generator,
+    settings: Settings, bundle: Bundle, spec: InputSpec, weights: bytes, made: Material, generator: Generator,
     provenance: Mapping[str, Any],
 ) -> Path:  # fmt: skip
     """The live model with the generator in its graph."""
@@ -272,11 +289,10 @@ def _bundle(
     with tempfile.TemporaryDirectory() as scratch:
         to_onnx(model, Path(scratch) / "model.onnx")
         graph = (Path(scratch) / "model.onnx").read_bytes()
-    if inputs_of(graph) != bundle.spec.inputs:
-        raise InvalidInput("with a generator the graph reads other tensors than the live model: train the model again")
+    spec = replace(spec, inputs=inputs_of(graph))
     described = bundle.description
     return write_bundle(
-        settings.models_folder, graph, bundle.spec, bundle.vocabulary, name=bundle.name, version=_next(bundle),
+        settings.models_folder, graph, spec, bundle.vocabulary, name=bundle.name, version=_next(bundle),
         metrics=described.get("metrics"), data_window=described.get("data_window"), seed=described.get("seed"),
         extra={key: value for key, value in described.items() if key not in _MADE_ANEW}
         | {"augmentation": {**provenance, "products of little evidence": faded}},

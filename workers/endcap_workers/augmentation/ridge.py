@@ -7,28 +7,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from endcap_workers.augmentation.base import Content, ContentNetwork, Generator, Training, Validation, Warm, run
+from endcap_workers.augmentation.base import Content, Generator, Training, Validation, Warm, run
+from endcap_workers.augmentation.linear import LinearNetwork
 
 #: Codes beyond so many in all are not given a column each: the normal equations would not fit.
 MOST_COLUMNS = 6_000
-
-
-class LinearNetwork(ContentNetwork):
-    """The sum of a vector for each code, a linear map of the text vector, and a constant."""
-
-    def __init__(self, sizes: tuple[int, ...], content: int, width: int, norm: float) -> None:
-        super().__init__(width, norm)
-        self.codes = nn.ModuleList(nn.Embedding(size, width) for size in sizes)
-        self.content = nn.Linear(content, width, bias=False) if content else None
-        self.constant = nn.Parameter(torch.zeros(width))
-
-    def generate(self, codes: Tensor, vectors: Tensor) -> Tensor:
-        total = self.constant if self.content is None else self.constant + self.content(vectors)
-        for column, table in enumerate(self.codes):
-            total = total + table(codes[..., column])
-        return total
 
 
 class RidgeGenerator(Generator):

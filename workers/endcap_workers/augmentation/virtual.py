@@ -59,6 +59,13 @@ def enriched(warm: Warm, virtual: VirtualProducts) -> Warm:
     """The warm products with the virtual ones behind them, as a generator's training set."""
     content, real = warm.content, warm.interactions
     assert real is not None
+    redraw = real.redraw
+
+    def states(seed: int) -> np.ndarray:
+        assert redraw is not None
+        drawn = redraw(seed)
+        return np.concatenate([drawn, drawn[virtual.sources]])
+
     return Warm(
         Content(
             np.concatenate([content.codes, virtual.content.codes]),
@@ -70,7 +77,9 @@ def enriched(warm: Warm, virtual: VirtualProducts) -> Warm:
         Interactions(
             np.concatenate([real.states, virtual.interactions.states]),
             np.concatenate([real.products, virtual.interactions.products + len(content)]),
+            states if redraw else None,
         ),
+        warm.own_words,
     )
 
 

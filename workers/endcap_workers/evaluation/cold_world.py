@@ -21,7 +21,9 @@ import numpy as np
 import torch
 
 from endcap_workers.augmentation.base import Content, Interactions, Validation, Warm
+from endcap_workers.augmentation.linear import own_words
 from endcap_workers.augmentation.ranking import Cases, figures, ranks
+from endcap_workers.augmentation.states import in_training
 from endcap_workers.augmentation.virtual import VirtualProducts, sequences_of
 from endcap_workers.evaluation.embedding_cache import cache_dir
 from endcap_workers.models import UNKNOWN, LstmModel, ModelSpec, SequenceModel
@@ -77,7 +79,9 @@ class World:
 
     def learned(self) -> Warm:
         """What a generator learns from."""
-        return Warm(self.content.rows(self.split.warm), self.vectors[self.split.warm], self.interactions)
+        warm = self.split.warm
+        own = own_words(self.model.encode, self.content.vectors.shape[1])
+        return Warm(self.content.rows(warm), self.vectors[warm], self.interactions, own)
 
     def validation(self) -> Validation:
         """NDCG of the products hidden to choose by, among one another."""
@@ -206,7 +210,7 @@ def _world(
     # At the test the shopper has had the product that stopped the training, too.
     states = _states(model, catalogue, [one[:-1] for one in warm_of])
     part = _parts(split, len(content))
-    interactions, origins = _interactions(train, states, split)
+    interactions, origins = _interactions(model, catalogue, train, states, split)
     return World(
         split=split,
         content=content,
@@ -283,16 +287,25 @@ def _states(model: SequenceModel, catalogue: Catalogue, train: Sequence[np.ndarr
 
 
 def _interactions(
-    train: Sequence[np.ndarray], states: Sequence[np.ndarray], split: Split
+    model: SequenceModel, catalogue: Catalogue, train: list[np.ndarray], states: Sequence[np.ndarray], split: Split
 ) -> tuple[Interactions, list[tuple[int, int]]]:
     number = np.full(int(max(split.warm.max(), split.test.max(), split.valid.max())) + 1, -1, dtype=np.int64)
     number[split.warm] = np.arange(len(split.warm))
     told = [row for row, one in enumerate(train) if len(one) > 1]
-    before = np.concatenate([states[row][: len(train[row]) - 1] for row in told])
+
+    def before_each(states: Sequence[np.ndarray]) -> np.ndarray:
+        return np.concatenate([states[row][: len(train[row]) - 1] for row in told])
+
+    before = before_each(states)
     chosen = number[np.concatenate([train[row][1:] for row in told])]
     origins = [(row, place) for row in told for place in range(1, len(train[row]))]
     there = np.flatnonzero(np.abs(before).sum(axis=1) > 0)
-    return Interactions(before[there], chosen[there]), [origins[place] for place in there.tolist()]
+
+    def redraw(seed: int) -> np.ndarray:
+        with in_training(model, seed):
+            return before_each(_states(model, catalogue, train))[there]
+
+    return Interactions(before[there], chosen[there], redraw), [origins[place] for place in there.tolist()]
 
 
 def _cases(

@@ -14,8 +14,10 @@ candidate_content       float32  (B, N, D)
 candidate_features      float32  (B, N, F)   what the feature specification names
 ======================  =======  ==========  =============================================================
 
-A product that training never saw has the number ``UNKNOWN`` and lives by its codes and content. A candidate's score
-depends on the shopper and on the candidate alone, never on the other candidates.
+A product that training never saw has the number ``UNKNOWN`` and lives by its codes and content. The order of the
+candidates says nothing. A candidate whose features are all not numbers is none: it fills up a list that is shorter than
+others, and has no say in their scores. A model with ``among`` compares candidates with each other; with any other a
+score depends on the shopper and on the candidate alone.
 """
 
 from __future__ import annotations
@@ -64,6 +66,7 @@ class ModelSpec:
         relative: a transformer counts how far back an action lies, not its place from the beginning of the history.
         knots: places at which the response to a feature may bend before the head, see
             :class:`~endcap_workers.models.features.FeatureScale`.
+        among: features are also compared with those of the list's other candidates, see there.
         parts: what an :class:`~endcap_workers.models.interest.Interest` consists of (for ablation).
     """
 
@@ -81,6 +84,7 @@ class ModelSpec:
     places: int = 50
     relative: bool = False
     knots: int = 0
+    among: bool = False
     parts: tuple[str, ...] = ("features", "sequence", "attention")
 
     def to_json(self) -> dict[str, Any]:
@@ -100,8 +104,9 @@ class ProductEncoder(nn.Module):
     """A product as a vector: the sum of what its number, its codes and its content say. Shared by history and
     candidates (tied embeddings).
 
-    ``newcomers``: (n, K) codes and (n, D) content -> (n, width), see :mod:`endcap_workers.augmentation`. Where it is
-    given, the number ``spec.products`` (one past the last) stands for a product that this speaks for.
+    ``newcomers``: (n, K) codes and (n, D) content -> (n, width), see :mod:`endcap_workers.augmentation`; its D may be
+    larger than the model's, by the numbers of a picture. Where it is given, the number ``spec.products`` (one past the
+    last) stands for a product that this speaks for.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -116,6 +121,7 @@ class ProductEncoder(nn.Module):
             with torch.no_grad():
                 table.weight[PADDING] = 0.0
         self.newcomers: nn.Module | None = None
+        self.newcomers_content = spec.content
 
     def forward(self, products: Tensor, codes: Tensor, content: Tensor) -> Tensor:
         """(…) numbers, (…, K) codes, (…, D) content -> (…, width); zero where everything is padding."""
@@ -129,10 +135,18 @@ class ProductEncoder(nn.Module):
         for column, table in enumerate(self.codes):
             vector = vector + table(codes[..., column])
         if self.content is not None:
-            vector = vector + self.content(content)
+            # A candidate's may be longer: what stands behind is for the newcomers alone.
+            vector = vector + self.content(content[..., : self.content.in_features])
         if self.newcomers is not None:
             place = new.nonzero(as_tuple=True)  # of few candidates: the others cost nothing
-            vector = vector.index_put(place, self.newcomers(codes[place], content[place]))
+            width = int(content.shape[-1])
+            missing = self.newcomers_content - width
+            if missing:  # in a history there are no pictures
+                none = torch.zeros_like(vector[place][:, :1]).expand(-1, missing)
+                read = torch.cat([content[place], none], dim=-1) if width else none
+            else:
+                read = content[place]
+            vector = vector.index_put(place, self.newcomers(codes[place], read))
         return normalize(vector, dim=-1) if self.unit else vector
 
 

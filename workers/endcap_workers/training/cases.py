@@ -138,7 +138,7 @@ class Cases:
             elif name == "candidate_codes":
                 made[name] = aligned.codes[rows].astype(np.int64)
             elif name == "candidate_content":
-                made[name] = aligned.content(rows.ravel()).reshape(*rows.shape, -1)
+                made[name] = aligned.candidate_content(rows.ravel()).reshape(*rows.shape, -1)
         if any(name.startswith("history") for name in aligned.spec.inputs):
             made |= self._history(chosen, aligned)
         wanted = np.where(present, self.wanted[at], 0).astype(np.float32)

@@ -31,7 +31,9 @@ def to_onnx(model: InterestModel, path: Path) -> None:
         elif name.endswith("_ages"):
             example.append(torch.ones(2, places))
         else:
-            example.append(torch.zeros(2, places, spec.content if name.endswith("_content") else spec.features))
+            # A generator may read more of a candidate than the model does.
+            content = model.encode.newcomers_content if name == "candidate_content" else spec.content
+            example.append(torch.zeros(2, places, content if name.endswith("_content") else spec.features))
     was_training = model.training
     try:
         with warnings.catch_warnings(), torch.no_grad():

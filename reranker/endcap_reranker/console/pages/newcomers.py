@@ -18,6 +18,8 @@ from endcap_reranker.console.frame import back, render
 from endcap_reranker.console.pages import Page, Routes
 
 KIND = "augmentation"
+#: What may be known of a new product.
+_SHOWN = ("brand", "category", "content", "picture")
 #: New products on the page.
 _MOST = 50
 
@@ -61,7 +63,7 @@ def _routes(routes: Routes) -> None:
                 "category": table.categories[table.category[row]].replace("\0", PATH_SEPARATOR)
                 if table.category[row] >= 0
                 else "",
-                "knows": [name for name in ("brand", "category", "content") if aligned.newcomers[row] & KNOWS[name]],
+                "knows": [name for name in _SHOWN if aligned.newcomers[row] & KNOWS[name]],
                 "near": [(one, titles.get(one, one), cosine) for one, cosine in nearest],
             }
             for row, nearest in zip(shown.tolist(), near, strict=True)
