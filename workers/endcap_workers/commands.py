@@ -15,6 +15,7 @@ from endcap.results import Results
 EVALUATIONS = {
     "cold-products": "endcap_workers.evaluation.cold_products",
     "attack": "endcap_workers.evaluation.attack",
+    "bandit-replay": "endcap_workers.evaluation.bandit_replay",
     "beauty": "endcap_workers.evaluation.beauty",
     "complete-journey": "endcap_workers.evaluation.complete_journey",
     "demand": "endcap_workers.evaluation.demand",

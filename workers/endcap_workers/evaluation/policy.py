@@ -26,7 +26,6 @@ from endcap.policy import Blend, Exploration, FixedPolicy
 from endcap.policy.context import COLUMNS, STEPS
 from endcap.policy.linear import LinearMemory, LinUCB
 from endcap.results import Results
-from endcap_workers.evaluation.bandit_replay import add_rows
 from endcap_workers.evaluation.journey_environment import Environment, build
 from endcap_workers.evaluation.policy_learners import Learner, QLearner, Standing, learners
 
@@ -238,7 +237,6 @@ def run(seed: int = 0) -> Results:
     results.notes.append(gate_check(changed, seed))
     plain = build(ARMS, seed=seed)
     compare(results, "as is", plain, RUNS, seed, change=False)
-    add_rows(results, seed)
     results.notes.append(
         f"{len(changed):,} rankings, {LOGGED:,} of them the log; {RUNS} runs; the change comes after "
         f"{int(np.searchsorted(after.time, CHANGE)):,} served rankings."
