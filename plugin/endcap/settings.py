@@ -249,11 +249,15 @@ class Settings(BaseSettings):
     )
     open_metrics: bool = Field(
         False,
-        description="Show `/metrics` and the details of `/readyz` to anyone who reaches them. Otherwise: on "
-        "`admin_port`, on this machine, or with a token.",
+        description="Show `/metrics` and the details of `/readyz` to anyone who reaches them. Otherwise they need a token "
+        "of the role reader, or `metrics_token`.",
+    )
+    metrics_token: SecretStr = Field(
+        SecretStr(""),
+        description="Opens `/metrics` and the details of `/readyz` as a bearer token, while the database is away, too.",
     )
 
-    @field_validator("admin_token")
+    @field_validator("admin_token", "metrics_token")
     @classmethod
     def _long_enough(cls, value: SecretStr) -> SecretStr:
         if 0 < len(value.get_secret_value()) < 32:
@@ -404,6 +408,12 @@ class Settings(BaseSettings):
     )
     review_days: float = Field(7.0, ge=0, description="Days between two orders to a supplier.")
     service_level: float = Field(0.95, gt=0, lt=1, description="Probability of not running out until delivery.")
+    forecast_top_sellers: int = Field(
+        400,
+        ge=0,
+        le=5_000,
+        description="Products that sell most, each forecast by who was best for it, costly forecasters among them.",
+    )
     currency: str = Field("", max_length=8, description="How reports write money: `€`, `USD`.")
     report_note: str = Field("", max_length=1_000, description="Stands first among the notes of every report.")
     keep_reports: int = Field(30, ge=1, description="Reports kept of each kind and period; the oldest are removed.")

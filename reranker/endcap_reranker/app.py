@@ -9,11 +9,10 @@ from flask import Flask, Response
 
 from endcap.errors import EndcapError
 from endcap.runtime import Runtime
-from endcap.stores.tokens import TokenRefused
 from endcap_reranker import telemetry
 from endcap_reranker.api.problems import problem_of
 from endcap_reranker.bookkeeping import keep_books
-from endcap_reranker.doors import hang_doors, may_see_details
+from endcap_reranker.doors import check_details, hang_doors, may_see_details
 from endcap_reranker.draining import draining
 from endcap_reranker.errors import install_error_handlers, json_response
 from endcap_reranker.hook import hook_blueprint
@@ -69,8 +68,10 @@ def create_app(runtime: Runtime) -> Flask:
 
     @app.get("/metrics")
     def metrics() -> Response:
-        if not may_see_details(runtime.settings):
-            return problem_of(TokenRefused("token_missing", "the metrics need a token here (setting open_metrics)"))
+        try:
+            check_details(runtime.settings)
+        except EndcapError as error:
+            return problem_of(error)
         body, media_type = telemetry.exposition(runtime)
         return Response(body, content_type=media_type)
 

@@ -6,11 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
-#: Set in the environment of a request that came by a proxy, trusted or not: it is then not from this machine,
-#: whatever its address says.
-FORWARDED = "endcap.forwarded"
-_MARKS = ("HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED", "HTTP_X_FORWARDED_HOST", "HTTP_X_REAL_IP", "HTTP_VIA")
-
 Environ = dict[str, Any]
 Application = Callable[[Environ, Any], Iterable[bytes]]
 
@@ -28,7 +23,6 @@ class TrustedProxies:
 
     def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
         """See WSGI."""
-        environ[FORWARDED] = any(name in environ for name in _MARKS)
         if self._trusted and self._known(environ.get("REMOTE_ADDR", "")):
             chain = [one.strip() for one in environ.get("HTTP_X_FORWARDED_FOR", "").split(",") if one.strip()]
             client = next((one for one in reversed(chain) if not self._known(one)), chain[0] if chain else "")

@@ -26,7 +26,9 @@ WINDOW = 20
 def runtime(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
     where = {"engine_url": request.getfixturevalue("elasticsearch")} if request.param == "elasticsearch" else {}
     folder = tmp_path_factory.mktemp("shop")
-    with open_shop(set_up_shop(folder, window=WINDOW, index=f"api-{uuid.uuid4().hex[:8]}", **where)) as opened:
+    with open_shop(
+        set_up_shop(folder, window=WINDOW, index=f"api-{uuid.uuid4().hex[:8]}", open_metrics=True, **where)
+    ) as opened:
         yield opened
 
 

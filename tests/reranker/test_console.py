@@ -57,7 +57,7 @@ def enter(app: Flask, runtime: Runtime) -> Callable[[str], FlaskClient]:
         text, made = Tokens(runtime.database).create(f"{role}'s", role)
         answer = client.post("/console/login", data={"csrf": proof(client, "/console/login"), "token": text})
         assert answer.headers["Location"] == "/console/", answer.text
-        client.token = made  # type: ignore[attr-defined]
+        client.token, client.text = made, text  # type: ignore[attr-defined]
         return client
 
     return entered
@@ -246,7 +246,10 @@ def test_a_skipped_run_is_grey_and_says_why(enter: Callable[[str], FlaskClient],
         assert "note bad" not in text, page
     assert '<span class="pill ">skipped</span>' in client.get("/console/jobs").text
     assert "Try again" in client.get(f"/console/jobs/runs/{run.id}").text
-    assert 'endcap_runs{state="skipped"} 1.0' in app.test_client().get("/metrics").text
+    assert (
+        'endcap_runs{state="skipped"} 1.0'
+        in app.test_client().get("/metrics", headers={"Authorization": f"Bearer {client.text}"}).text
+    )
     assert "Asked for again" in send(client, f"/console/jobs/runs/{run.id}/retry", f"/console/jobs/runs/{run.id}")
     runs.cancel(run.id)
 

@@ -99,7 +99,8 @@ def shop_folder(tmp_path: Path, elasticsearch: str) -> Iterator[Path]:
 
 
 def test_two_processes_serve_and_count_together(shop_folder: Path, elasticsearch: str) -> None:
-    patient = {"engine_url": elasticsearch, "index": INDEX, "deadline_ms": 20_000}  # a busy machine is not the point
+    # A busy machine is not the point.
+    patient = {"engine_url": elasticsearch, "index": INDEX, "deadline_ms": 20_000, "open_metrics": True}
     with served(shop_folder, "--port", "0", "--workers", "2", **patient) as server:
         url = server.url()
         body = {"query": {"match": {"title": "red"}}, "size": 5}
@@ -185,7 +186,9 @@ def test_what_cannot_be_set_up_is_said_without_a_trace(tmp_path: Path) -> None:
 @pytest.fixture
 def app(tmp_path: Path) -> Iterator[Any]:
     """The whole application over an empty embedded engine."""
-    settings = Settings(data_dir=tmp_path, text_encoder="none", index="shop", cors_origins=["https://shop.example"])
+    settings = Settings(
+        data_dir=tmp_path, text_encoder="none", index="shop", cors_origins=["https://shop.example"], open_metrics=True
+    )
     runtime = open_runtime(settings, start=False)
     try:
         yield create_app(runtime)

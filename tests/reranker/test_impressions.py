@@ -22,7 +22,7 @@ HEADERS = {"X-Endcap-Shopper": "ann", "X-Endcap-Session": "visit-1"}
 
 @pytest.fixture(scope="module")
 def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
-    settings = set_up_shop(tmp_path_factory.mktemp("shop"), text_encoder="none", log_features=1.0)
+    settings = set_up_shop(tmp_path_factory.mktemp("shop"), text_encoder="none", log_features=1.0, open_metrics=True)
     with open_shop(settings) as opened:
         until = time.monotonic() + 60
         while not (opened.discovery.caught_up and opened.discovery.shelves) and time.monotonic() < until:

@@ -116,7 +116,7 @@ def test_a_stop_under_traffic_fails_no_request_and_everything_is_told(tmp_path: 
     with collector() as (endpoint, spans):
         settings = {
             "access_log": True, "log_format": "json", "otlp_endpoint": endpoint, "drain_s": 2, "admin_port": admin,
-            "deadline_ms": 20_000, "embedded_worker": False,
+            "deadline_ms": 20_000, "embedded_worker": False, "open_metrics": True,
         }  # fmt: skip
         with served(tmp_path, "--port", "0", "--workers", "2", **settings) as server:
             url = server.url()
@@ -175,7 +175,7 @@ def test_a_stop_under_traffic_fails_no_request_and_everything_is_told(tmp_path: 
 @pytest.fixture(scope="module")
 def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
     settings = shop(tmp_path_factory.mktemp("data"), [])
-    opened = open_runtime(settings.model_copy(update={"access_log": True}), start=False)
+    opened = open_runtime(settings.model_copy(update={"access_log": True, "open_metrics": True}), start=False)
     yield opened
     opened.close()
 
