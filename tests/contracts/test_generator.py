@@ -19,6 +19,7 @@ from endcap_workers.augmentation import (
     GeneratorDiverged,
     Interactions,
     MlpGenerator,
+    RankedGenerator,
     Validation,
     Warm,
 )
@@ -58,8 +59,9 @@ def nearness(made: np.ndarray) -> float:
 
 
 def made(name: str) -> Generator:
-    if name == "gan":
-        return GanGenerator(replace(GanSettings(), epochs=3, batch=256, negatives=64, hidden=32))
+    if name in ("gan", "ranked"):
+        settings = replace(GanSettings(), epochs=3, batch=256, negatives=64, hidden=32)
+        return GanGenerator(settings) if name == "gan" else RankedGenerator(settings)
     return GENERATORS[name]()
 
 

@@ -13,6 +13,7 @@ from endcap_workers.augmentation.health import health
 from endcap_workers.augmentation.ranking import Cases, figures, ranks
 from endcap_workers.augmentation.virtual import THIN, enriched, sequences_of, virtual_products
 from endcap_workers.evaluation import cold_products
+from endcap_workers.evaluation.cold_intervals import half_width, over_products
 from endcap_workers.evaluation.cold_world import Split, World, build, retrained
 from endcap_workers.models import ModelSpec
 from endcap_workers.training.loop import Schedule
@@ -67,16 +68,21 @@ def test_every_row_comes_out_and_generators_find_the_kind(world: World, monkeypa
     said: list[str] = []
     makers = {"content k-NN": NearestGenerator, "ridge": RidgeGenerator, "MLP": Diverging}
     monkeypatch.setattr(cold_products, "MAKERS", makers)
-    rows, checks, best = cold_products.judge(world, 0, said.append)
+    judged = cold_products.judge(world, 0, said.append)
 
+    rows = {name: row.figures for name, row in judged.rows.items()}
     nothing, ridge = rows[cold_products.NOTHING], rows["ridge"]
     assert ridge["cold ndcg@20"] > 2 * nothing["cold ndcg@20"]
     assert ridge["warm ndcg@20"] == nothing["warm ndcg@20"]  # an embedding of its own harms nobody else
     assert ridge["overall ndcg@20"] > nothing["overall ndcg@20"]
-    assert best in ("ridge", "content k-NN")
+    assert judged.chosen in ("ridge", "content k-NN")
+    assert rows[cold_products.CHOSEN] == rows[judged.chosen]
     assert "MLP" not in rows
     assert any("MLP is kept out: on purpose" in line for line in said)
-    assert checks["ridge"]["spread"] > 0.3
+    assert judged.checks["ridge"]["spread"] > 0.3
+    for kind, cases in judged.rows["ridge"].cases.items():
+        assert cases.mean() == pytest.approx(ridge[f"{kind} ndcg@20"])
+        assert len(judged.products[kind]) == len(cases)
 
 
 def test_virtual_products_fill_thin_kinds_and_never_stay(world: World) -> None:
@@ -124,8 +130,21 @@ def test_health_tells_collapse_and_copies_apart() -> None:
 
 
 def test_intervals_are_students() -> None:
-    assert cold_products.half_width([1.0, 2.0, 3.0, 4.0, 5.0]) == pytest.approx(1.963, abs=1e-3)
-    assert math.isnan(cold_products.half_width([1.0]))
+    assert half_width([1.0, 2.0, 3.0, 4.0, 5.0]) == pytest.approx(1.963, abs=1e-3)
+    assert math.isnan(half_width([1.0]))
+
+
+def test_an_interval_over_products_draws_products_not_cases() -> None:
+    draw = np.random.default_rng(0)
+    products = np.arange(4_000) % 40
+    of_product = draw.normal(0.1, 1.0, 40)[products]
+
+    low, high = over_products([of_product], [products])
+    alone = over_products([of_product], [np.arange(4_000)])
+
+    assert low < of_product.mean() < high
+    assert high - low == pytest.approx(2 * 1.96 * of_product.std() / 40**0.5, rel=0.2)
+    assert alone[1] - alone[0] < (high - low) / 5
 
 
 def test_beauty_reads_brand_and_path(shared_dir: Path) -> None:

@@ -8,7 +8,7 @@ from endcap_workers.augmentation.base import (
     Validation,
     Warm,
 )
-from endcap_workers.augmentation.gan import GanGenerator
+from endcap_workers.augmentation.gan import GanGenerator, RankedGenerator
 from endcap_workers.augmentation.mlp import MlpGenerator
 from endcap_workers.augmentation.nearest import NearestGenerator
 from endcap_workers.augmentation.ridge import RidgeGenerator
@@ -18,6 +18,7 @@ GENERATORS: dict[str, type[Generator]] = {
     "nearest": NearestGenerator,
     "ridge": RidgeGenerator,
     "mlp": MlpGenerator,
+    "ranked": RankedGenerator,
     "gan": GanGenerator,
 }
 
@@ -30,6 +31,7 @@ __all__ = [
     "Interactions",
     "MlpGenerator",
     "NearestGenerator",
+    "RankedGenerator",
     "RidgeGenerator",
     "Validation",
     "Warm",

@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -166,7 +166,7 @@ class GanGenerator(Generator):
                 continue
             value = validation.judge(run(trainer.mean, validation.content))
             training.values.append(value)
-            report(f"gan, epoch {epoch + 1}: validation {value:.4f}, " + _listed(losses))
+            report(f"{self.name}, epoch {epoch + 1}: validation {value:.4f}, " + _listed(losses))
             if value > training.best:
                 training.best, training.setting, best = value, f"epoch {epoch + 1}", deepcopy(trainer.mean)
             elif epoch + 1 - int(training.setting.split()[-1]) >= self.gan.patience:
@@ -179,6 +179,15 @@ class GanGenerator(Generator):
             tuple(settings["sizes"]), settings["content"], settings["width"], settings["norm"],
             GanSettings(**settings["gan"]),
         )  # fmt: skip
+
+
+class RankedGenerator(GanGenerator):
+    """The same without its adversary: ranking and alignment alone."""
+
+    name: ClassVar[str] = "ranked"
+
+    def __init__(self, gan: GanSettings | None = None) -> None:
+        super().__init__(replace(gan or GanSettings(), adversary=0.0))
 
 
 class _Trainer:

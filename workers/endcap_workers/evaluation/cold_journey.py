@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from endcap.metrics import expected_rank, ndcg_at
+from endcap.metrics import expected_rank
 from endcap_workers.augmentation.base import Content
 from endcap_workers.evaluation import complete_journey
 from endcap_workers.evaluation.cold_world import World, build
@@ -80,18 +80,19 @@ def world(seed: int, report: Callable[[str], None], reads_content: bool = True) 
     return build(made.sequences, made.content, seed, "journey", SCHEDULE, SPEC, NEGATIVES, report, reads_content)
 
 
-def search(world: World, vectors: np.ndarray, bias: np.ndarray | None = None) -> dict[str, float]:
-    """NDCG@10 of December's searches for hidden products."""
+def search(world: World, vectors: np.ndarray, bias: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Rank of what was bought in each of December's searches for hidden products (m,), and its number (m,)."""
     hidden = np.zeros(len(vectors), dtype=bool)
     hidden[world.split.test] = True
     away = np.zeros(len(vectors), dtype=bool)
     away[world.split.valid] = True  # hidden to choose by: no rivals here
     extra = np.zeros(len(vectors)) if bias is None else bias
-    ranks = []
+    ranks, found = [], []
     for row, wanted, rivals in load().cases:
         if not hidden[wanted]:
             continue
         rivals = rivals[~away[rivals]]
         scores = vectors[rivals] @ world.last_states[row] + extra[rivals]
         ranks.append(expected_rank(scores, int(np.flatnonzero(rivals == wanted)[0])))
-    return {"search ndcg@10": float(ndcg_at(np.array(ranks)).mean())}
+        found.append(wanted)
+    return np.array(ranks), np.array(found)

@@ -98,18 +98,26 @@ class World:
         vectors[numbers] = made
         return vectors
 
-    def judge(self, vectors: np.ndarray, bias: np.ndarray | None = None) -> dict[str, float]:
-        """The table's figures for embeddings of all products."""
+    def judge(self, vectors: np.ndarray, bias: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """Rank of each case's target for embeddings of all products: among the hidden ones (``cold``), among the warm
+        ones (``warm``), and of some of both among all (``overall``)."""
         split = self.split
         everything = np.concatenate([split.warm, split.test])
-        found = {
-            "cold": figures(ranks(self.cold, vectors, split.test, bias), K),
-            "warm": figures(ranks(self.warm, vectors, split.warm, bias), K),
+        both = [ranks(cases, vectors, everything, bias) for cases in self.some()]
+        return {
+            "cold": ranks(self.cold, vectors, split.test, bias),
+            "warm": ranks(self.warm, vectors, split.warm, bias),
+            "overall": np.concatenate(both),
         }
-        some = slice(0, MOST_OVERALL)
-        both = [ranks(cases.rows(some), vectors, everything, bias) for cases in (self.cold, self.warm)]
-        found["overall"] = figures(np.concatenate(both), K)
-        return {f"{kind} {name}@{K}": value for kind, one in found.items() for name, value in one.items()}
+
+    def some(self) -> tuple[Cases, Cases]:
+        """The cases that are ranked among all products: of hidden and of warm ones."""
+        return self.cold.rows(slice(0, MOST_OVERALL)), self.warm.rows(slice(0, MOST_OVERALL))
+
+    def targets(self) -> dict[str, np.ndarray]:
+        """Product number that each rank of :meth:`judge` is of."""
+        both = np.concatenate([cases.targets for cases in self.some()])
+        return {"cold": self.cold.targets, "warm": self.warm.targets, "overall": both}
 
 
 def build(
