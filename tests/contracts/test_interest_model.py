@@ -22,6 +22,12 @@ VARIANTS = {
     **{f"interest, {part} alone": ("interest", replace(SPEC, parts=(part,))) for part in PARTS},
     "no content, no codes": ("interest", replace(SPEC, content=0, codes=())),
     "features that bend": ("interest", replace(SPEC, knots=3)),
+    "features among the candidates": ("interest", replace(SPEC, among=True)),
+    "features among the candidates that bend, alone": (
+        "interest",
+        replace(SPEC, among=True, knots=2, parts=("features",)),
+    ),
+    "dnn, features among the candidates": ("dnn", replace(SPEC, among=True)),
     "two layers": ("lstm", replace(SPEC, layers=2)),
 }
 
@@ -113,12 +119,33 @@ def test_a_shopper_is_scored_alike_alone_and_among_others(model: InterestModel) 
     assert score(model, alone)[0] == pytest.approx(score(model, inputs)[1], abs=1e-5)
 
 
-def test_a_candidates_score_does_not_depend_on_the_others(model: InterestModel) -> None:
-    inputs = tensors(model.spec)
-    order = torch.tensor([5, 2, 7, 0])
-    some = {name: tensor[:, order] if name.startswith("candidate") else tensor for name, tensor in inputs.items()}
+def candidates_at(inputs: dict[str, torch.Tensor], places: list[int]) -> dict[str, torch.Tensor]:
+    return {name: one[:, places] if name.startswith("candidate") else one for name, one in inputs.items()}
 
-    assert score(model, some) == pytest.approx(score(model, inputs)[:, order.numpy()], abs=1e-5)
+
+def test_the_order_of_the_candidates_says_nothing(model: InterestModel) -> None:
+    inputs, order = tensors(model.spec), [5, 2, 7, 0, 1, 3, 6, 4]
+
+    assert score(model, candidates_at(inputs, order)) == pytest.approx(score(model, inputs)[:, order], abs=1e-5)
+
+
+def test_a_candidate_is_compared_with_the_others_only_where_the_model_says_so(model: InterestModel) -> None:
+    inputs, some = tensors(model.spec), [5, 2, 7, 0]
+    apart = np.abs(score(model, candidates_at(inputs, some)) - score(model, inputs)[:, some]).max()
+
+    assert (apart > 1e-3) == model.spec.among
+
+
+def test_what_fills_up_a_list_has_no_say_in_its_scores(model: InterestModel) -> None:
+    inputs = tensors(model.spec)
+    longer = candidates_at(inputs, [*range(8), 0, 0, 0])
+    for name in INPUTS[5:]:
+        longer[name][:, 8:] = float("nan") if name == "candidate_features" else 0
+
+    scores = score(model, longer)
+
+    assert np.isfinite(scores).all()
+    assert scores[:, :8] == pytest.approx(score(model, inputs), abs=1e-5)
 
 
 def test_an_empty_history_and_one_candidate_work(model: InterestModel) -> None:

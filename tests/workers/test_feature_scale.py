@@ -30,6 +30,17 @@ def test_knots_lie_at_the_quantiles_of_what_is_not_the_commonest_value() -> None
     assert scale.width == 4
 
 
+def test_features_are_compared_with_those_of_the_other_candidates() -> None:
+    scale = FeatureScale(1, among=True)
+    nothing = float("nan")
+    lists = torch.tensor([[[1.0], [3.0], [5.0], [nothing]], [[2.0], [2.0], [nothing], [nothing]]])
+
+    answer = scale(lists)[..., 1]
+
+    assert answer[0, :3].tolist() == pytest.approx([-1.213, 0.0, 1.213], abs=1e-3)
+    assert answer[1, :2].tolist() == [0.0, 0.0], "what all share tells nobody apart"
+
+
 def test_a_column_that_never_varies_does_no_harm() -> None:
     scale = FeatureScale(1, knots=2)
     scale.fit(torch.full((10, 1), 5.0))

@@ -242,16 +242,21 @@ def tensors_shape(tensors: dict[str, np.ndarray]) -> tuple[int, int]:
 
 
 def _filled(tensors: dict[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
-    """With candidates of zeros behind, so that searches of like size can share a batch."""
+    """With candidates behind that are none, so that searches of like size can share a batch: their features are no
+    numbers, the rest is 0."""
     behind = -count % _ROUND
     if not behind:
         return tensors
     return {
-        name: np.concatenate([one, np.zeros((1, behind, *one.shape[2:]), dtype=one.dtype)], axis=1)
+        name: np.concatenate([one, _nobody(name, (1, behind, *one.shape[2:]), one.dtype)], axis=1)
         if name.startswith("candidate")
         else one
         for name, one in tensors.items()
     }
+
+
+def _nobody(name: str, shape: tuple[int, ...], kind: np.dtype) -> np.ndarray:
+    return np.full(shape, np.nan if name == "candidate_features" else 0, dtype=kind)
 
 
 def _unavailable(name: str, error: Any) -> ScorerUnavailable:

@@ -16,7 +16,7 @@ class DnnModel(InterestModel):
         super().__init__(spec)
         self.event = EventEncoder(spec)
         self.weight = nn.Linear(spec.width, 1)
-        self.scale = FeatureScale(spec.features, spec.knots)
+        self.scale = FeatureScale(spec.features, spec.knots, spec.among)
         inputs = 3 * spec.width + self.scale.width
         self.head = head(inputs, spec.hidden, spec.dropout)
         self.linear = nn.Linear(inputs, 1, bias=False)

@@ -33,7 +33,7 @@ class Interest(InterestModel):
         super().__init__(spec)
         inputs = 0
         if "features" in spec.parts:
-            self.scale = FeatureScale(spec.features, spec.knots)
+            self.scale = FeatureScale(spec.features, spec.knots, spec.among)
             inputs += self.scale.width
         if "sequence" in spec.parts:
             self.reader = LstmReader(spec)

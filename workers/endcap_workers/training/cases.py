@@ -133,6 +133,7 @@ class Cases:
         for name in aligned.spec.inputs:
             if name == "candidate_features":
                 made[name] = self.features[at].astype(np.float32)
+                made[name][~present] = np.nan
             elif name == "candidate_products":
                 made[name] = aligned.numbers[rows].astype(np.int64)
             elif name == "candidate_codes":

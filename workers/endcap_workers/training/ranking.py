@@ -159,7 +159,7 @@ def _score(
     place = np.zeros(present.shape, dtype=np.int64)
     place[present] = rows  # padding repeats row 0: it is masked, and any row will do
     products = lists.product[place]
-    features = torch.from_numpy(block.features[place].astype(np.float32))
+    features = torch.from_numpy(np.where(present[..., None], block.features[place], np.nan).astype(np.float32))
     wanted = torch.from_numpy(np.where(present, lists.wanted[place], np.float32(0.0)))
     shopper, who = np.unique(lists.shopper[chosen], return_inverse=True)
     history = _history(block, vocabulary, shopper)

@@ -291,6 +291,7 @@ def _fresh(
         width=32,
         hidden=(128, 64),
         id_dropout=0.3,
+        among=True,
         parts=request.parts,
     )
     return MODELS[request.model](spec), vocabulary, encoder if dims else ""
