@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -39,8 +40,11 @@ PARAMETERS = {
 class Panel:
     """float64 (series, periods) each; ``units`` is NaN where not known, prices and promotions reach into the future.
 
-    ``promotions``: name -> 0..1; ``kinds``: name -> int (series,), what a series is (store, brand), used as category;
-    ``market``: int (series,), series of one market compete on price; ``season``: periods of a year, if it matters.
+    ``promotions``: name -> 0..1; ``signals``: name -> at least 0, what is counted and not planned (searches, views): it
+    is known of the past alone. ``planned``: whether prices and promotions of the target period are known when a
+    forecast is made; if not, those of the last known period stand for them. ``kinds``: name -> int (series,), what a
+    series is (store, brand), used as category; ``market``: int (series,), series of one market compete on price;
+    ``season``: periods of a year, if it matters.
 
     Raises:
         ValueError: shapes that do not fit.
@@ -52,9 +56,11 @@ class Panel:
     kinds: Mapping[str, np.ndarray] = field(default_factory=dict)
     market: np.ndarray | None = None
     season: int | None = None
+    signals: Mapping[str, np.ndarray] = field(default_factory=dict)
+    planned: bool = True
 
     def __post_init__(self) -> None:
-        for name, matrix in {"price": self.price, **self.promotions}.items():
+        for name, matrix in {"price": self.price, **self.promotions, **self.signals}.items():
             if matrix.shape != self.units.shape:
                 raise ValueError(f"{name} is {matrix.shape}, units are {self.units.shape}")
         for name, codes in self.kinds.items():
@@ -65,7 +71,7 @@ class Panel:
         """What is known when ``origin`` periods are over: later units are not."""
         units = self.units.copy()
         units[:, origin:] = np.nan
-        return Panel(units, self.price, self.promotions, self.kinds, self.market, self.season)
+        return replace(self, units=units)
 
 
 class DriverFeatures:
@@ -82,7 +88,8 @@ class DriverFeatures:
     def rows(self, origin: int, step: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Features, and the usual log level they are relative to, (series,). Known periods are those before ``origin``.
 
-        Nothing of ``units`` from ``origin`` on is read.
+        Nothing of ``units`` and signals from ``origin`` on is read, nor, where they are not planned, of prices and
+        promotions.
         """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # nothing known: NaN is what the trees want to see
@@ -98,10 +105,11 @@ class DriverFeatures:
         for window in AVERAGES:
             found[f"mean of {window}"] = np.nanmean(past[:, -window:], axis=1) - base
         found["same kind, lately"] = self._mean_over(found["mean of 4"], self._kind())
-        now, usual = self._price[:, target], np.nanmedian(prices[:, -30:], axis=1)
+        at = target if self._panel.planned else origin - 1
+        now, usual = self._price[:, at], np.nanmedian(prices[:, -30:], axis=1)
         found["price"], found["price against usual"] = now, now - usual
         for back in range(1, 4):
-            found[f"price against {back} before"] = now - self._price[:, target - back]
+            found[f"price against {back} before"] = now - self._price[:, at - back]
         found["price against market"] = now - self._mean_over(now, self._market)
         found["market against usual"] = self._mean_over(now - usual, self._market)
         cheapest = np.full(self._market.max() + 1, np.inf)
@@ -113,19 +121,23 @@ class DriverFeatures:
         closeness = np.abs(prices - now[:, None]) / PRICE_WIDTH
         for name, matrix in self._panel.promotions.items():
             promoted = matrix[:, start:origin]
-            found[name] = matrix[:, target]
+            found[name] = matrix[:, at]
             for back in range(1, 4):
-                found[f"{name}, {back} before"] = matrix[:, target - back]
-            found[f"{name}, in market"] = self._mean_over(matrix[:, target], self._market)
+                found[f"{name}, {back} before"] = matrix[:, at - back]
+            found[f"{name}, in market"] = self._mean_over(matrix[:, at], self._market)
             for said, wanted in (("with", promoted > 0.5), ("without", promoted <= 0.5)):
                 found[f"units {said} {name}"] = np.nanmean(np.where(wanted, past, np.nan), axis=1) - base
-            closeness = closeness + PROMOTION_PENALTY * np.abs(promoted - matrix[:, target, None])
+            closeness = closeness + PROMOTION_PENALTY * np.abs(promoted - matrix[:, at, None])
         weights = np.where(np.isnan(past) | np.isnan(closeness), 0.0, np.exp(-closeness))
         weight = weights.sum(axis=1)
         found["units at such a price"] = np.where(
             weight > 1e-3, (weights * np.nan_to_num(past)).sum(axis=1) / np.maximum(weight, 1e-9) - base, np.nan
         )
         found["weight of that"] = weight
+        for name, matrix in self._panel.signals.items():
+            counted = np.log1p(matrix[:, max(0, origin - 12) : origin])
+            found[f"{name}, last"] = counted[:, -1] - np.nanmean(counted, axis=1)
+            found[f"{name}, mean of 4"] = np.nanmean(counted[:, -4:], axis=1) - np.nanmean(counted, axis=1)
         found |= {name: np.asarray(codes, dtype=float) for name, codes in self._panel.kinds.items()}
         return found, base
 
@@ -158,12 +170,23 @@ class DriverModel:
     """Fitted on a panel up to an origin; forecasts the steps it was fitted for.
 
     The loss is the absolute percentage error in log units, so that a forecast twice too high costs more than one half
-    too low, as MAPE has it. Intervals come from the latest ``holdout`` periods, which a first model does not see; the
-    model that forecasts then sees them. It is the mean of ``models`` boosters, which differ in their seed.
+    too low, as MAPE has it. With ``mean``, the mean is forecast instead, as stock wants it (a Tweedie deviance of units
+    relative to the usual level). Intervals come from the latest ``holdout`` periods, which a first model does not see;
+    the model that forecasts then sees them. It is the mean of ``models`` boosters, which differ in their seed.
     """
 
-    def __init__(self, seed: int = 0, rounds: int = 250, holdout: int = 12, models: int = 1, threads: int = 1) -> None:
-        self._models = models
+    def __init__(
+        self,
+        seed: int = 0,
+        rounds: int = 250,
+        holdout: int = 12,
+        models: int = 1,
+        threads: int = 1,
+        mean: bool = False,
+        parameters: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        """``holdout`` 0: no intervals, and no second model for them; ``parameters``: of LightGBM."""
+        self._models, self._mean, self._more = models, mean, dict(parameters)
         self._seed, self._rounds, self._holdout, self._threads = seed, rounds, holdout, threads
 
     def fit(self, panel: Panel, origin: int, steps: tuple[int, ...], first: int = LEVEL) -> DriverModel:
@@ -177,32 +200,41 @@ class DriverModel:
         pairs = [(at, step) for at in range(first, origin) for step in steps if at + step <= origin]
         early = [pair for pair in pairs if sum(pair) <= origin - self._holdout]
         late = [pair for pair in pairs if sum(pair) > origin - self._holdout and pair[0] <= origin]
-        if not early or not late:
+        if not early or (self._holdout and not late):
             raise ValueError(f"{origin} periods are too few: {first + self._holdout + max(steps)} are needed")
         blocks = {pair: self._block(features, *pair) for pair in pairs}
-        trial = self._train([blocks[pair] for pair in early])
-        held = [blocks[pair] for pair in late]
-        errors = np.concatenate([target - trial.predict(inputs) for inputs, target, _ in held])
-        errors = errors[~np.isnan(errors)]
-        self._errors = errors
+        self._errors = np.empty(0)
+        if self._holdout:
+            trial = self._train([blocks[pair] for pair in early])
+            held = [blocks[pair] for pair in late]
+            errors = np.concatenate([target - self._predict(trial, inputs) for inputs, target, _ in held])
+            self._errors = errors[~np.isnan(errors)]
         self._boosters = [self._train(list(blocks.values()), number) for number in range(self._models)]
         return self
 
     def forecast(self, levels: tuple[float, ...] = LEVELS) -> Forecast:
         """(series, steps), in the order of ``steps``; quantiles of the given levels.
 
-        ``mean`` is what MAPE asks for, and lies below the median: for stock, take quantiles.
+        ``mean`` is what MAPE asks for, and lies below the median: for stock, take quantiles, or fit with ``mean``.
         """
         features = DriverFeatures(self._panel)
         logs = []
         for step in self._steps:
             inputs, _, base = self._block(features, self._origin, step)
-            logs.append(np.mean([one.predict(inputs) for one in self._boosters], axis=0) + base)
+            logs.append(np.mean([self._predict(one, inputs) for one in self._boosters], axis=0) + base)
         centre = np.stack(logs, axis=1)
         known = ~np.isnan(centre)
         moved = np.where(known, centre, 0.0)
+        mean = np.where(known, np.exp(moved), 0.0)
+        if not len(self._errors):
+            return Forecast(mean)
         values = np.exp(moved[:, :, None] + np.quantile(self._errors, levels))
-        return Forecast(np.where(known, np.exp(moved), 0.0), levels, np.where(known[:, :, None], values, 0))
+        return Forecast(mean, levels, np.where(known[:, :, None], values, 0))
+
+    def _predict(self, booster: Any, inputs: np.ndarray) -> np.ndarray:
+        """Log units less the usual level."""
+        found = np.asarray(booster.predict(inputs), dtype=np.float64)
+        return np.log(np.maximum(found, 1e-6)) if self._mean else found
 
     def _block(self, features: DriverFeatures, origin: int, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         found, base = features.rows(origin, step)
@@ -217,8 +249,16 @@ class DriverModel:
         target = np.concatenate([block[1] for block in blocks])
         known = ~np.isnan(target)
         categories = [self._names.index(name) for name in self._panel.kinds]
-        data = lightgbm.Dataset(inputs[known], target[known], categorical_feature=categories)
-        parameters = {**PARAMETERS, "objective": _percentage, "seed": self._seed + number, "num_threads": self._threads}
+        # A period of nothing has a logarithm of one half; the mean wants what was sold.
+        wanted = np.where(target > np.log(0.5) - np.concatenate([block[2] for block in blocks]), np.exp(target), 0.0)
+        data = lightgbm.Dataset(
+            inputs[known], (wanted if self._mean else target)[known], categorical_feature=categories
+        )
+        objective = (
+            {"objective": "tweedie", "tweedie_variance_power": 1.2} if self._mean else {"objective": _percentage}
+        )
+        more = {**self._more, "seed": self._seed + number, "num_threads": self._threads}
+        parameters = {**PARAMETERS, **objective, **more}
         return lightgbm.train(parameters, data, self._rounds)
 
 

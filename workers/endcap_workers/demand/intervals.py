@@ -52,16 +52,16 @@ def with_intervals(
     latest = history.shape[1] - horizon
     past = [origin for origin in range(latest, latest - origins, -1) if origin >= max(2, history.shape[1] // 3)]
     errors = [
-        _known_before(history, origin) * (actual - forecast.mean) / _scale(history[:, :origin])[:, None]
+        _known_before(history, origin) * (actual - forecast.mean) / scale_of(history[:, :origin])[:, None]
         for origin, forecast, actual in rolling_origin(forecaster, history, horizon, past)
     ]
     pooled = np.concatenate(errors) if errors else np.full((1, horizon), np.nan)
-    scale = _scale(history)
+    scale = scale_of(history)
     values = np.empty((*mean.shape, len(levels)))
     for step in range(horizon):
         known = pooled[:, step][~np.isnan(pooled[:, step])]
         if len(known):
-            values[:, step] = mean[:, step, None] + scale[:, None] * _conformal(known, levels)
+            values[:, step] = mean[:, step, None] + scale[:, None] * conformal(known, levels)
         else:
             values[:, step] = _own_quantiles(history, levels)
     return Forecast(mean, levels, np.maximum.accumulate(np.maximum(values, 0.0), axis=2))
@@ -72,14 +72,14 @@ def _known_before(history: np.ndarray, origin: int) -> np.ndarray:
     return np.where(np.isnan(history[:, :origin]).all(axis=1), np.nan, 1.0)[:, None]
 
 
-def _conformal(errors: np.ndarray, levels: Sequence[float]) -> np.ndarray:
+def conformal(errors: np.ndarray, levels: Sequence[float]) -> np.ndarray:
     """Quantiles moved outwards by the finite-sample correction (n + 1 instead of n)."""
     outward = [min(level * (1 + 1 / len(errors)), 1.0) if level > 0.5 else level for level in levels]
     outward = [max(level - (1 - level) / len(errors), 0.0) if level < 0.5 else level for level in outward]
     return np.quantile(errors, outward)
 
 
-def _scale(history: np.ndarray) -> np.ndarray:
+def scale_of(history: np.ndarray) -> np.ndarray:
     known = ~np.isnan(history)
     count = np.maximum(known.sum(axis=1), 1)
     mean = np.nansum(history, axis=1) / count

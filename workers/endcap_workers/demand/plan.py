@@ -10,12 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from endcap_workers.demand.base import Forecaster
+from endcap_workers.demand.driven import Driven, Together, panel_of
 from endcap_workers.demand.hierarchy import Tree, reconcile, tree_of
 from endcap_workers.demand.intermittent import COMBINED, SBA, SMOOTHING
 from endcap_workers.demand.intervals import with_intervals
 from endcap_workers.demand.metrics import coverage, mase, rmsse
 from endcap_workers.demand.smooth import SeasonalNaive, Theta
 from endcap_workers.demand.stock import INTERVAL_LIMIT, VARIATION_LIMIT, StockAdvice, StockPolicy, advise
+from endcap_workers.demand.top_sellers import FEWEST_WEEKS, Chosen, choose
 
 CLASSES = ("smooth", "erratic", "intermittent", "lumpy", "new", "none")
 #: Who is tried per class; the backtest says who is taken.
@@ -65,7 +67,8 @@ class Backtest:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Over n products. ``weekly``: float64 (n, weeks); ``classes``: (n,) of :data:`CLASSES`; ``mean``, ``low``,
-    ``high``: float64 (n, horizon) units a week; ``advice``: n; ``levels``: category path -> (history, forecast)."""
+    ``high``: float64 (n, horizon) units a week; ``advice``: n; ``by``: n, who forecast it; ``history_sums`` and
+    ``forecast_sums``: of each level of the ``tree``, the products' own first."""
 
     weekly: np.ndarray
     classes: list[str]
@@ -74,9 +77,20 @@ class Plan:
     high: np.ndarray
     advice: list[StockAdvice]
     backtests: list[Backtest]
+    by: list[str]
     tree: Tree
     history_sums: list[np.ndarray]
     forecast_sums: list[np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class Drivers:
+    """What may drive the demand of n products, float64 (n, weeks): ``revenue`` (0: unknown) and ``looks``. ``most``:
+    products that sell most, each of which gets the forecaster that was best for it, costly ones among them."""
+
+    revenue: np.ndarray
+    looks: np.ndarray
+    most: int = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +140,7 @@ def make_plan(
     terms: Terms,
     progress: Progress = lambda share, phase: None,
     seed: int = 0,
+    drivers: Drivers | None = None,
 ) -> Plan:
     """Plan every product. ``weekly``: float64 (n, weeks), oldest first, NaN before the first sale; ``items``: n.
 
@@ -141,9 +156,9 @@ def make_plan(
     horizon = int(np.clip(math.ceil(longest / 7), 4, 26))
     classes = classify(weekly)
     mean, low, high = (np.zeros((len(weekly), horizon)) for _ in range(3))
-    backtests = []
+    backtests, by = [], [SMOOTHING.name] * len(weekly)
     for number, name in enumerate(CLASSES):
-        progress(0.4 * number / len(CLASSES), f"forecasting {name} demand")
+        progress(0.3 * number / len(CLASSES), f"forecasting {name} demand")
         rows = np.flatnonzero([one == name for one in classes])
         if not len(rows) or name == "none":
             continue
@@ -151,6 +166,15 @@ def make_plan(
         backtests.append(test)
         forecast = with_intervals(chosen, weekly[rows], horizon, LEVELS)
         mean[rows], low[rows], high[rows] = forecast.mean, forecast.at(0.05), forecast.at(0.95)
+        for row in rows.tolist():
+            by[row] = chosen.name
+    if drivers is not None:
+        best, rows = _top_sellers(weekly, classes, items, drivers, horizon, progress, seed)
+        if best is not None:
+            mean[rows], low[rows], high[rows] = best.mean, best.low, best.high
+            for row, name in zip(rows.tolist(), best.by):
+                by[row] = name
+            backtests.append(_of_top_sellers(best, len(rows)))
     progress(0.4, "making forecasts add up")
     tree = tree_of([item.category for item in items])
     history_sums, forecast_sums = _reconciled(tree, weekly, mean)
@@ -163,7 +187,47 @@ def make_plan(
         if row % 500 == 0:
             progress(0.5 + 0.5 * row / max(len(items), 1), "advising on stock")
         advice.append(_advise(weekly[row], mean[row], item, terms, seed))
-    return Plan(weekly, classes, mean, low, high, advice, backtests, tree, history_sums, forecast_sums)
+    return Plan(weekly, classes, mean, low, high, advice, backtests, by, tree, history_sums, forecast_sums)
+
+
+def _top_sellers(
+    weekly: np.ndarray, classes: Sequence[str], items: Sequence[Item], drivers: Drivers, horizon: int,
+    progress: Progress, seed: int,
+) -> tuple[Chosen | None, np.ndarray]:  # fmt: skip
+    """The forecasts of the products that sell most and have a history, and their rows."""
+    known = (~np.isnan(weekly)).sum(axis=1) >= FEWEST_WEEKS
+    sold = np.where(known, np.nan_to_num(weekly[:, -_RECENT_WEEKS:]).sum(axis=1), 0.0)
+    rows = np.argsort(-sold, kind="stable")[: max(drivers.most, 0)]
+    rows = np.sort(rows[sold[rows] > 0])
+    if not len(rows):
+        return None, rows
+    paths = [items[row].category or ("",) for row in rows.tolist()]
+    coarse, fine = (_codes([path[:depth] for path in paths]) for depth in (1, None))
+    panel = panel_of(
+        weekly[rows], drivers.revenue[rows], drivers.looks[rows], np.stack([coarse, fine], axis=1), horizon
+    )
+    costly: list[Forecaster] = []
+    if len(rows) >= Driven.FEWEST_PRODUCTS:
+        driven = Driven(panel, seed)
+        costly = [driven, Together(driven, COMBINED)]
+    told = "forecasting the top sellers one by one"
+    chosen = choose(
+        weekly[rows], [classes[row] for row in rows.tolist()], horizon, costly,
+        lambda share: progress(0.3 + 0.1 * share, told), seed,
+    )  # fmt: skip
+    return chosen, rows
+
+
+def _codes(paths: Sequence[tuple[str, ...]]) -> np.ndarray:
+    numbers = {path: number for number, path in enumerate(dict.fromkeys(paths))}
+    return np.array([numbers[path] for path in paths], dtype=np.int64)
+
+
+def _of_top_sellers(best: Chosen, products: int) -> Backtest:
+    counts = {name: best.by.count(name) for name in dict.fromkeys(best.by)}
+    said = ", ".join(f"{name} {count}" for name, count in sorted(counts.items(), key=lambda one: -one[1]))
+    errors = {"each by its best, unseen weeks": best.chosen, **best.rmsse}
+    return Backtest("top sellers", products, said, errors, best.mase, best.coverage)
 
 
 def _advise(history: np.ndarray, forecast: np.ndarray, item: Item, terms: Terms, seed: int) -> StockAdvice:

@@ -8,12 +8,15 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
+import orjson
+from sqlalchemy import select
 
 from endcap.events import Action
 from endcap.stores.database import Database
 from endcap.stores.events import EventLog
+from endcap.stores.rankings import rankings
 from endcap_workers.demand.history import local_days, take_back
-from endcap_workers.log_lines import LogLines, read_log
+from endcap_workers.log_lines import LogLines, keys_of, read_log
 
 HISTORY_DAYS = 420
 #: Looking without buying is counted over so many days.
@@ -21,6 +24,8 @@ INTEREST_DAYS = 28
 #: More products than this are not followed: made-up ids must not fill the memory.
 MOST_PRODUCTS = 300_000
 DAY_S = 86_400.0
+#: Products of a search's answer that count as looked at; searches read at once.
+_SHOWN, _BATCH = 10, 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +33,17 @@ class SalesLog:
     """n products over d days, the last of which is yesterday (local time).
 
     ``units``, ``revenue``: float32 (n, d), units never negative; ``first``: int64 (n,) the day (column) of the first
-    sale in the window, d where there is none; ``interest``: float32 (n,) views, clicks and carts of the last
-    ``INTEREST_DAYS``; ``since_sale``: int64 (n,) days since the last sale, d where there is none. ``last_day``: days
-    since 1970-01-01 of the last column. ``notes``: what was left out or changed, in words.
+    sale in the window, d where there is none; ``looks``: float32 (n, d // 7) views, clicks, carts and searches that
+    showed the product, over the same weeks as :meth:`weekly`; ``interest``: float32 (n,) views, clicks and carts of the
+    last ``INTEREST_DAYS``; ``since_sale``: int64 (n,) days since the last sale, d where there is none. ``last_day``:
+    days since 1970-01-01 of the last column. ``notes``: what was left out or changed, in words.
     """
 
     products: list[str]
     units: np.ndarray
     revenue: np.ndarray
     first: np.ndarray
+    looks: np.ndarray
     interest: np.ndarray
     since_sale: np.ndarray
     last_day: int
@@ -61,8 +68,14 @@ class _Table:
         self.units = np.zeros((1024, days), dtype=np.float32)
         self.revenue = np.zeros((1024, days), dtype=np.float32)
         self.sold = np.zeros((1024, days), dtype=bool)
+        self.looks = np.zeros((1024, days // 7), dtype=np.float32)
         self.interest = np.zeros(1024, dtype=np.float32)
         self.ignored = 0
+
+    def look(self, rows: np.ndarray, ago: np.ndarray) -> None:
+        """Count looks at products (rows), ``ago`` days before yesterday."""
+        week = self.looks.shape[1] - 1 - ago // 7
+        np.add.at(self.looks, (rows[week >= 0], week[week >= 0]), 1.0)
 
     def rows(self, keys: np.ndarray, names: list[str]) -> np.ndarray:
         unique, index, inverse = np.unique(keys, return_index=True, return_inverse=True)
@@ -74,7 +87,7 @@ class _Table:
                 self.names.append(names[row])
             found[number] = slot
         if len(self.names) > len(self.units):
-            for name in ("units", "revenue", "sold", "interest"):
+            for name in ("units", "revenue", "sold", "looks", "interest"):
                 old = getattr(self, name)
                 grown = np.zeros((len(self.names) * 3 // 2, *old.shape[1:]), dtype=old.dtype)
                 grown[: len(old)] = old
@@ -109,7 +122,29 @@ def read_sales(
     for lines in read_log(database, since=now - (days + 2) * DAY_S, actions=wanted):
         _add(table, lines, excluded, counts, now, today, days, zone)
         progress(lines.sequence / last_known)
+    _add_searches(table, database, excluded, now, today, days, zone)
     return _finished(table, counts, today, days)
+
+
+def _add_searches(
+    table: _Table, database: Database, excluded: frozenset[str], now: float, today: int, days: int, zone: str
+) -> None:
+    """Count the searches that showed a product among the first ones: of what was sold, the only products here."""
+    columns = rankings.c
+    chosen = select(columns.sequence, columns.time, columns.shopper, columns.products).where(
+        columns.time >= now - days * DAY_S, columns.query != "", columns.start == 0
+    )
+    for lines in database.pages(chosen, _BATCH):
+        ago = today - 1 - local_days(np.array([line[1] for line in lines]), zone)
+        names, when = [], []
+        for (_, _, shopper, products), back in zip(lines, ago.tolist()):
+            if 0 <= back < days and shopper not in excluded:
+                shown = orjson.loads(products)[:_SHOWN]
+                names += shown
+                when += [back] * len(shown)
+        keys = keys_of(names)
+        rows = np.array([table.slot.get(key, -1) for key in keys.tolist()], dtype=np.int64)
+        table.look(rows[rows >= 0], np.array(when, dtype=np.int64)[rows >= 0])
 
 
 def _add(
@@ -131,7 +166,9 @@ def _add(
     table.ignored += int((rows < 0).sum())
     at, rows = at[rows >= 0], rows[rows >= 0]
     action, column = lines.action[at], days - 1 - ago[at]
-    looked = np.isin(action, (Action.VIEW, Action.CLICK, Action.CART)) & (ago[at] < INTEREST_DAYS)
+    looked = np.isin(action, (Action.VIEW, Action.CLICK, Action.CART))
+    table.look(rows[looked], ago[at][looked])
+    looked &= ago[at] < INTEREST_DAYS
     np.add.at(table.interest, rows[looked], 1.0)
     trade = np.isin(action, (Action.PURCHASE, Action.RETURN))
     back = action == Action.RETURN
@@ -162,6 +199,7 @@ def _finished(table: _Table, counts: dict[str, int], today: int, days: int) -> S
     first = np.where(ever, sold.argmax(axis=1), days)
     since = np.where(ever, sold[:, ::-1].argmax(axis=1), days)
     return SalesLog(
-        list(table.names), units.astype(np.float32), table.revenue[:count], first, table.interest[:count], since,
+        list(table.names), units.astype(np.float32), table.revenue[:count], first, table.looks[:count],
+        table.interest[:count], since,
         today - 1, tuple(notes),
     )  # fmt: skip

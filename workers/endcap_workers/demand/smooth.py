@@ -65,8 +65,12 @@ class AutoEts:
 
     def forecast(self, history: np.ndarray, horizon: int) -> Forecast:
         """See :class:`~endcap_workers.demand.base.Forecaster`."""
+        from threadpoolctl import threadpool_limits
+
         logs = np.log1p(checked(history, horizon))
-        ahead = np.array([self._one(_without_gaps(series), horizon) for series in logs])
+        # Matrices of three by three: threads that wait for one another take longer than all the work.
+        with threadpool_limits(1):
+            ahead = np.array([self._one(_without_gaps(series), horizon) for series in logs])
         return Forecast(np.maximum(np.expm1(ahead.reshape(len(logs), horizon)), 0.0))
 
     def _one(self, series: np.ndarray, horizon: int) -> np.ndarray:

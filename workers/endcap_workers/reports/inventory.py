@@ -12,10 +12,11 @@ import numpy as np
 from endcap.settings import Settings
 from endcap.stores.database import Database
 from endcap.stores.flags import Flags
-from endcap_workers.demand.plan import Item, Plan, Terms, make_plan
+from endcap_workers.demand.plan import Drivers, Item, Plan, Terms, make_plan
 from endcap_workers.demand.prices import price_bands
-from endcap_workers.demand.sales_log import INTEREST_DAYS, SalesLog, read_sales
-from endcap_workers.reports.model import Chart, Column, Report, Table, Tile
+from endcap_workers.demand.sales_log import SalesLog, read_sales
+from endcap_workers.reports.inventory_parts import backtest_table, category_table, charts, columns_of, price_table
+from endcap_workers.reports.model import Report, Table, Tile
 from endcap_workers.reports.searches import DAYS, Searched, searches
 
 #: A product moves slowly where its stock lasts longer than this, or nobody bought it for that long.
@@ -23,7 +24,6 @@ SLOW_COVER_DAYS, SLOW_SALE_DAYS = 180.0, 60
 #: A gap in steady sales that chance makes less often than this is taken for a stock-out.
 _GAP_CHANCE = 1e-3
 _MOST_LOST_DAYS = 90
-_SHOWN_WEEKS = 26
 
 Progress = Callable[[float, float, str], None]
 
@@ -53,7 +53,10 @@ def inventory_report(
     terms = Terms(
         settings.lead_time_days, settings.lead_time_deviation_days, settings.review_days, settings.service_level
     )
-    plan = make_plan(weekly, rows, terms, lambda share, phase: progress(0.4 + 0.45 * share, 1.0, phase))
+    drivers = Drivers(revenue, sales.looks.astype(np.float64), settings.forecast_top_sellers)
+    plan = make_plan(
+        weekly, rows, terms, lambda share, phase: progress(0.4 + 0.45 * share, 1.0, phase), drivers=drivers
+    )
     progress(0.86, 1.0, "prices")
     leaf = {path: number for number, path in enumerate(dict.fromkeys(item.category for item in rows))}
     codes = np.array([leaf[item.category] for item in rows], dtype=np.int64)
@@ -120,7 +123,7 @@ def _assembled(
         Table(
             "order",
             "To order now",
-            _columns("title category stock coming demand reorder safety order cover risk"),
+            columns_of("title category stock coming demand reorder safety order cover risk"),
             order,
             f"Stock, with what is coming, at or below the reorder point (service level {settings.service_level:.0%}); "
             "the most urgent first.",
@@ -128,28 +131,28 @@ def _assembled(
         Table(
             "demand",
             "Demand of every product",
-            _columns("title category class demand low high last cover stock reorder safety"),
+            columns_of("title category class demand low high last cover stock reorder safety by"),
             by_demand,
             "Units a week, forecast over the lead time and review period, with a 90 % interval.",
         ),
         Table(
             "lost",
             "Sales probably lost",
-            _columns("title category lost demand quiet stock"),
+            columns_of("title category lost demand quiet stock"),
             losing,
             "In the last 90 days: stock gone while demand went on, or gaps in steady sales that chance hardly makes.",
         ),
         Table(
             "slow",
             "What hardly moves",
-            _columns("title category stock cover quiet demand interest"),
+            columns_of("title category stock cover quiet demand interest"),
             slow,
             f"Stock for more than {SLOW_COVER_DAYS:.0f} days, or not bought for {SLOW_SALE_DAYS} days.",
         ),
         *asked.tables,
-        _price_table(rows, bands),
-        _category_table(plan),
-        _backtest_table(plan),
+        price_table(rows, bands),
+        category_table(plan),
+        backtest_table(plan),
     ]
     notes = [*sales.notes]
     if unsold:
@@ -165,7 +168,7 @@ def _assembled(
     day = date(1970, 1, 1) + timedelta(days=sales.last_day)
     return Report(
         "inventory", "Demand and stock", f"Sales up to {day:%d %B %Y}", now, settings.time_zone, settings.currency,
-        tiles, _charts(plan, sales, products), tables, notes,
+        tiles, charts(plan, sales, products), tables, notes,
     )  # fmt: skip
 
 
@@ -178,6 +181,7 @@ def _row(row: int, item: Item, sales: SalesLog, plan: Plan, lost: float) -> dict
         "title": item.title or item.id,
         "category": " > ".join(item.category),
         "class": plan.classes[row],
+        "by": plan.by[row],
         "demand": round(float(plan.mean[row].mean()), 3),
         "low": round(float(plan.low[row].mean()), 3),
         "high": round(float(plan.high[row].mean()), 3),
@@ -203,31 +207,6 @@ def _is_slow(one: dict[str, Any]) -> bool:
     return one["quiet"] >= SLOW_SALE_DAYS or (one["cover"] is not None and one["cover"] > SLOW_COVER_DAYS)
 
 
-_TITLES = {
-    "title": Column("title", "Product"),
-    "category": Column("category", "Category"),
-    "class": Column("class", "Kind of demand"),
-    "demand": Column("demand", "Forecast a week", "number"),
-    "low": Column("low", "5 %", "number"),
-    "high": Column("high", "95 %", "number"),
-    "last": Column("last", "Last four weeks", "number"),
-    "stock": Column("stock", "Stock", "number"),
-    "coming": Column("coming", "On order", "number"),
-    "reorder": Column("reorder", "Reorder point", "number"),
-    "safety": Column("safety", "Safety stock", "number"),
-    "order": Column("order", "Order", "count"),
-    "cover": Column("cover", "Days of cover", "number"),
-    "risk": Column("risk", "Risk of running out", "share"),
-    "lost": Column("lost", "Units lost", "number"),
-    "quiet": Column("quiet", "Days since last sale", "count"),
-    "interest": Column("interest", f"Looks in {INTEREST_DAYS} days", "count"),
-}
-
-
-def _columns(names: str) -> list[Column]:
-    return [_TITLES[name] for name in names.split()]
-
-
 def _tiles(
     sales: SalesLog, plan: Plan, products: Sequence[Any], stocked: Sequence[Any], order: Sequence[Any],
     risky: Sequence[Any], slow: Sequence[Any], settings: Settings,
@@ -251,105 +230,3 @@ def _tiles(
         ]
     found.append(Tile("Hardly moving", f"{len(slow):,}", f"no sale in {SLOW_SALE_DAYS} days, or too much stock"))
     return found
-
-
-def _charts(plan: Plan, sales: SalesLog, products: Sequence[Any]) -> list[Chart]:
-    if not len(products):
-        return []
-    past = plan.history_sums[-1][0][-_SHOWN_WEEKS:]
-    ahead = plan.forecast_sums[-1][0]
-    weeks = [f"week {number - len(past) + 1}" for number in range(len(past))]
-    labels = [*weeks[:-1], "last week", *[f"week +{number + 1}" for number in range(len(ahead))]]
-    actual: list[float | None] = [*(float(value) for value in past), *[None] * len(ahead)]
-    forecast: list[float | None] = [*[None] * (len(past) - 1), float(past[-1]), *(float(value) for value in ahead)]
-    kinds: dict[str, int] = {}
-    for name in plan.classes:
-        kinds[name] = kinds.get(name, 0) + 1
-    ordered = sorted(kinds.items(), key=lambda one: -one[1])
-    level = min(len(plan.tree.names) - 1, max(0, len(plan.tree.names) - 2))
-    top = np.nan_to_num(plan.history_sums[level + 1][:, -4:]).sum(axis=1)
-    best = np.argsort(-top)[:12].tolist()
-    days = sales.units.shape[1]
-    daily = sales.units[:, max(days - 60, 0) :].sum(axis=0)
-    start = date(1970, 1, 1) + timedelta(days=sales.last_day - len(daily) + 1)
-    return [
-        Chart("lines", "Units a week, all products", labels, [("sold", actual), ("forecast", forecast)]),
-        Chart(
-            "lines",
-            "Units a day, last 60 days",
-            [f"{start + timedelta(days=number):%d %b}" for number in range(len(daily))],
-            [("sold", [float(value) for value in daily])],
-        ),
-        Chart(
-            "bars", "Units of the last four weeks by category", [plan.tree.names[level][row] or "all" for row in best],
-            [("units", [float(top[row]) for row in best])],
-        ),
-        Chart("bars", "Kinds of demand", [one for one, _ in ordered], [("products", [n for _, n in ordered])]),
-    ]  # fmt: skip
-
-
-def _price_table(rows: Sequence[Item], bands: dict[int, Any]) -> Table:
-    found = [
-        {
-            "id": rows[row].id,
-            "title": rows[row].title or rows[row].id,
-            "elasticity": round(band.elasticity, 2),
-            "from": round(band.low, 2),
-            "to": round(band.high, 2),
-            "cheap": round(band.observed[0], 2),
-            "dear": round(band.observed[1], 2),
-            "low": round(band.recommended[0], 2),
-            "high": round(band.recommended[1], 2),
-            "verdict": band.verdict,
-            "weeks": band.weeks,
-        }
-        for row, band in bands.items()
-    ]
-    found.sort(key=lambda one: (one["verdict"].startswith("not clear"), one["to"] - one["from"]))
-    columns = [
-        Column("title", "Product"), Column("elasticity", "Elasticity", "number"), Column("from", "5 %", "number"),
-        Column("to", "95 %", "number"), Column("cheap", "Price seen, low", "money"),
-        Column("dear", "Price seen, high", "money"), Column("low", "Range, from", "money"),
-        Column("high", "Range, to", "money"), Column("verdict", "What it says"), Column("weeks", "Weeks", "count"),
-    ]  # fmt: skip
-    line = "Percent more units for one percent more price. For people to weigh: no price is changed by it."
-    return Table("prices", "Price bands", columns, found, line)
-
-
-def _category_table(plan: Plan) -> Table:
-    found = []
-    for names, past, ahead in zip(plan.tree.names, plan.history_sums[1:], plan.forecast_sums[1:]):
-        for number, name in enumerate(names):
-            found.append(
-                {
-                    "id": name,
-                    "title": name or "All products",
-                    "last": round(float(np.nan_to_num(past[number, -4:]).mean()), 1) if past.shape[1] else 0.0,
-                    "demand": round(float(ahead[number].mean()), 1),
-                }
-            )
-    unique = {one["title"]: one for one in found}
-    columns = [Column("title", "Category"), _TITLES["last"], _TITLES["demand"]]
-    rows = sorted(unique.values(), key=lambda one: float(str(one["demand"])), reverse=True)
-    return Table("categories", "Demand by category", columns, rows, "Forecasts add up: products, categories, shop.")
-
-
-def _backtest_table(plan: Plan) -> Table:
-    rows = [
-        {
-            "title": test.name,
-            "products": test.products,
-            "chosen": test.chosen,
-            "mase": None if np.isnan(test.mase) else round(test.mase, 3),
-            "coverage": None if np.isnan(test.coverage) else round(test.coverage, 4),
-            "tried": ", ".join(f"{name} {error:.3f}" for name, error in test.rmsse.items()),
-        }
-        for test in plan.backtests
-    ]
-    columns = [
-        Column("title", "Kind of demand"), Column("products", "Products", "count"), Column("chosen", "Forecast by"),
-        Column("mase", "MASE", "number"), Column("coverage", "90 % interval holds", "share"),
-        Column("tried", "RMSSE of all tried"),
-    ]  # fmt: skip
-    line = "Judged on the latest weeks as if they had not happened yet; the least RMSSE is taken."
-    return Table("backtest", "How good the forecasts are", columns, rows, line)
