@@ -24,6 +24,9 @@ from endcap_reranker.admin.limits import RateLimit, TooManyRequests
 from endcap_reranker.app import create_app
 from endcap_reranker.exposure import check_doors, is_loopback
 from endcap_reranker.proxies import TrustedProxies
+from tests.reranker.hook_support import engine_call
+from tests.reranker.test_hook_serve import served
+from tests.serving import eventually
 
 JOBS = "/admin/v1/jobs"
 RUNS = "/admin/v1/jobs/no-such-job/runs"
@@ -378,3 +381,35 @@ def test_unsigned_shoppers_on_an_open_address_are_warned_of(
 ) -> None:
     check_doors(load_settings(data_dir=tmp_path, text_encoder="none", host=host, shopper_secret=secret, admin="off"))
     assert ("ENDCAP_SHOPPER_SECRET" in caplog.text) is warned
+
+
+def test_what_is_revoked_or_only_for_this_machine_opens_nothing_in_a_running_server(tmp_path: Path) -> None:
+    """Two processes, open to the world, started before there was any token."""
+    database = Database.in_folder(tmp_path / "data")
+    tokens = Tokens(database)
+    with served(tmp_path, "--host", "0.0.0.0", "--port", "0", "--workers", "2", embedded_worker=False) as server:
+        place = server.url().replace("0.0.0.0", "127.0.0.1") + JOBS
+
+        def answers(text: str) -> set[int]:
+            """Of so many connections that both processes have had some."""
+            headers = {"Authorization": f"Bearer {text}", "Connection": "close"}
+            return {engine_call("GET", place, headers=headers).status for _ in range(12)}
+
+        assert answers("") == {404}, "there is no token: nothing is there"
+        text, made = tokens.create("ann", "reader")
+        local, _ = tokens.create("demo", "admin", local=True)
+        assert eventually(lambda: answers(text) == {200})
+        assert answers(local) == {401}
+        tokens.revoke(made.id)
+        assert 200 not in answers(text), "it is read anew for every call, in every process"
+    database.close()
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_a_session_of_a_token_for_this_machine_does_not_outlive_a_change_of_address(tmp_path: Path) -> None:
+    with opened(tmp_path) as (runtime, client):
+        text = token(runtime, local=True)
+        assert client.get(JOBS, headers=bearer(text)).status_code == 200
+    with opened(tmp_path, host="0.0.0.0") as (_, client):
+        answer = client.get(JOBS, headers=bearer(text))
+        assert (answer.status_code, answer.json["type"]) == (401, "urn:endcap:error:token_local")

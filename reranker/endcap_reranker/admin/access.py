@@ -29,6 +29,7 @@ from endcap.stores.audit import AuditLog, Entry, without_secrets
 from endcap.stores.database import LogUnavailable
 from endcap.stores.tokens import Role, RoleTooLow, Token, TokenRefused, Tokens, allows
 from endcap_reranker.admin.limits import RateLimit, TooManyRequests
+from endcap_reranker.exposure import admin_address, is_loopback
 
 log = logging.getLogger("endcap.audit")
 
@@ -47,6 +48,7 @@ class Access:
         self.tokens = Tokens(runtime.database)
         self.audit = AuditLog(runtime.database)
         self._fixed = settings.admin_token.get_secret_value()
+        self._alone = is_loopback(admin_address(settings)[0])
         self._calls = RateLimit("calls", settings.admin_calls_per_minute, settings.redis_url)
         self._failures = RateLimit("failures", settings.login_failures_per_minute, settings.redis_url)
         self._lines = RateLimit("lines", _MOST_LINES, settings.redis_url)
@@ -68,7 +70,7 @@ class Access:
         try:
             if self._fixed and hmac.compare_digest(self._fixed.encode(), text.encode()):
                 return FIXED
-            return self.tokens.check(text)
+            return self._here(self.tokens.check(text))
         except TokenRefused:
             self._failures.hit(address)
             raise
@@ -93,7 +95,13 @@ class Access:
             if not self._fixed or not hmac.compare_digest(name.encode(), self.session_name(FIXED).encode()):
                 raise TokenRefused("token_unknown", "the setting admin_token has changed: log in again")
             return FIXED
-        return self.tokens.by_id(name)
+        return self._here(self.tokens.by_id(name))
+
+    def _here(self, token: Token) -> Token:
+        """The server looks for tokens that are for one machine only before it starts; they may be made later, too."""
+        if token.local and not self._alone:
+            raise TokenRefused("token_local", f"the token {token.id} ({token.name}) is for a server on 127.0.0.1 only")
+        return token
 
     def require(self, role: Role) -> Token:
         """The token of the request's ``Authorization`` header, which must have at least this role.
