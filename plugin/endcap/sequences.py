@@ -20,13 +20,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import orjson
 
-from endcap.catalog.product import product_keys
 from endcap.catalog.table import ProductTable, lookup
 from endcap.errors import ScorerUnavailable
 from endcap.events import Action
@@ -34,11 +33,13 @@ from endcap.features import FEATURES, RankingInputs
 from endcap.features.affinity import Affinity, AlignedAffinity
 from endcap.pictures import WIDTH
 from endcap.profiles import DAY_S, Profile, short_keys
+from endcap.vocabulary import CODES as CODES
+from endcap.vocabulary import RESERVED, code_column
+from endcap.vocabulary import Vocabulary as Vocabulary
 
 PADDING = 0
 #: The number of a product that training never saw; it lives by its codes and content.
 UNKNOWN = 1
-_RESERVED = 2
 
 #: Tensor name -> numpy type, in the order of the models' arguments.
 INPUTS: Mapping[str, str] = {
@@ -53,9 +54,6 @@ INPUTS: Mapping[str, str] = {
     "candidate_features": "float32",
 }
 OUTPUT = "scores"
-
-#: Code columns that a model may read. ``price_band`` is the place of the price within its leaf category.
-CODES = ("brand", "category", "parent", "price_band")
 
 #: Bits of :attr:`Alignment.newcomers`: it is one; and what the model knows of it. A price band is nothing to speak of.
 NEW = 1
@@ -156,86 +154,6 @@ def _difference(theirs: Sequence[str], ours: Sequence[str]) -> str:
     return "the same names in another order"
 
 
-@dataclass(frozen=True, slots=True)
-class Vocabulary:
-    """What a model calls things. Product ``products[n]`` has the number n + 2, value ``codes[column][n]`` of a code
-    column the code n + 1. ``price_bands``: ascending edges of log(price / median of the leaf category).
-    """
-
-    products: list[str] = field(default_factory=list)
-    codes: dict[str, list[str]] = field(default_factory=dict)
-    price_bands: list[float] = field(default_factory=list)
-    _sorted: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list, init=False, repr=False, compare=False)
-
-    @property
-    def sorted_keys(self) -> tuple[np.ndarray, np.ndarray]:
-        """Keys (uint64) of ``products``, sorted, and the place of each in ``products``. Made once: product tables come
-        and go, and are lined up with the same vocabulary each time."""
-        if not self._sorted:
-            keys = product_keys(self.products)
-            order = np.argsort(keys, kind="stable")
-            self._sorted.append((keys[order], order))
-        return self._sorted[0]
-
-    @classmethod
-    def of(
-        cls,
-        table: ProductTable,
-        products: Sequence[str],
-        columns: Sequence[str] = CODES,
-        price_bands: int = 10,
-        most_values: int = 50_000,
-    ) -> Vocabulary:
-        """The vocabulary of a catalogue.
-
-        Args:
-            products: ids that get a number of their own: those with enough events to learn from.
-            price_bands: how many, of equally many products each.
-            most_values: per code column, the most frequent ones; the others are unknown.
-        """
-        codes = {}
-        for column in columns:
-            if column == "price_band":
-                continue
-            values, of = _values(table, column)
-            counts = np.bincount(of[:-1] + 1, minlength=len(values) + 1)[1:]
-            kept = np.sort(np.argsort(-counts, kind="stable")[:most_values])
-            codes[column] = [values[place] for place in kept.tolist()]
-        edges: list[float] = []
-        known = table.relative_price[:-1][table.price[:-1] > 0]
-        if "price_band" in columns and len(known):
-            edges = np.unique(np.quantile(known, np.linspace(0, 1, price_bands + 1)[1:-1])).astype(float).tolist()
-        return cls(list(dict.fromkeys(products)), codes, edges)
-
-    @property
-    def numbers(self) -> int:
-        """Product numbers in use, the two reserved ones included: the size of a model's embedding."""
-        return len(self.products) + _RESERVED
-
-    def sizes(self, columns: Sequence[str]) -> tuple[int, ...]:
-        """Size of each code column's vocabulary, 0 (unknown) included."""
-        return tuple(
-            len(self.price_bands) + 2 if column == "price_band" else len(self.codes.get(column, ())) + 1
-            for column in columns
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON; :meth:`from_json` gives the vocabulary back."""
-        return {"products": self.products, "codes": self.codes, "price_bands": self.price_bands}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Vocabulary:
-        """Raises ValueError, KeyError or TypeError for what is no vocabulary."""
-        products, codes = values["products"], dict(values["codes"])
-        for texts in (products, *codes.values()):
-            if not isinstance(texts, list) or not all(isinstance(one, str) for one in texts):
-                raise ValueError("not lists of texts")
-        edges = [float(edge) for edge in values["price_bands"]]
-        if edges != sorted(edges) or not np.isfinite(edges).all():
-            raise ValueError("price bands are not ascending numbers")
-        return cls(products, codes, edges)
-
-
 class Alignment:
     """A product table in a model's terms: what each row is called. Made once per table, off the request's path.
 
@@ -283,10 +201,10 @@ class Alignment:
         keys, order = vocabulary.sorted_keys
         place = lookup(keys, order, table.keys)
         place[-1] = -1
-        self.numbers = np.where(place >= 0, place + _RESERVED, unknown).astype(np.int32)
+        self.numbers = np.where(place >= 0, place + RESERVED, unknown).astype(np.int32)
         self.codes = np.zeros((len(table) + 1, len(spec.codes)), dtype=np.int32)
         for place, column in enumerate(spec.codes):
-            self.codes[:, place] = _code_column(table, vocabulary, column)
+            self.codes[:, place] = code_column(table, vocabulary, column)
         self.newcomers = self._newcomers() if unknown != UNKNOWN else None
         # Products that left the catalogue since training still have a meaning in a shopper's history.
         short = short_keys(keys)
@@ -334,7 +252,7 @@ class Alignment:
         gone = np.flatnonzero(rows < 0)
         if len(gone):
             place = lookup(self._gone_keys, self._gone_order, keys[gone])
-            numbers[gone] = np.where(place >= 0, place + _RESERVED, self.unknown)
+            numbers[gone] = np.where(place >= 0, place + RESERVED, self.unknown)
         answer = (rows, numbers, actions, times)
         profile.cache["history"] = (self, answer)
         return answer
@@ -407,26 +325,3 @@ def _pictures_of(table: ProductTable, spec: InputSpec) -> tuple[np.ndarray | Non
             f"products' are now by {found.encoder}; run the job `augment`"
         )
     return found.vectors, ""
-
-
-def _values(table: ProductTable, column: str) -> tuple[list[str], np.ndarray]:
-    """Values of a code column and, per row, the place of its value; -1 where unknown."""
-    if column == "brand":
-        return table.brands, table.brand
-    if column == "category":
-        return table.categories, table.category
-    # The path above each leaf; products directly under the root have none.
-    paths = [leaf.rpartition("\0")[0] for leaf in table.categories]
-    values = [path for path in dict.fromkeys(paths) if path]
-    place = {path: number for number, path in enumerate(values)}
-    of_leaf = np.array([*(place.get(path, -1) for path in paths), -1], dtype=np.int64)
-    return values, of_leaf[table.category]
-
-
-def _code_column(table: ProductTable, vocabulary: Vocabulary, column: str) -> np.ndarray:
-    if column == "price_band":
-        known = table.price > 0  # False for NaN
-        return (1 + np.searchsorted(vocabulary.price_bands, table.relative_price)) * known
-    code = {value: number for number, value in enumerate(vocabulary.codes.get(column, ()), start=1)}
-    values, of = _values(table, column)
-    return np.array([*(code.get(value, 0) for value in values), 0], dtype=np.int32)[of]
