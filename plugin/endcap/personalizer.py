@@ -134,7 +134,7 @@ class Personalizer:
         future.add_done_callback(lambda _: self._places.release())
         try:
             left = max(0.0, started + self._deadline_s - time.perf_counter())
-            scored, inputs, arranged = future.result(timeout=left)
+            scored, inputs, arranged, interest = future.result(timeout=left)
         except FutureTimeout:
             future.cancel()
             return self._unranked(ids, "deadline", started, query, visit)
@@ -159,7 +159,7 @@ class Personalizer:
             notes=arranged.notes,
             labels=arranged.labels,
             hidden=len(ids) - len(arranged.order),
-            interest=scored.calibration.probability(scored.scores) if scored.calibration is not None else None,
+            interest=interest,
         )
 
     @property
@@ -215,6 +215,13 @@ class Personalizer:
 
     def _rank(
         self, shopper: str, query: str, ids: Sequence[str], engine_scores: np.ndarray, until: float, visit: Visit | None
+    ) -> tuple[Scored, RankingInputs, Arrangement, np.ndarray | None]:
+        scored, inputs, arranged = self._arranged(shopper, query, ids, engine_scores, until, visit)
+        scored, interest = _calibrated(scored)
+        return scored, inputs, arranged, interest
+
+    def _arranged(
+        self, shopper: str, query: str, ids: Sequence[str], engine_scores: np.ndarray, until: float, visit: Visit | None
     ) -> tuple[Scored, RankingInputs, Arrangement]:
         table, scorer = self.table, self.scorer
         if table is None:
@@ -266,6 +273,21 @@ def _scored(scorer: Scorer, inputs: RankingInputs) -> Scored:
     if scores.shape != (len(inputs.rows),) or not np.isfinite(scores).all():
         raise ScorerUnavailable(f"scorer {scored.scorer} gave scores of shape {scores.shape} or not finite")
     return scored._replace(scores=scores)
+
+
+def _calibrated(scored: Scored) -> tuple[Scored, np.ndarray | None]:
+    """The probabilities beside the scores. The order does not hang on them: where they cannot be had it stands without,
+    and ``fallback`` says so."""
+    if scored.calibration is None:
+        return scored, None
+    try:
+        interest = np.asarray(scored.calibration.probability(scored.scores), dtype=np.float64)
+        if interest.shape != scored.scores.shape or not np.isfinite(interest).all():
+            raise ValueError(f"probabilities of shape {interest.shape} or not finite")
+        return scored, interest
+    except Exception:
+        log.exception("the scores of %s could not be made probabilities", scored.scorer)
+        return scored._replace(fallback=",".join(filter(None, (scored.fallback, "calibration:internal_error")))), None
 
 
 def _new_id() -> str:

@@ -144,6 +144,27 @@ class Brief:
         return np.zeros(len(inputs.rows), dtype=np.float32)
 
 
+@pytest.mark.parametrize("said", [ValueError("a bug"), np.full(6, np.nan), np.zeros(5)])
+def test_a_calibration_that_fails_costs_the_probabilities_and_not_the_order(
+    shop: Shop, said: Exception | np.ndarray
+) -> None:
+    class Calibration:
+        def probability(self, scores: np.ndarray) -> np.ndarray:
+            if isinstance(said, Exception):
+                raise said
+            return said
+
+    class Calibrated(Broken):
+        name = "calibrated"
+        calibration = Calibration()
+
+    shop.personalizer.scorer = Calibrated(np.arange(6, dtype=np.float32))
+    ranking = shop.personalizer.rank("ann", "honey", IDS, SCORES)
+    assert ranking.order.tolist() == [5, 4, 3, 2, 1, 0]
+    assert (ranking.scorer, ranking.degraded, ranking.interest) == ("calibrated", "", None)
+    assert ranking.fallback == "calibration:internal_error"
+
+
 def test_more_searches_than_threads_wait_for_their_turn(shop: Shop) -> None:
     shop.personalizer.scorer = Brief()
     with ThreadPoolExecutor(8) as pool:
