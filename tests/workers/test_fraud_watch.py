@@ -198,6 +198,69 @@ def test_returns_of_one_observation_and_strange_values_are_taken(database: Datab
     assert np.isfinite(found.judgement.score).all()
 
 
+def lived_in(shoppers: int = 250) -> list[Event]:
+    """A shop where some use a coupon, put things back, give one back, or share a tablet."""
+    found = genuine(shoppers, seed=3)
+    random = np.random.default_rng(4)
+    for shopper in range(0, shoppers, 5):
+        when = NOW - (2 + 60 * random.random()) * DAY
+        for n, action in enumerate([Action.CART, Action.CART, Action.UNCART, Action.PURCHASE, Action.RETURN]):
+            attributes = {"fingerprint": f"tablet-{shopper // 10}", **({"coupon": "WELCOME"} if n == 3 else {})}
+            found.append(
+                Event(f"life-{shopper}-{n}", when + 60 * n, f"ann{shopper}", action, f"p{n % 3}", attributes=attributes)
+            )
+    return found
+
+
+def acts(name: str, actions: list[Action], gap: float, products: int, **attributes: str) -> list[Event]:
+    """One shopper's actions, ``gap`` seconds apart, over so many products."""
+    start = NOW - 3_600 - gap * len(actions)
+    return [
+        Event(f"{name}-{n}", start + gap * n, name, action, f"p{n % products}", attributes=attributes)
+        for n, action in enumerate(actions)
+    ]
+
+
+def misuses() -> dict[str, tuple[list[Event], str]]:
+    """What is done -> events of shoppers called "evil…", and a word of the reason that they must be given."""
+    buy, back = Action.PURCHASE, Action.RETURN
+    ordinary = [
+        one
+        for n in range(25)
+        for one in acts(f"evil{n}", [Action.VIEW, buy, Action.VIEW], 50_000, 60, fingerprint="rack")
+    ]
+    return {
+        "rate": (acts("evil", [Action.CLICK] * 900, 3, 40), "busiest hour"),
+        "clicks on one product": (acts("evil", [Action.CLICK] * 120, 9_000, 1), "on one product"),
+        "scraping": (acts("evil", [Action.VIEW] * 2_500, 1_500, 2_500), "different products"),
+        "carts": (acts("evil", [Action.CART] * 150, 20_000, 50), "never bought"),
+        "taken out again": (acts("evil", [Action.CART, Action.UNCART] * 60, 20_000, 50), "taken out"),
+        "coupons": (acts("evil", [buy] * 80, 30_000, 55, coupon="WELCOME"), "with a coupon"),
+        "bought and given back": (acts("evil", [buy, back] * 50, 30_000, 55), "returns"),
+        "fingerprint reuse": (ordinary, "same device"),
+    }
+
+
+@pytest.mark.parametrize("kind", sorted(misuses()))
+def test_every_kind_of_misuse_is_found_and_named(database: Database, settings: Settings, kind: str) -> None:
+    events, word = misuses()[kind]
+    EventLog(database).append(sorted(lived_in() + events, key=lambda event: event.time))
+    found = {one.subject: one for one in look(database, settings).suspicions if one.kind == "shopper"}
+    evil = {event.shopper for event in events}
+    assert evil <= set(found)
+    assert len(set(found) - evil) <= 3, "of 250 genuine ones"
+    assert all(any(word in reason for reason in found[name].reasons) for name in evil)
+    flag = Flags(database).find("shopper", min(evil))
+    assert flag is not None
+    assert flag.evidence["actions"] == sum(event.shopper == min(evil) for event in events)
+
+
+def test_nothing_of_ordinary_life_is_misuse(database: Database, settings: Settings) -> None:
+    EventLog(database).append(sorted(lived_in(), key=lambda event: event.time))
+    found = [one for one in look(database, settings).suspicions if one.kind == "shopper"]
+    assert len(found) <= 3
+
+
 def sleepers(accounts: int = 30) -> list[Event]:
     """Made half a year ago; now and then they buy something; in the last month each buys a lot, and all buy "rare"."""
     random = np.random.default_rng(2)

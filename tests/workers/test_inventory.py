@@ -198,6 +198,7 @@ def test_the_report_says_what_to_order_what_rests_and_what_is_wanted(shop: Repor
     assert set(order) == {"tea", "honey"}
     assert order["tea"]["demand"] < 60, "the bot's 500 pieces are no demand"
     assert order["honey"]["risk"] > 0.99
+    assert (order["honey"]["title"], order["honey"]["class"]) == ("Honey, renamed", "smooth"), "its history is its id's"
     assert [row["id"] for row in shop.table("slow").rows] == ["junk"]
     assert [row["id"] for row in shop.table("lost").rows] == ["honey"]
     searched = [(row["title"], row["searches"], row["empty"]) for row in shop.table("searches").rows]

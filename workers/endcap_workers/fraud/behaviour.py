@@ -26,6 +26,7 @@ WORDS = {
     "per day": "actions per active day (log)",
     "irregularity": "spread of the time between two actions (log); a machine's is small",
     "breadth": "share of actions on different products",
+    "different": "different products (log)",
     "top share": "share of actions on one product",
     "top count": "actions on one product (log)",
     "night": "share of actions between midnight and six",
@@ -296,6 +297,7 @@ def _breadth(pairs: Pairs, count: int) -> dict[str, np.ndarray]:
     with np.errstate(divide="ignore", invalid="ignore"):
         return {
             "breadth": np.where(total >= 3, different / total, np.nan),
+            "different": np.log1p(different),
             "top share": np.where(total >= 3, top / total, np.nan),
             "top count": np.log1p(top),
         }

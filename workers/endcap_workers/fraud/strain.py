@@ -19,6 +19,7 @@ QUANTITIES: Mapping[str, str] = {
     "one product": "actions on one product, times its share of all actions",
     "busiest hour": "actions in the busiest hour",
     "per day": "actions per active day",
+    "looked through": "different products beyond those bought",
     "returns": "returns, times the share of purchases returned",
     "unbought": "products put in the cart and never bought",
     "put back": "products put in the cart and taken out, times their share",
@@ -27,8 +28,8 @@ QUANTITIES: Mapping[str, str] = {
 }
 #: The least scale of a tail: where hardly anybody returns anything, three returns are no fraud.
 _LEAST_SCALE: Mapping[str, float] = {
-    "one product": 1.0, "busiest hour": 5.0, "per day": 5.0, "returns": 2.0, "unbought": 5.0, "put back": 3.0,
-    "coupons": 3.0, "shared device": 1.5,
+    "one product": 1.0, "busiest hour": 5.0, "per day": 5.0, "looked through": 20.0, "returns": 2.0, "unbought": 5.0,
+    "put back": 3.0, "coupons": 3.0, "shared device": 1.0,
 }  # fmt: skip
 _MOST_DIGITS = 300.0
 
@@ -42,6 +43,7 @@ def quantities(features: Features) -> np.ndarray:
             np.expm1(column["top count"]) * column["top share"],
             np.expm1(column["busiest hour"]),
             np.expm1(column["per day"]),
+            np.maximum(np.expm1(column["different"]) - bought, 0.0),
             column["returns"] ** 2 * bought,
             np.expm1(column["unbought"]),
             column["cart abuse"] ** 2 * column["carts"],
@@ -64,8 +66,19 @@ def strain(values: np.ndarray, usual: np.ndarray) -> np.ndarray:
     upper = float(np.clip(1 - 5 / usual.sum(), 0.6, 0.99))
     lower = max(1 - 5 * (1 - upper), 0.25)
     for place, name in enumerate(QUANTITIES):
-        middle, high = np.quantile(values[usual, place], [lower, upper])
+        if name == "shared device":
+            middle, high = _by_device(values[usual, place], (lower, upper))
+        else:
+            middle, high = np.quantile(values[usual, place], [lower, upper])
         scale = max((high - middle) / np.log((1 - lower) / (1 - upper)), _LEAST_SCALE[name])
         digits = -np.log10(1 - lower) + (values[:, place] - middle) / (scale * np.log(10.0))
         found[:, place] = np.where(values[:, place] > middle, np.clip(digits, 0.0, _MOST_DIGITS), 0.0)
     return found
+
+
+def _by_device(others: np.ndarray, levels: tuple[float, float]) -> np.ndarray:
+    """Quantiles of the other shoppers on a device over the devices, not over the shoppers, (levels,): a device with a
+    hundred shoppers is one, and must not make itself usual."""
+    order = np.sort(others)
+    share = np.cumsum(1 / (order + 1))
+    return order[np.minimum(np.searchsorted(share, np.array(levels) * share[-1]), len(order) - 1)]
