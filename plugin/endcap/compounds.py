@@ -15,6 +15,7 @@ import re
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from endcap.settings import Settings
 from endcap.synonyms import Expansion
@@ -36,7 +37,9 @@ _LOST = ("e", "en")
 #: Endings of a plural, or of the singular beside it; so many letters have to be left.
 _ENDINGS = ("en", "n", "e", "s")
 _LEFT = 3
-_LONGEST_QUERY = 6
+_LONGEST_QUERY, _LONGEST_WORD = 6, 60
+#: Words with one ending that are looked at: a search waits for it.
+_MOST_LOOKED_AT = 1_000
 
 
 class Compounds:
@@ -48,6 +51,7 @@ class Compounds:
             counts.update(set(_WORD.findall(title.lower())))
         self._counts = counts
         self._words = sorted(counts)
+        self._otherwise = lru_cache(maxsize=10_000)(self._said)
         # Backwards, so that words with one ending lie side by side.
         self._endings = sorted((stem[::-1], word) for word in counts for stem in [_stem(word)])
 
@@ -61,7 +65,7 @@ class Compounds:
         backwards = stem[::-1]
         low = bisect_left(self._endings, (backwards, ""))
         found = []
-        for reverse, compound in self._endings[low:]:
+        for reverse, compound in self._endings[low : low + _MOST_LOOKED_AT]:
             if not reverse.startswith(backwards):
                 break
             first = reverse[len(backwards) :][::-1]
@@ -92,15 +96,19 @@ class Compounds:
         typed = said.text.split()
         if not self._words or not typed or len(typed) > _LONGEST_QUERY:
             return said
-        ways: list[list[str]] = []
-        for place, word in enumerate(typed):
-            others = self.ending_in(word)
-            if apart := self.parts(word):
-                others.insert(0, " ".join(apart))
-            ways.append([" ".join([*typed[:place], one, *typed[place + 1 :]]) for one in others])
+        ways = [
+            [" ".join([*typed[:place], one, *typed[place + 1 :]]) for one in self._otherwise(word)]
+            for place, word in enumerate(typed)
+            if len(word) <= _LONGEST_WORD
+        ]
         # In turns, so that no word takes all the room.
         added = [each[n] for n in range(MOST_VARIANTS) for each in ways if n < len(each)][:MOST_VARIANTS]
         return Expansion(said.text, tuple(dict.fromkeys([*said.variants, *added])))
+
+    def _said(self, word: str) -> tuple[str, ...]:
+        """What a word may be searched for as, beside itself: its parts, then the compounds that end in it."""
+        apart = self.parts(word)
+        return (*([" ".join(apart)] if apart else []), *self.ending_in(word)[:MOST_VARIANTS])
 
     def _is_first(self, part: str) -> bool:
         return bool(self._firsts(part)) or (len(part) >= _MIN_BEGINNING and self._begins(part) >= _BEGINNINGS)
