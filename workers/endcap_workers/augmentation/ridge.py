@@ -28,6 +28,7 @@ class RidgeGenerator(Generator):
         self.penalty = penalty
 
     def _fit(self, warm: Warm, seed: int, validation: Validation | None, report: Callable[[str], None]) -> None:
+        from scipy.linalg import solve
         from scipy.sparse import csr_matrix, hstack
 
         kept = warm.content.known
@@ -44,7 +45,7 @@ class RidgeGenerator(Generator):
         moment = design.T @ wanted - n * np.outer(mean, centre)
         best = Training()
         for penalty in self.grid if validation else (self.penalty,):
-            weights = np.linalg.solve(gram + penalty * np.eye(len(gram)), moment)
+            weights = solve(gram + penalty * np.eye(len(gram)), moment, assume_a="pos", overwrite_a=True)
             network = self.blank(self.shape)
             self._fill(network, content.sizes, offsets, weights, centre - mean @ weights)
             value = validation.judge(run(network, validation.content)) if validation else float("nan")
