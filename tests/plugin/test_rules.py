@@ -9,8 +9,7 @@ import pytest
 from endcap.catalog import Product, ProductTable
 from endcap.errors import ConfigurationError, InvalidInput
 from endcap.features import RankingInputs, ranking_inputs
-from endcap.policy import NO_VISIT, Blend, FixedPolicy, Visit
-from endcap.policy import rules as rules_module
+from endcap.policy import NO_VISIT, Blend, FixedPolicy, Visit, members
 from endcap.policy.arrange import Arrangement, Arranger
 from endcap.policy.live import Exposure, LivePolicy
 from endcap.policy.rule import KINDS, Rule, rule_of
@@ -265,13 +264,13 @@ def test_rules_are_looked_up_in_the_products_before_a_search_comes(
 ) -> None:
     """Neither new rules nor a new table may leave that work to the next search, nor take the old one's away."""
     made: list[ProductTable] = []
-    real = rules_module._Members.__init__
+    real = members.Members.__init__
 
     def counted(self: object, target: object, table: ProductTable) -> None:
         made.append(table)
         real(self, target, table)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(rules_module._Members, "__init__", counted)
+    monkeypatch.setattr(members.Members, "__init__", counted)
     store, arranger = Rules(Database.in_folder(tmp_path)), Arranger()
     live = LivePolicy(arranger, store, lambda: None)
     arranger.prepare(TABLE)

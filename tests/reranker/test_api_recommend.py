@@ -204,6 +204,14 @@ def test_business_rules_hold_and_are_said(client: FlaskClient, runtime: Runtime,
             found = client.get(f"/v1/search?q=milk&size=30{more}", headers={"X-Endcap-Shopper": regular}).get_json()
             assert found["hits"]
             assert not gone & {hit["id"] for hit in found["hits"]}, more
+        hiding(runtime, {"kind": "sponsor", "bid": 1.0, "floor": 0.0, "target": {"products": [shown["trending"][3]]}})
+        items = given(client, "trending?explain=on")["items"]
+        assert (
+            [item["id"] for item in items if item["labels"] == ["sponsored"]]
+            == [shown["trending"][3]]
+            == [items[0]["id"]]
+        )
+        assert "Sponsored (“rule 0”)" in items[0]["reasons"]
         low = shown["trending"][0]
         hiding(runtime, {"kind": "bury", "amount": 10.0, "target": {"products": [low]}})
         items = given(client, "trending?size=50&explain=on")["items"]

@@ -13,6 +13,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 from playwright.sync_api import Browser, Page, expect
 
+from endcap.policy.rule import rule_of
+from endcap.policy.rules import RuleBook
 from endcap.runtime import Runtime
 from endcap_reranker.app import create_app
 from endcap_reranker.storefront import ShopperCard, Showcase, load_showcase, save_showcase
@@ -95,6 +97,24 @@ def test_two_orders_of_the_same_products(open_page: Any) -> None:
         identity = card.get_attribute("data-id")
         if identity in engine:
             assert engine.index(str(identity)) + 1 == place + by
+
+
+def test_what_is_sponsored_says_so(open_page: Any, runtime: Runtime) -> None:
+    arranger = runtime.personalizer.arranger
+    before = arranger.rules
+    page: Page = open_page()
+    search(page, "cheese")
+    sold = ids(page, "mine")[3]
+    rule = rule_of({"name": "offer", "kind": "sponsor", "bid": 1.0, "floor": 0.0, "target": {"products": [sold]}})
+    try:
+        arranger.rules = RuleBook({1: rule})
+        search(page, "milk")
+        expect(page.locator(".card .meta", has_text="Sponsored")).to_have_count(0)
+        search(page, "cheese")
+        expect(page.locator("#cards-mine .card .meta", has_text="Sponsored")).to_have_count(1)
+        expect(page.locator(f"#cards-mine .card[data-id='{sold}'] .meta")).to_contain_text("Sponsored")
+    finally:
+        arranger.rules = before
 
 
 def test_another_shopper_another_order(open_page: Any) -> None:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from endcap.catalog.product import PATH_SEPARATOR
 from endcap.catalog.table import ProductTable
 from endcap.features import INDEX, RankingInputs
 from endcap.policy.blend import SLATE
 from endcap.policy.context import Visit
 from endcap.policy.diversity import capped, diversified
+from endcap.policy.members import Members
 from endcap.policy.rule import Rule, Target
 from endcap.policy.sponsored import Auction, Sale, hold
 
@@ -34,6 +33,8 @@ class Ruled:
     notes: dict[int, list[str]] = field(default_factory=dict)
     labels: dict[int, list[str]] = field(default_factory=dict)
     sales: list[Sale] = field(default_factory=list)
+    #: Of :meth:`RuleBook.shelf`: what has to stand at a position (from 1), for whoever makes the list.
+    held: dict[int, int] = field(default_factory=dict)
 
     def note(self, places: Sequence[int] | np.ndarray, text: str) -> None:
         for place in np.asarray(places).tolist():
@@ -53,22 +54,22 @@ class RuleBook:
         self.rules = tuple(rule for _, rule in chosen)
         self._auction = auction or Auction()
         self._shown = shown
-        self._compiled: tuple[tuple[ProductTable, list[tuple[_Members, _Members]]], ...] = ()
+        self._compiled: tuple[tuple[ProductTable, list[tuple[Members, Members]]], ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.rules)
 
     def members(self, inputs: RankingInputs, number: int) -> np.ndarray:
         """Which candidates a rule's target covers; bool (n,)."""
-        return self._members(inputs.table)[number][0].of(inputs)
+        return self._members(inputs.table)[number][0].at(inputs.rows)
 
-    def _members(self, table: ProductTable) -> list[tuple[_Members, _Members]]:
+    def _members(self, table: ProductTable) -> list[tuple[Members, Members]]:
         """Each rule's target, and the categories of its condition, looked up in a table once."""
         for known, found in self._compiled:
             if known is table:
                 return found
         made = [
-            (_Members(rule.target, table), _Members(Target(categories=rule.when.categories), table))
+            (Members(rule.target, table), Members(Target(categories=rule.when.categories), table))
             for rule in self.rules
         ]
         self._compiled = ((table, made), *self._compiled[:1])
@@ -148,7 +149,7 @@ class RuleBook:
             gone[place] = any(target.covers(document) for target in targets)
         return gone
 
-    def _about(self, number: int, found: list[tuple[_Members, _Members]], rows: np.ndarray) -> bool:
+    def _about(self, number: int, found: list[tuple[Members, Members]], rows: np.ndarray) -> bool:
         """Are most of the found products what the rule asks for?"""
         return not self.rules[number].when.categories or float(found[number][1].at(rows).mean()) > 0.5
 
@@ -160,15 +161,31 @@ class RuleBook:
         query, words, moment = _read(query, now)
         return [one for one in hiding if _holds(self.rules[one], query, words, moment, now, visit)]
 
-    def shelf(self, inputs: RankingInputs, visit: Visit) -> Ruled:
-        """A recommended list under the rules that mean something there: boost, bury, hide, out of stock last.
-        ``inputs.engine_scores`` are its scores; features are not looked at."""
+    def shelf(
+        self, inputs: RankingInputs, visit: Visit, ids: Sequence[str] = (), shopper: str = "", pins: bool = False,
+        sells: int = 0,
+    ) -> Ruled:  # fmt: skip
+        """A recommended list under the rules that mean something there: all but those that spread it, which a
+        placement does by itself. What is pinned or sold is in ``held``.
+
+        Args:
+            inputs: ``engine_scores`` are the logarithms of its scores; features are not looked at.
+            pins: pins hold there. sells: of so many first places those that the shop sells are sold; 0: none is.
+        """
         numbers = self.applying(inputs, visit)
+        rules = [(number, self.rules[number]) for number in numbers]
         ruled = Ruled(np.empty(0, dtype=np.int64), inputs.engine_scores)
         self.boosts(numbers, inputs, ruled)
         ruled.order = np.argsort(-ruled.scores, kind="stable")
         self._hide(numbers, inputs, ruled)
+        self._often(rules, inputs, ids, shopper, ruled)
         self._sold_out(numbers, inputs, ruled)
+        if pins:
+            ruled.held = self._pinned(rules, inputs, ruled)
+        if sells and len(inputs.rows):
+            relevance = np.exp((inputs.engine_scores - inputs.engine_scores.max()).astype(np.float64))
+            self._sell(rules, inputs, ruled, relevance, sells)
+            ruled.held.update({sale.position: sale.place for sale in ruled.sales})
         return ruled
 
     def boosts(self, numbers: Sequence[int], inputs: RankingInputs, ruled: Ruled) -> None:
@@ -204,15 +221,21 @@ class RuleBook:
                 before = ruled.order
                 ruled.order = capped(before, brands, int(rule.most or 1), SLATE)
                 ruled.note(_fallen(before, ruled.order), f"Behind others of its brand by the rule “{rule.name}”")
+        self._often(rules, inputs, ids, shopper, ruled)
+        self._sold_out(numbers, inputs, ruled)
+        ruled.order = hold(ruled.order, self._pinned(rules, inputs, ruled))
+        relevance = np.exp(inputs.features[:, INDEX["engine_score"]].astype(np.float64))
+        ruled.order = self._sell(rules, inputs, ruled, relevance)
+
+    def _often(
+        self, rules: Sequence[tuple[int, Rule]], inputs: RankingInputs, ids: Sequence[str], shopper: str, ruled: Ruled
+    ) -> None:
         for number, rule in rules:
             if rule.kind == "frequency_cap" and self._shown is not None and shopper:
                 often = self._shown(shopper, ids, float(rule.hours or 24.0)) >= (rule.most or 1)
                 if not rule.target.empty:
                     often &= self.members(inputs, number)
                 _to_the_end(ruled, often, f"Shown often enough by the rule “{rule.name}”")
-        self._sold_out(numbers, inputs, ruled)
-        self._pin(rules, inputs, ruled)
-        self._sell(rules, inputs, ruled)
 
     def _hide(self, numbers: Sequence[int], inputs: RankingInputs, ruled: Ruled) -> None:
         hidden = np.zeros(len(inputs.rows), dtype=bool)
@@ -226,7 +249,8 @@ class RuleBook:
             gone = inputs.table.stock[inputs.rows] <= 0  # NaN, unknown, is not
             _to_the_end(ruled, gone, "Out of stock")
 
-    def _pin(self, rules: Sequence[tuple[int, Rule]], inputs: RankingInputs, ruled: Ruled) -> None:
+    def _pinned(self, rules: Sequence[tuple[int, Rule]], inputs: RankingInputs, ruled: Ruled) -> dict[int, int]:
+        """Position -> place of what is pinned to it."""
         wanted: dict[int, int] = {}
         for number, rule in rules:
             if rule.kind != "pin":
@@ -236,52 +260,26 @@ class RuleBook:
                 place = int(ruled.order[found[0]])
                 wanted[int(rule.position or 1)] = place
                 ruled.note([place], f"Pinned to place {rule.position} by the rule “{rule.name}”")
-        ruled.order = hold(ruled.order, wanted)
+        return wanted
 
-    def _sell(self, rules: Sequence[tuple[int, Rule]], inputs: RankingInputs, ruled: Ruled) -> None:
+    def _sell(
+        self,
+        rules: Sequence[tuple[int, Rule]],
+        inputs: RankingInputs,
+        ruled: Ruled,
+        relevance: np.ndarray,
+        within: int = 1_000,
+    ) -> np.ndarray:
+        """The order with what was sold in its places."""
         offers = [(rule, self.members(inputs, number)) for number, rule in rules if rule.kind == "sponsor"]
-        if not offers or not self._auction.places:
-            return
-        relevance = np.exp(inputs.features[:, INDEX["engine_score"]].astype(np.float64))
-        ruled.order, ruled.sales = self._auction.run(ruled.order, ruled.scores, relevance, offers)
+        auction = replace(self._auction, places=tuple(one for one in self._auction.places if one <= within))
+        if not offers or not auction.places:
+            return ruled.order
+        order, ruled.sales = auction.run(ruled.order, ruled.scores, relevance, offers)
         for sale in ruled.sales:
             ruled.labels.setdefault(sale.place, []).append(SPONSORED)
             ruled.note([sale.place], f"Sponsored (“{sale.rule}”)")
-
-
-class _Members:
-    """A target, looked up in a table once, so that a search only looks into arrays."""
-
-    def __init__(self, target: Target, table: ProductTable) -> None:
-        self._table = table
-        self._rows: np.ndarray | None = None
-        if target.products:
-            found = np.unique(table.rows(target.products))
-            self._rows = np.append(found[found >= 0], np.iinfo(np.int64).max)
-        brands = {name.casefold() for name in target.brands}
-        self._brands = _flags(table.brands, lambda name: name.casefold() in brands) if brands else None
-        paths = tuple(_path(one) for one in target.categories)
-        self._categories = _flags(table.categories, lambda name: _below(name, paths)) if paths else None
-
-    @cached_property
-    def mask(self) -> np.ndarray:
-        """Of all the table's products; bool (n,)."""
-        return self.at(np.arange(len(self._table)))
-
-    def of(self, inputs: RankingInputs) -> np.ndarray:
-        return self.at(inputs.rows)
-
-    def at(self, rows: np.ndarray) -> np.ndarray:
-        """Of rows of the table, -1: none; bool, as many."""
-        table = self._table
-        mine = rows >= 0
-        if self._rows is not None:
-            mine &= self._rows[np.searchsorted(self._rows, rows)] == rows
-        if self._brands is not None:
-            mine &= self._brands[table.brand[rows]]
-        if self._categories is not None:
-            mine &= self._categories[table.category[rows]]
-        return mine
+        return order
 
 
 def _read(query: str, now: float) -> tuple[str, frozenset[str], datetime]:
@@ -305,20 +303,6 @@ def _holds(rule: Rule, query: str, words: frozenset[str], moment: datetime, now:
     if when.queries and query not in {" ".join(one.lower().split()) for one in when.queries}:
         return False
     return not when.words or bool(words & {one.lower() for one in when.words})
-
-
-def _path(text: str) -> str:
-    """A path as the table writes it."""
-    return "\0".join(part.strip() for part in text.split(PATH_SEPARATOR.strip()))
-
-
-def _below(name: str, paths: tuple[str, ...]) -> bool:
-    return any(name == path or name.startswith(f"{path}\0") for path in paths)
-
-
-def _flags(names: Sequence[str], wanted: Callable[[str], bool]) -> np.ndarray:
-    """Which codes are wanted; bool (names + 1,), the last for code -1, unknown: never."""
-    return np.array([*(wanted(name) for name in names), False], dtype=bool)
 
 
 def _to_the_end(ruled: Ruled, last: np.ndarray, text: str) -> None:

@@ -15,7 +15,8 @@ from endcap.errors import EndcapError, InvalidInput
 from endcap.features import RankingInputs
 from endcap.personalizer import Personalizer, Ranking, WarmingUp
 from endcap.policy.context import NO_VISIT, Visit
-from endcap.policy.rules import RuleBook
+from endcap.policy.rules import RuleBook, Ruled
+from endcap.policy.sponsored import hold
 from endcap.profiles import DAY_S, Profile
 from endcap.recommend.behaviour import shopper_key
 from endcap.recommend.discovery import Discovery
@@ -41,7 +42,7 @@ class Placement:
     ``any``; ``due`` leaves out what the shopper bought and does not need yet; ``only`` asks for nothing else.
     ``complements``: no product of the leaf categories in view. ``personal``: weight of the scorer's log-odds beside how
     strongly the generators propose; 0: not personal. ``spread``: at most this share of a list from one category, and
-    from one brand.
+    from one brand. ``sells``: it has sponsored places. ``pins``: it is browsed like a search, and pins hold.
     """
 
     generators: Mapping[str, float]
@@ -50,6 +51,8 @@ class Placement:
     complements: bool = False
     personal: float = 1.0
     spread: float = 1.0
+    sells: bool = True
+    pins: bool = False
 
 
 PLACEMENTS: Mapping[str, Placement] = {
@@ -59,8 +62,10 @@ PLACEMENTS: Mapping[str, Placement] = {
         bought="due", spread=0.34,
     ),
     # The whole next purchase, to put into the cart at once: the usual, whatever it is.
-    "basket": Placement({"buy_again": 1.0}, ("after_latest", "own_categories", "popular"), personal=0.1),
-    "category": Placement({"buy_again": 1.0, "taste": 0.7, "own_categories": 0.5, "popular": 0.5}, spread=0.5),
+    "basket": Placement({"buy_again": 1.0}, ("after_latest", "own_categories", "popular"), personal=0.1, sells=False),
+    "category": Placement(
+        {"buy_again": 1.0, "taste": 0.7, "own_categories": 0.5, "popular": 0.5}, spread=0.5, pins=True
+    ),
     "cart": Placement(
         {"bought_together": 1.0, "buy_again": 0.4, "after_latest": 0.2},
         ("own_categories", "popular"), bought="due", complements=True, personal=0.5, spread=0.34,
@@ -70,7 +75,7 @@ PLACEMENTS: Mapping[str, Placement] = {
         {"bought_together": 1.0}, ("near_kinds", "popular"), bought="due", complements=True, personal=0.3, spread=0.34
     ),
     "trending": Placement({"trending": 1.0}, personal=0.0, spread=0.34),
-    "buy-again": Placement({"buy_again": 1.0}, (), bought="only", personal=0.1),
+    "buy-again": Placement({"buy_again": 1.0}, (), bought="only", personal=0.1, sells=False),
 }  # fmt: skip
 
 
@@ -79,7 +84,7 @@ class Recommended:
     """``ids`` best first; ``sources``: for each the generators that proposed it; ``scores`` float32 in [0, 1], falling
     but for the spreading. ``places``: of each in the list that ``ranking`` was made of, from 0; -1 for one that a
     fallback added. ``fallback``: names of the fallbacks that had to help, in order; empty where none had to. ``notes``:
-    for each product what business rules did to it."""
+    for each product what business rules did to it; ``labels``: what it has to be marked as (``sponsored``)."""
 
     placement: str
     ids: list[str]
@@ -90,6 +95,7 @@ class Recommended:
     places: list[int]
     took_ms: float = 0.0
     notes: list[list[str]] = field(default_factory=list)
+    labels: list[list[str]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -127,7 +133,7 @@ class Recommender:
         filters: Sequence[Filter] = (),
         visit: Visit = NO_VISIT,
     ) -> Recommended:
-        """Products for one placement, under the business rules that hide, boost, bury and put sold-out products last.
+        """Products for one placement, under the business rules; see :meth:`~endcap.policy.rules.RuleBook.shelf`.
 
         Args:
             visit: for rules that hold for some segments only.
@@ -164,7 +170,8 @@ class Recommender:
         merged = _merge(one, recipe.generators)
         ranking, scores = self._rank(shopper, merged, shelves, recipe, degraded)
         notes: dict[int, list[str]] = {}
-        order, scores = _ruled(rules, shelves, merged.rows, scores, now, visit, notes)
+        ruled = _Shelf(rules, shelves, shopper, visit, now, notes)
+        order, scores, done = ruled.order(merged.rows, scores, recipe, size)
         rows, values, places = merged.rows[order], scores[order], order
         used: list[str] = []
         for name in recipe.fallbacks:
@@ -173,7 +180,7 @@ class Recommender:
             more, _ = GENERATORS[name](one)
             more = more[~np.isin(more, rows)]
             # They are best first and have no scores that compare with the others'.
-            by_rules, _ = _ruled(rules, shelves, more, np.exp(-np.arange(len(more)) / POOL), now, visit, notes)
+            by_rules, _, _ = ruled.order(more, np.exp(-np.arange(len(more)) / POOL))
             more = more[by_rules][: size - len(rows)]
             if len(more):
                 used.append(name)
@@ -181,6 +188,12 @@ class Recommender:
                 rows, values = np.append(rows, more), np.append(values, np.zeros(len(more)))
                 places = np.append(places, np.full(len(more), -1))
         chosen = _spread(shelves, rows, size, recipe.spread)
+        labels: dict[int, list[str]] = {}
+        if done is not None and done.held:
+            at = {place: number for number, place in enumerate(order.tolist())}
+            chosen = hold(chosen, {spot: at[place] for spot, place in done.held.items() if spot <= size})[:size]
+            labels = {at[sale.place]: done.labels[sale.place] for sale in done.sales}
+            ranking = _priced(ranking, done, merged.rows, shelves)
         ids = [shelves.table.ids[row] for row in rows[chosen].tolist()]
         return Recommended(
             placement,
@@ -192,6 +205,7 @@ class Recommender:
             places[chosen].tolist(),
             (time.perf_counter() - started) * 1000.0,
             [notes.get(row, []) for row in rows[chosen].tolist()],
+            [labels.get(place, []) for place in chosen.tolist()],
         )
 
     def _profile(self, shopper: str) -> tuple[Profile, str]:
@@ -226,20 +240,44 @@ class Recommender:
         return ranking, np.exp(np.clip(combined - combined.max(), -50.0, 0.0))
 
 
-def _ruled(
-    rules: RuleBook, shelves: Shelves, rows: np.ndarray, scores: np.ndarray, now: float, visit: Visit,
-    notes: dict[int, list[str]],
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """The order of scored rows, and their scores, as rules have them; what they did goes to ``notes``, by row."""
-    if not rules or not len(rows):
-        return np.argsort(-scores, kind="stable"), scores
-    # Rules move a score by deviations: of its logarithm, since a few are near 1 and most near 0.
-    logs = np.log(np.maximum(scores, 1e-30)).astype(np.float32)
-    inputs = RankingInputs(np.empty((len(rows), 0), np.float32), rows, logs, Profile(), "", now, shelves.table)
-    ruled = rules.shelf(inputs, visit)
-    for place, said in ruled.notes.items():
-        notes.setdefault(int(rows[place]), []).extend(said)
-    return ruled.order, np.exp(ruled.scores - max(0.0, float(ruled.scores.max()))).astype(np.float64)
+@dataclass(frozen=True, slots=True)
+class _Shelf:
+    """The rules of one request. ``notes``: what they did, by row."""
+
+    rules: RuleBook
+    shelves: Shelves
+    shopper: str
+    visit: Visit
+    now: float
+    notes: dict[int, list[str]]
+
+    def order(
+        self, rows: np.ndarray, scores: np.ndarray, recipe: Placement | None = None, size: int = 0
+    ) -> tuple[np.ndarray, np.ndarray, Ruled | None]:
+        """The order of scored rows and their scores, as rules have them. ``recipe`` None: of a fallback, where nothing
+        is sold or pinned."""
+        if not self.rules or not len(rows):
+            return np.argsort(-scores, kind="stable"), scores, None
+        # Rules move a score by deviations: of its logarithm, since a few are near 1 and most near 0.
+        logs = np.log(np.maximum(scores, 1e-30)).astype(np.float32)
+        table = self.shelves.table
+        inputs = RankingInputs(np.empty((len(rows), 0), np.float32), rows, logs, Profile(), "", self.now, table)
+        ids = [table.ids[row] for row in rows.tolist()]
+        pins, sells = (recipe.pins, size * recipe.sells) if recipe is not None else (False, 0)
+        ruled = self.rules.shelf(inputs, self.visit, ids, self.shopper, pins, sells)
+        for place, said in ruled.notes.items():
+            self.notes.setdefault(int(rows[place]), []).extend(said)
+        return ruled.order, np.exp(ruled.scores - max(0.0, float(ruled.scores.max()))).astype(np.float64), ruled
+
+
+def _priced(ranking: Ranking, ruled: Ruled, rows: np.ndarray, shelves: Shelves) -> Ranking:
+    """What was sold goes to the rankings log, as with a search."""
+    sold = [
+        {"rule": sale.rule, "product": shelves.table.ids[int(rows[sale.place])], "position": sale.position,
+         "price": sale.price}
+        for sale in ruled.sales
+    ]  # fmt: skip
+    return replace(ranking, context={**(ranking.context or {}), "sponsored": sold}) if sold else ranking
 
 
 def _rows(shelves: Shelves, ids: Sequence[str]) -> np.ndarray:

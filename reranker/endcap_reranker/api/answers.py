@@ -77,6 +77,7 @@ class ItemAnswer(BaseModel):
     sources: list[str] = Field(description="What proposed it.")
     document: dict[str, Any]
     reasons: list[str] = Field(description="Only with `explain`: why it is there, and what business rules did to it.")
+    labels: list[str] = Field(description="What it has to be marked as: `sponsored`.")
 
 
 class RecommendAnswer(BaseModel):

@@ -99,10 +99,11 @@ def recommend(
     faults = [part for part in (made.ranking.degraded, who.problem) if part]
     for fault in faults:
         telemetry.degraded(fault)
+    labels = made.labels or [[] for _ in made.ids]
     items = [
-        {"id": one, "score": float(score), "sources": sources, "document": document, "reasons": why}
-        for one, score, sources, document, why in zip(
-            made.ids, made.scores, made.sources, documents, reasons, strict=True
+        {"id": one, "score": float(score), "sources": sources, "document": document, "reasons": why, "labels": marks}
+        for one, score, sources, document, why, marks in zip(
+            made.ids, made.scores, made.sources, documents, reasons, labels, strict=True
         )
         if document is not None
     ]
