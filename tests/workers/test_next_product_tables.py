@@ -61,7 +61,8 @@ def test_the_tables_have_all_their_rows(corner: None, tmp_path: Path) -> None:
     for rows in last.values():
         assert "popularity" in rows
         assert "neighbours of the last product" in rows
-    assert {"LSTM", "LSTM, bfloat16", "transformer", "LSTM, retrained with the validation targets"} < set(
+        assert "neighbours ranked by LightGBM (lambdarank)" in rows
+    assert {"LSTM", "LSTM, float32", "transformer", "LSTM, retrained with the validation targets"} < set(
         last["beauty"]
     )
     assert {

@@ -17,6 +17,7 @@ import torch
 
 from endcap.metrics import ndcg_at
 from endcap.results import Results
+from endcap_workers.evaluation.lambdarank import lambdarank_ranks
 from endcap_workers.evaluation.library_baselines import implicit_ranks
 from endcap_workers.evaluation.recipes import Recipe, add_rows, cook, described, torch_device
 from endcap_workers.evaluation.shared_data import shared_file
@@ -159,7 +160,7 @@ def add_retrained(
 
 
 def add_baselines(results: Results, data: Beauty, seed: int) -> None:
-    """Popularity, neighbours, and the library ``implicit``; they see the validation targets, too."""
+    """Popularity, neighbours, and the libraries ``implicit`` and LightGBM; they see the validation targets, too."""
     results.add("popularity", _figures(popularity_ranks(data)))
     results.add("neighbours of the last product", _figures(neighbour_ranks(data)))
     try:
@@ -169,6 +170,9 @@ def add_baselines(results: Results, data: Beauty, seed: int) -> None:
         return
     for name, rank in found.items():
         results.add(name, _figures(rank))
+    codes = data.catalogue.codes.numpy()
+    rank = lambdarank_ranks(data.train, data.valid, data.test.histories, data.test, codes, K, seed)
+    results.add("neighbours ranked by LightGBM (lambdarank)", _figures(rank))
 
 
 def _named(figures: dict[str, float]) -> dict[str, float]:

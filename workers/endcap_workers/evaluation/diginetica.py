@@ -16,6 +16,7 @@ import torch
 
 from endcap.metrics import reciprocal_rank
 from endcap.results import Results
+from endcap_workers.evaluation.lambdarank import lambdarank_ranks
 from endcap_workers.evaluation.library_baselines import implicit_ranks
 from endcap_workers.evaluation.recipes import Recipe, add_rows, cook, described, torch_device
 from endcap_workers.evaluation.shared_data import shared_file
@@ -137,7 +138,7 @@ def add_retrained(
 
 
 def add_baselines(results: Results, data: Sessions, seed: int) -> None:
-    """Popularity, neighbours, and the library ``implicit``, made of all training sessions."""
+    """Popularity, neighbours, and the libraries ``implicit`` and LightGBM, made of all training sessions."""
     for name, rank in baseline_ranks(data, data.test).items():
         results.add(name, _figures(rank))
     try:
@@ -147,6 +148,9 @@ def add_baselines(results: Results, data: Sessions, seed: int) -> None:
         return
     for name, rank in found.items():
         results.add(name, _figures(rank))
+    codes = np.zeros((data.products, 0), dtype=np.int64)
+    rank = lambdarank_ranks(data.train, data.valid, data.every, data.test, codes, K, seed)
+    results.add("neighbours ranked by LightGBM (lambdarank)", _figures(rank))
 
 
 def baseline_ranks(data: Sessions, cases: Prefixes) -> dict[str, np.ndarray]:
