@@ -104,6 +104,16 @@ class When(_Strict):
     hours: Numbers = Field(default=(), max_length=24, description="Hours of the day, 0 to 23, UTC.")
     weekdays: Numbers = Field(default=(), max_length=7, description="0 (Monday) to 6, UTC.")
 
+    @cached_property
+    def asked(self) -> frozenset[str]:
+        """``queries`` as they are compared: in small letters, single spaces."""
+        return frozenset(" ".join(one.lower().split()) for one in self.queries)
+
+    @cached_property
+    def asked_words(self) -> frozenset[str]:
+        """``words`` in small letters."""
+        return frozenset(one.lower() for one in self.words)
+
     @model_validator(mode="after")
     def _ranges(self) -> When:
         for name in ("since", "until"):

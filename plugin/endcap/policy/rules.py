@@ -300,9 +300,9 @@ def _holds(rule: Rule, query: str, words: frozenset[str], moment: datetime, now:
         return False
     if when.segments and visit.segment not in when.segments:
         return False
-    if when.queries and query not in {" ".join(one.lower().split()) for one in when.queries}:
+    if when.queries and query not in when.asked:
         return False
-    return not when.words or bool(words & {one.lower() for one in when.words})
+    return not when.words or not when.asked_words.isdisjoint(words)
 
 
 def _to_the_end(ruled: Ruled, last: np.ndarray, text: str) -> None:

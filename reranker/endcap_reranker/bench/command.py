@@ -9,7 +9,7 @@ import click
 
 @click.command()
 @click.argument(
-    "name", type=click.Choice(["console", "events", "hook", "million", "scoring", "search", "train-memory"])
+    "name", type=click.Choice(["console", "events", "hook", "million", "policy", "scoring", "search", "train-memory"])
 )
 @click.option("--requests", default=300, show_default=True, help="Requests per row and kind.")
 @click.option(
@@ -34,9 +34,9 @@ def bench(
     seed: int,
     file: Path | None,
 ) -> None:
-    """Measure the running server (hook), the way of an event into a ranking (events), the scorers (scoring), the
-    pages of the console (console), search in process (search), the embedded engine over a million products (million),
-    or the memory of training on a long event log (train-memory).
+    """Measure the running server (hook), the way of an event into a ranking (events), the scorers (scoring), policy,
+    rules and experiments alone (policy), the pages of the console (console), search in process (search), the embedded
+    engine over a million products (million), or the memory of training on a long event log (train-memory).
 
     Compare numbers of one run only: machines are noisy.
     """
@@ -44,6 +44,10 @@ def bench(
         from endcap_reranker.bench import scoring
 
         results = scoring.run(requests=requests, seed=seed, folder=bundle)
+    elif name == "policy":
+        from endcap_reranker.bench import policy
+
+        results = policy.run(requests=requests, seed=seed)
     elif name == "console":
         from endcap_reranker.bench import console
 
