@@ -48,7 +48,7 @@ _REASONS = {
     415: "The body is of a type that is not taken.",
     422: "The picture is none that can be read; `detail` says why.",
     502: "The host named in `image_url` does not give the picture.",
-    503: "The engine or the database does not answer now. Try again.",
+    503: "The engine or the database does not answer now, or too many searches by photo are under way. Try again.",
 }
 
 
