@@ -172,6 +172,15 @@ class Registry:
             _passed(candidate)
         return self._switch(candidate, "promote", by, force=force)
 
+    def promote_unless_pinned(self, kind: str, version: str, by: str = "") -> str:
+        """As :meth:`promote`, for jobs: where another version is pinned, people have decided. Gives nothing, or why the
+        candidate stays one. Raises: the rest of what :meth:`promote` does."""
+        try:
+            self.promote(kind, version, by)
+        except VersionConflict as error:
+            return str(error)
+        return ""
+
     def pin(self, kind: str, version: str, by: str = "") -> Version:
         """Put a version into force, whatever its gate says, and keep it there until it is unpinned. Raises: see
         :meth:`promote`."""

@@ -147,9 +147,8 @@ def test_the_gate_lets_a_better_model_pass_and_refuses_a_worse_one(
         }
     )
     register(eased, made)
-    verdict = promote_bundle(eased, made.folder)
-    assert verdict is not None
-    assert verdict.passed, verdict.reasons
+    promotion = promote_bundle(eased, made.folder)
+    assert promotion.live, promotion.reasons
     assert live_bundle(settings.models_folder) == made.folder
     time.sleep(1.1)
     bundle = load_bundle(made.folder)
@@ -163,17 +162,43 @@ def test_the_gate_lets_a_better_model_pass_and_refuses_a_worse_one(
         data_window=bundle.description["data_window"], affinity=bundle.affinity, calibration=bundle.calibration,
     )  # fmt: skip
     register(eased, replace(made, folder=worse))
-    verdict = promote_bundle(eased, worse)
-    assert verdict is not None
-    assert not verdict.passed
-    assert "NDCG@10" in verdict.reasons[0]
+    promotion = promote_bundle(eased, worse)
+    assert not promotion.live
+    assert "NDCG@10" in promotion.reasons[0]
     assert live_bundle(settings.models_folder) == made.folder, "what was live stays"
 
 
-def test_an_update_goes_on_from_the_live_bundle(installation: tuple[Settings, Trained], tmp_path: Path) -> None:
+def test_an_update_goes_on_from_the_live_bundle_and_leaves_a_pinned_one_in_force(
+    installation: tuple[Settings, Trained], tmp_path: Path
+) -> None:
     settings, made = installation
     make_live(made.folder)
-    result = load_jobs()["update"].run(Context(settings, {}, tmp_path))
+    # Of so small a log nothing is sure; what is asked here is whether a pin counts.
+    eased = settings.model_copy(
+        update={
+            "gate_min_searches": 1, "gate_max_latency_ms": 1e3, "gate_max_drift": 1e9, "gate_max_segment_loss": 1.0,
+            "gate_max_loss": 1.0, "gate_max_calibration_error": 1.0,
+        }
+    )  # fmt: skip
+    database = open_database(settings)
+    registry = open_registry(settings, database)
+    version = str(load_bundle(made.folder).version)
+    registry.pin("interest", version)
+    update = load_jobs()["update"]
+    assert update.takes is not None
+    with pytest.raises(ValueError, match="epochs"):
+        update.takes.model_validate({"epochs": -1})
+    parameters = update.takes(promote=True, lists=400).model_dump()
+    try:
+        result = update.run(Context(eased, parameters, tmp_path))
+        assert not result["promoted"]
+        assert result["gate"][-1] == f"interest {version} is pinned: unpin it first"
+        candidate = registry.get("interest", result["version"])
+        assert (candidate.state, candidate.verdict["passed"]) == ("candidate", True)  # type: ignore[index]
+        assert live_bundle(settings.models_folder) == made.folder
+    finally:
+        registry.unpin("interest")
+        database.close()
     about = load_bundle(settings.models_folder / result["bundle"]).description
     assert result["base"] == about["training"]["base"] == made.folder.name
     assert about["model"] == load_bundle(made.folder).description["model"]

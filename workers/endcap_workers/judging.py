@@ -8,7 +8,7 @@ from typing import Any
 
 from endcap.errors import InvalidInput
 from endcap.gates import ENTRY_POINTS, load_gate
-from endcap.registry import Registry, VersionConflict
+from endcap.registry import Registry
 from endcap.settings import Settings
 from endcap.stores.versions import CANDIDATE, SHADOW, Version
 
@@ -62,11 +62,10 @@ def _judged(registry: Registry, settings: Settings, candidate: Version, promote:
         "against": live.version if live else "", "promoted": False,
     }  # fmt: skip
     if promote and verdict.passed:
-        try:
-            registry.promote(kind, version, by)
-            answer["promoted"] = True
-        except VersionConflict as error:  # pinned: people have decided
-            answer["reasons"] = [*answer["reasons"], str(error)]
+        kept = registry.promote_unless_pinned(kind, version, by)
+        answer["promoted"] = not kept
+        if kept:
+            answer["reasons"] = [*answer["reasons"], kept]
     return answer
 
 

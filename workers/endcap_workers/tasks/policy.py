@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from endcap.jobs import Job, JobContext
 
-
 #: Places whose examination a run tells of.
 _PLACES = 12
 
@@ -69,13 +68,15 @@ def run(context: JobContext) -> Mapping[str, Any]:
         candidate = registry.add_candidate(POLICY, version, folder, metrics, provenance)
         verdict = PolicyGate(settings).judge(candidate, registry.live(POLICY))
         registry.judged(POLICY, version, verdict, by=f"run {context.run_id}")
+        reasons, promoted = verdict.reasons, False
         if verdict.passed and given.promote:
-            registry.promote(POLICY, version, by=f"run {context.run_id}")
+            kept = registry.promote_unless_pinned(POLICY, version, by=f"run {context.run_id}")
+            reasons, promoted = (*reasons, kept) if kept else reasons, not kept
     finally:
         database.close()
     return {
-        **told, "version": version, "promoted": verdict.passed and given.promote,
-        "reason": " ".join(verdict.reasons), "numbers": dict(verdict.numbers),
+        **told, "version": version, "promoted": promoted,
+        "reason": " ".join(reasons), "numbers": dict(verdict.numbers),
     }  # fmt: skip
 
 

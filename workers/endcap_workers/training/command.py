@@ -96,10 +96,9 @@ def train(
     register(settings, made)
     if promote or publish:
         with Bars(console) as bars:
-            verdict = promote_bundle(settings, made.folder, force=publish, progress=bars.progress)
-        if verdict is not None:
-            for reason in verdict.reasons:
-                click.echo(f"gate: {reason}")
-            if not verdict.passed:
-                raise SystemExit(1)
+            promotion = promote_bundle(settings, made.folder, force=publish, progress=bars.progress)
+        for reason in promotion.reasons:
+            click.echo(f"gate: {reason}")
+        if not promotion.live:
+            raise SystemExit(1)
         click.echo(f"{made.folder.name}: live")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from endcap.bundles import load_bundle
-from endcap.gates import Verdict
 from endcap.jobs import JobContext
 from endcap.registry import INTEREST, open_registry
 from endcap.runtime import open_database
@@ -45,14 +44,20 @@ def finish(context: JobContext, made: Trained, promote: bool) -> Mapping[str, An
         "held_out": made.segments, "seconds": round(made.seconds, 1),
     }  # fmt: skip
     if promote:
-        verdict = promote_bundle(settings, made.folder, by=by, progress=context.progress)
-        assert verdict is not None
-        result |= {"promoted": verdict.passed, "gate": list(verdict.reasons)}
-        if verdict.passed:
+        promotion = promote_bundle(settings, made.folder, by=by, progress=context.progress)
+        result |= {"promoted": promotion.live, "gate": list(promotion.reasons)}
+        if promotion.live:
             # The new model has no generator yet: without one, new products would wait for the nightly job.
             seed = int(load_bundle(made.folder).description.get("seed", 0))
             result["augmentation"] = augment_after(settings, seed, context.progress)
     return result
+
+
+class Promotion(NamedTuple):
+    """Whether a bundle went live, and why (not): what its gate said, and what stood in the way besides."""
+
+    live: bool
+    reasons: tuple[str, ...]
 
 
 def promote_bundle(
@@ -61,12 +66,11 @@ def promote_bundle(
     force: bool = False,
     by: str = "endcap train",
     progress: Progress = lambda *_: None,
-) -> Verdict | None:
-    """Have the gate judge a registered bundle and put it into force where it passes; ``force``: without a judgement,
-    then the verdict is None.
+) -> Promotion:
+    """Have the gate judge a registered bundle and put it into force where it passes and no other version is pinned;
+    ``force``: without a judgement, and whatever is pinned.
 
     Raises:
-        VersionConflict: another version is pinned.
         BundleRefused, PublishingFailed: it cannot be served; what was live stays live.
     """
     version = str(load_bundle(folder).version)
@@ -75,11 +79,12 @@ def promote_bundle(
         registry = open_registry(settings, database)
         if force:
             registry.promote(INTEREST, version, by, force=True)
-            return None
+            return Promotion(True, ())
         verdict = InterestGate(settings, progress).judge(registry.get(INTEREST, version), registry.live(INTEREST))
         registry.judged(INTEREST, version, verdict, by)
-        if verdict.passed:
-            registry.promote(INTEREST, version, by)
-        return verdict
+        if not verdict.passed:
+            return Promotion(False, verdict.reasons)
+        kept = registry.promote_unless_pinned(INTEREST, version, by)
+        return Promotion(not kept, (*verdict.reasons, kept) if kept else verdict.reasons)
     finally:
         database.close()
