@@ -19,6 +19,7 @@ from endcap_workers.demand.plan import Item, Terms, classify, make_plan
 from endcap_workers.demand.prices import price_bands
 from endcap_workers.demand.sales_log import SalesLog, read_sales
 from endcap_workers.reports.inventory import inventory_report
+from endcap_workers.reports.making import write_files
 from endcap_workers.reports.model import Report
 
 DAY = 86_400.0
@@ -208,6 +209,14 @@ def test_the_report_says_what_to_order_what_rests_and_what_is_wanted(shop: Repor
     assert any("below 0" in note for note in shop.notes)
     assert any("flagged" in note for note in shop.notes)
     assert any("1 products of the catalogue were not sold" in note for note in shop.notes)
+
+
+def test_pages_show_the_end_of_a_category_and_files_all_of_it(shop: Report, tmp_path: Path) -> None:
+    write_files(shop, tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert 'title="Food &gt; Tea">Tea</td>' in page
+    assert "Food > Tea" in (tmp_path / "demand.csv").read_text(encoding="utf-8-sig")
+    assert {row["category"] for row in shop.table("demand").rows} == {"Food > Tea", "Food", ""}
 
 
 def test_an_empty_shop_has_a_report_too(database: Database, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ NOTE = (
 REPORT_NOTE = (
     "The demo shop: purchases are real (the Complete Journey by 84.51°, 2017, moved to end yesterday). Stock and lead "
     "times are simulated: an (s, S) policy with seed 0 over the real daily sales. Searches are real purchases of the "
-    "last 28 days, read as searches for their products’ type, and what was searched for on the demo’s own page"
+    "last 28 days, read as searches for their products’ type, and what was searched for on the demo’s own page."
 )
 #: (stage, done, total). Stages: "products", "purchases", "shoppers", "searches", "popularity".
 Progress = Callable[[str, int, int], None]

@@ -100,7 +100,10 @@ def choose(
         low,
         high,
         [candidates[number].name for number in best.tolist()],
-        {one.name: float(_mean(error)) for one, error in zip(candidates, errors)},
+        {
+            f"{one.name}, on {int(slow.sum())}" if one is ets else one.name: float(_mean(error))
+            for one, error in zip(candidates, errors)
+        },
         _left_out(errors, kinds, weight),
         float(np.mean(scaled)),
         coverage(actual[0], *earlier),

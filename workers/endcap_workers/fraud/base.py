@@ -93,10 +93,16 @@ def same_features(fitted: Sequence[str] | None, features: Features) -> None:
         raise ValueError(f"fitted on {', '.join(fitted)}; got {', '.join(features.names)}")
 
 
+#: What the words of a natural logarithm end with.
+_LOG = " (log)"
+
+
 def say(word: str, value: float, typical: float, position: float) -> str:
     """A reason in words. ``position``: share of the rows seen in :meth:`Detector.fit` that have a smaller value."""
     if np.isnan(value):
-        return f"{word}: missing"
+        return f"{word.removesuffix(_LOG)}: missing"
+    if word.endswith(_LOG):  # people count in pieces and money
+        word, value, typical = word.removesuffix(_LOG), float(np.exp(value)), float(np.exp(typical))
     if np.isnan(typical):
         return f"{word}: {value:.4g}"
     said = f"{word}: {value:.4g}, usually {typical:.4g}"

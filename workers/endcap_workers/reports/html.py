@@ -11,7 +11,8 @@ from zoneinfo import ZoneInfo
 from markupsafe import Markup
 
 from endcap import __version__, charts
-from endcap_workers.reports.model import Chart, Column, Report
+from endcap.catalog.product import PATH_SEPARATOR
+from endcap_workers.reports.model import WORDS, Chart, Column, Report
 
 #: Rows of a table that are shown; all of them are in the CSV file and the workbook.
 SHOWN = 50
@@ -27,7 +28,7 @@ def render_html(report: Report) -> str:
             drawn=[(chart, draw(chart)) for chart in report.charts],
             shown=SHOWN,
             say=lambda value, column: say(value, column, report.currency),
-            right=lambda column: column.kind != "text",
+            right=lambda column: column.kind not in WORDS,
             version=__version__,
         )
     )
@@ -45,8 +46,12 @@ def say(value: Any, column: Column, currency: str = "") -> str:
     """A value as people read it; a dash where there is none."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "–"
+    if column.kind == "path":
+        return str(value).rpartition(PATH_SEPARATOR)[2]
     if column.kind == "text" or not isinstance(value, (int, float)):
         return str(value)
+    if value == int(value) and column.kind == "number":
+        return f"{value:,.0f}"
     if column.kind == "count":
         return f"{value:,.0f}"
     if column.kind == "share":

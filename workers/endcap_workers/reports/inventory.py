@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from endcap.catalog.product import PATH_SEPARATOR
 from endcap.settings import Settings
 from endcap.stores.database import Database
 from endcap.stores.flags import Flags
@@ -179,7 +180,7 @@ def _row(row: int, item: Item, sales: SalesLog, plan: Plan, lost: float) -> dict
     return {
         "id": item.id,
         "title": item.title or item.id,
-        "category": " > ".join(item.category),
+        "category": PATH_SEPARATOR.join(item.category),
         "class": plan.classes[row],
         "by": plan.by[row],
         "demand": round(float(plan.mean[row].mean()), 3),

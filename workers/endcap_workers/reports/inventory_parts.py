@@ -16,7 +16,7 @@ _SHOWN_WEEKS = 26
 
 _TITLES = {
     "title": Column("title", "Product"),
-    "category": Column("category", "Category"),
+    "category": Column("category", "Category", "path"),
     "class": Column("class", "Kind of demand"),
     "by": Column("by", "Forecast by"),
     "demand": Column("demand", "Forecast a week", "number"),

@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-#: How a column's values read: text, a whole number, a number with digits, a share (0 to 1), money, a date (seconds).
-COLUMN_KINDS = ("text", "count", "number", "share", "money", "time")
+#: How a column's values read: text, a path (of which pages show the end), a whole number, a number with digits, a share
+#: (0 to 1), money, a date (seconds).
+COLUMN_KINDS = ("text", "path", "count", "number", "share", "money", "time")
+#: Kinds that are words.
+WORDS = ("text", "path")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from endcap_workers.reports.model import Column, Report, Table
+from endcap_workers.reports.model import WORDS, Column, Report, Table
 
 #: A cell that begins so is a formula, a command or a jump for one spreadsheet or another.
 _STARTERS = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "%", "＝", "＋", "－", "＠")
@@ -30,7 +30,7 @@ def cell(value: Any, column: Column) -> Any:
     """What stands in a cell: a finite number, a time, safe text, or None."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return None
-    if column.kind == "text" or not isinstance(value, (int, float)) or isinstance(value, bool):
+    if column.kind in WORDS or not isinstance(value, (int, float)) or isinstance(value, bool):
         return safe_text(value)
     if column.kind == "time":
         return datetime.fromtimestamp(value, timezone.utc).replace(tzinfo=None)
@@ -77,7 +77,7 @@ def write_workbook(report: Report, file: Path) -> None:
         sheet.freeze_panes = "A2"
         columns = _with_id(table)
         for number, column in enumerate(columns, start=1):
-            sheet.column_dimensions[get_column_letter(number)].width = 34 if column.kind == "text" else 14
+            sheet.column_dimensions[get_column_letter(number)].width = 34 if column.kind in WORDS else 14
         line(sheet, [safe_text(column.title) for column in columns], bold)
         for row in table.rows[:MOST_ROWS]:
             cells = []

@@ -24,7 +24,8 @@ _SEARCHES = ("ranked", "degraded", "untouched", "refused")
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """The traffic of a span of time, in steps. ``empty``: searches without a result. Arrays float64 (n,); times milliseconds, None where nobody searched."""
+    """The traffic of a span of time, in steps. ``empty``: searches without a result. Arrays float64 (n,); times
+    milliseconds, None where nobody searched."""
 
     labels: list[str]
     per_minute: np.ndarray

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 from flask import Response, request
 
+from endcap.catalog.product import PATH_SEPARATOR
 from endcap.stores.reports import HTML, JSON, XLSX, Kept, Reports, UnknownReport
 from endcap_reranker.admin.reports import answer_file
 from endcap_reranker.console.frame import render
@@ -68,7 +69,7 @@ def _rows(table: dict[str, Any]) -> dict[str, Any]:
     asked, sort = request.args.get("q", "").strip()[:200], request.args.get("sort", "")
     rows = table["rows"]
     if asked:
-        texts = [place for place, column in enumerate(table["columns"]) if column["kind"] == "text"]
+        texts = [place for place, column in enumerate(table["columns"]) if column["kind"] in ("text", "path")]
         texts += [keys.index("id")] if "id" in keys else []
         words = asked.casefold().split()
         rows = [row for row in rows if all(word in _text(row, texts) for word in words)]
@@ -90,8 +91,12 @@ def _text(row: list[Any], places: list[int]) -> str:
 def _say(value: Any, kind: str) -> str:
     if value is None:
         return "–"
+    if kind == "path":
+        return str(value).rpartition(PATH_SEPARATOR)[2]
     if kind == "text" or not isinstance(value, (int, float)):
         return str(value)
+    if value == int(value) and kind == "number":
+        return f"{value:,.0f}"
     if kind == "share":
         return f"{value:.1%}"
     if kind == "time":
