@@ -276,7 +276,7 @@ def affinity_of(count: int = 3) -> Affinity:
     nobody = np.full((count, 4), count, dtype=np.int32)
     keys, ones = np.arange(count, dtype=np.uint64), np.ones(count, dtype=np.float32)
     traits = np.zeros((count, len(TRAITS)), dtype=np.float16)
-    return Affinity(keys, half, ones, nobody, half, nobody, half, traits)
+    return Affinity(keys, half, ones, *(nobody, half) * 3, traits)
 
 
 def test_what_a_model_brings_along_comes_back_and_is_checked(tmp_path: Path) -> None:

@@ -54,11 +54,19 @@ def search(*owned: str, ids: list[str] | None = None, table: ProductTable = TABL
     return ranking_inputs(profile, "", wanted, np.zeros(len(wanted), np.float32), table, Popularity(), NOW)
 
 
-@pytest.mark.parametrize("column", ["like_latent", "like_latent_cosine", "like_bought", "like_basket"])
+@pytest.mark.parametrize("column", ["like_latent", "like_latent_cosine", "like_bought", "like_basket", "like_ridge"])
 def test_what_the_likes_of_a_shopper_buy_is_nearer_to_him(affinity: Affinity, column: str) -> None:
     features = AlignedAffinity(affinity, TABLE).fill(search("p0", "p2", "p14"))
     values = features[:, INDEX[column]]
     assert values[4::2].min() > values[5::2].max(), "never bought by him, but by his kind"
+
+
+def test_the_ridge_looks_across_shelves(affinity: Affinity) -> None:
+    features = AlignedAffinity(affinity, TABLE).fill(search("p14", "p26"))
+    assert not features[:, INDEX["like_bought"]].any(), "nothing of this shelf was bought"
+    for column in ("like_ridge", "like_ridge_lately"):
+        values = features[:, INDEX[column]]
+        assert values[0::2].min() > values[1::2].max()
 
 
 def test_an_affinity_survives_its_file_and_nothing_else_passes_for_one(affinity: Affinity) -> None:
@@ -75,8 +83,14 @@ def test_arrays_that_do_not_go_together_are_refused(affinity: Affinity) -> None:
     parts = {name: getattr(affinity, name) for name in Affinity.__slots__}
     beyond = affinity.alike.copy()
     beyond[0, 0] = len(affinity) + 1
-    for change in ({"alike": beyond}, {"traits": affinity.traits[:, 1:]}, {"rarity": affinity.rarity[:-1]}):
-        with pytest.raises(ValueError, match=r"alike|traits|rarity"):
+    changes = (
+        {"alike": beyond},
+        {"traits": affinity.traits[:, 1:]},
+        {"rarity": affinity.rarity[:-1]},
+        {"ridge_by": affinity.ridge_by[:, 1:]},
+    )
+    for change in changes:
+        with pytest.raises(ValueError, match=r"alike|traits|rarity|ridge"):
             Affinity(**{**parts, **change})
 
 

@@ -34,6 +34,8 @@ class Affinity:
         alike, basket: int32 (P, K), places in ``keys`` of the products of the same leaf category that are most alike by
             who buys them, and by what lies in baskets together; P where there are fewer. alike_by, basket_by: float16
             (P, K), how much.
+        ridge, ridge_by: the same of the products in the category above that say most about whether this one is
+            bought, for or against: weights of a linear model of each product by all others.
         traits: float16 (P, len(TRAITS)).
     """
 
@@ -44,12 +46,15 @@ class Affinity:
     alike_by: np.ndarray
     basket: np.ndarray
     basket_by: np.ndarray
+    ridge: np.ndarray
+    ridge_by: np.ndarray
     traits: np.ndarray
 
     def __post_init__(self) -> None:
         """Raises ValueError where the arrays do not go together."""
         count = len(self.keys)
-        kinds = ("uint64", "float16", "float32", "int32", "float16", "int32", "float16", "float16")
+        pairs = ("int32", "float16") * 3
+        kinds = ("uint64", "float16", "float32", *pairs, "float16")
         for one, kind in zip(fields(self), kinds, strict=True):
             values = getattr(self, one.name)
             if (
@@ -62,10 +67,13 @@ class Affinity:
                 raise ValueError(f"{one.name} is not finite")
             if kind == "int32" and count and (values.min(initial=0) < 0 or values.max(initial=0) > count):
                 raise ValueError(f"{one.name} names products that are not there")
-        if self.traits.shape[1] != len(TRAITS) or self.alike.shape != self.alike_by.shape:
+        if self.traits.shape[1] != len(TRAITS):
             raise ValueError(f"traits: {self.traits.shape[1]} columns, not {len(TRAITS)}")
-        if self.basket.shape != self.basket_by.shape or (np.diff(self.keys.astype(np.float64)) < 0).any():
-            raise ValueError("keys are not sorted, or baskets' weights are missing")
+        for name in ("alike", "basket", "ridge"):
+            if getattr(self, name).shape != getattr(self, f"{name}_by").shape:
+                raise ValueError(f"{name}: {getattr(self, name).shape[1]} products do not go with their weights")
+        if (np.diff(self.keys.astype(np.float64)) < 0).any():
+            raise ValueError("keys are not sorted")
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -103,8 +111,10 @@ class AlignedAffinity:
         norm = np.linalg.norm(self._factors, axis=1)
         self._norm = (norm + 1e-3).astype(np.float32)
         self._alike, self._basket = _one_more(affinity.alike, count), _one_more(affinity.basket, count)
+        self._ridge = _one_more(affinity.ridge, count)
         self._alike_by = _one_more(affinity.alike_by).astype(np.float32)
         self._basket_by = _one_more(affinity.basket_by).astype(np.float32)
+        self._ridge_by = _one_more(affinity.ridge_by).astype(np.float32)
         self._own = threading.local()
 
     def fill(self, inputs: RankingInputs) -> np.ndarray:
@@ -135,10 +145,13 @@ class AlignedAffinity:
         # A table of all products, of which few places are not 0, and those again at the end.
         weights = self._scratch()
         alike, alike_by = self._alike[at], self._alike_by[at]
+        ridge, ridge_by = self._ridge[at], self._ridge_by[at]
         try:
             weights[places] = ever
             features[:, INDEX["like_bought"]] = _strength(weights[alike], alike_by)
+            features[:, INDEX["like_ridge"]] = _signed(weights[ridge], ridge_by)
             weights[places] = lately
+            features[:, INDEX["like_ridge_lately"]] = _signed(weights[ridge], ridge_by)
             features[:, INDEX["like_bought_lately"]] = _strength(weights[alike], alike_by)
             features[:, INDEX["like_basket"]] = _strength(weights[self._basket[at]], self._basket_by[at])
         finally:
@@ -173,6 +186,11 @@ class AlignedAffinity:
 
 def _strength(weights: np.ndarray, by: np.ndarray) -> np.ndarray:
     return 3.0 * np.log1p(np.einsum("nk,nk->n", weights, by))
+
+
+def _signed(weights: np.ndarray, by: np.ndarray) -> np.ndarray:
+    total = np.einsum("nk,nk->n", weights, by)
+    return np.sign(total) * np.log1p(20.0 * np.abs(total))
 
 
 def _one_more(values: np.ndarray, last: int = 0) -> np.ndarray:

@@ -69,6 +69,8 @@ AFFINITY = (
     "like_bought",  # 3 · log(1 + likeness, by who buys them, to products of the shelf that the shopper ever bought)
     "like_bought_lately",  # the same, lately
     "like_basket",  # the same, by what lies in baskets together
+    "like_ridge",  # signed log(1 + 20 · |what a ridge regression makes of all bought in the category above|)
+    "like_ridge_lately",  # the same of what was bought lately
     "crowd_shoppers",  # log(1 + shoppers who ever bought it)
     "crowd_loyalty",  # log((purchases + 1) / (shoppers + 1))
     "crowd_again",  # log of the share of its shoppers who came back to it within a month, shrunk

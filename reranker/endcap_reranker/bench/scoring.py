@@ -82,6 +82,9 @@ def run(requests: int, seed: int, folder: Path | None = None) -> Results:
         for name, work in works.items():
             for clients in CLIENTS if "included" in name else CLIENTS[:1]:
                 results.add(f"{name}, {clients} client{'s' * (clients > 1)}", _measure(work, requests, clients))
+        name, base = "Triton, features included", "in process, features included"
+        if name in works:
+            results.add("Triton less in process, by pairs", _apart(works[name], works[base], requests))
     finally:
         if triton is not None:
             triton.close()
@@ -135,10 +138,12 @@ class _Shop:
         def numbers(width: int) -> np.ndarray:
             return draw.random((count, width)).astype(np.float16)
 
-        others = [draw.integers(0, count, (count, _NEIGHBOURS), dtype=np.int32) for _ in range(2)]
+        def others() -> tuple[np.ndarray, np.ndarray]:
+            return draw.integers(0, count, (count, _NEIGHBOURS), dtype=np.int32), numbers(_NEIGHBOURS)
+
         return Affinity(
-            np.sort(self.table.keys[:-1]), numbers(64), np.ones(count, np.float32), others[0], numbers(_NEIGHBOURS),
-            others[1], numbers(_NEIGHBOURS), numbers(len(TRAITS)),
+            np.sort(self.table.keys[:-1]), numbers(64), np.ones(count, np.float32), *others(), *others(), *others(),
+            numbers(len(TRAITS)),
         )  # fmt: skip
 
     def _profile(self, draw: np.random.Generator) -> Profile:
@@ -157,6 +162,19 @@ class _Shop:
 
     def scored_by(self, scorer: Scorer) -> Work:
         return lambda number: scorer.score(self.inputs(number))
+
+
+def _apart(work: Work, base: Work, requests: int) -> dict[str, float]:
+    """What one costs more than the other: both in turns, since what else the machine does comes and goes."""
+    apart = np.zeros(requests)
+    for number in range(-_WARM_UP, requests):
+        began = time.perf_counter()
+        base(number)
+        between = time.perf_counter()
+        work(number)
+        apart[number] = time.perf_counter() - between - (between - began)
+    p50, p99 = np.quantile(apart * 1000.0, (0.5, 0.99))
+    return {"more p50 ms": float(p50), "more p99 ms": float(p99)}
 
 
 def _measure(work: Work, requests: int, clients: int) -> dict[str, float]:

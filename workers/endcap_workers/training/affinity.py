@@ -11,6 +11,7 @@ from scipy.sparse.linalg import svds
 
 from endcap.catalog.table import ProductTable
 from endcap.features.affinity import TRAITS, Affinity
+from endcap.features.memory import above_of
 from endcap.profiles import DAY_S
 from endcap.recommend.behaviour import Behaviour
 
@@ -21,6 +22,10 @@ NEIGHBOURS = 32
 MOST_PRODUCTS = 200_000
 #: Shoppers that the factors and the likeness are learned from; of more, a sample.
 MOST_SHOPPERS = 200_000
+#: Products of a category above that a ridge regression relates to each other, those bought by most, and its penalty in
+#: shoppers. Cross-shelf, it says what likeness alone does not: who buys this diet cola buys that diet lemonade.
+MOST_RIDGE = 1_500
+_FEWEST_RIDGE, _PENALTY = 8, 60.0
 #: A leaf category of more products than this is not compared product by product, but only its best sellers.
 MOST_SHELF = 4_000
 _FEWEST = 3
@@ -62,7 +67,10 @@ def build_affinity(table: ProductTable, behaviour: Behaviour, now: float, seed: 
     ever = csc_matrix((np.ones(len(product), np.float32), (shopper, product)), shape=(people, len(bought)))
     alike, alike_by = _by_shopper(ever, leaf, buyers)
     basket, basket_by = _by_basket(behaviour, table, bought, place, leaf)
-    return Affinity(table.keys[bought], factors, rarity, alike, alike_by, basket, basket_by, traits)
+    ridge, ridge_by = _by_ridge(ever, above_of(table, bought), buyers)
+    return Affinity(
+        table.keys[bought], factors, rarity, alike, alike_by, basket, basket_by, ridge, ridge_by, traits
+    )  # fmt: skip
 
 
 def _traits(
@@ -123,6 +131,24 @@ def _by_shopper(ever: csc_matrix, leaf: np.ndarray, buyers: np.ndarray) -> tuple
     return best.result()
 
 
+def _by_ridge(ever: csc_matrix, above: np.ndarray, buyers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each product as a linear function of what else a shopper bought in the category above, with the weights of the
+    closed form (Steck, Embarrassingly shallow autoencoders, 2019); the largest of them, of either sign."""
+    best = _Best(len(above))
+    code = np.where((above == -1) | (buyers < _FEWEST_RIDGE), -1, np.unique(above, return_inverse=True)[1])
+    for members in _shelves(code, buyers, MOST_RIDGE):
+        table = ever[:, members]
+        both = (table.T @ table).toarray().astype(np.float64)
+        inverse = np.linalg.inv(both + _PENALTY * np.eye(len(members)))
+        weights = -inverse / np.diag(inverse)
+        np.fill_diagonal(weights, 0.0)
+        kept = min(NEIGHBOURS, len(members) - 1)
+        others = np.argsort(-np.abs(weights), axis=0, kind="stable")[:kept].T
+        by = np.take_along_axis(weights.T, others, axis=1)
+        best.take(np.repeat(members, kept), members[others.ravel()], by.ravel())
+    return best.result()
+
+
 def _by_basket(
     behaviour: Behaviour, table: ProductTable, bought: np.ndarray, place: np.ndarray, leaf: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -149,12 +175,12 @@ def _high(keys: np.ndarray) -> np.ndarray:
     return (keys >> np.uint64(32)).astype(np.uint32)
 
 
-def _shelves(leaf: np.ndarray, buyers: np.ndarray) -> list[np.ndarray]:
-    """Products of each leaf category, ascending; of those with too many, the ones bought most."""
+def _shelves(leaf: np.ndarray, buyers: np.ndarray, most: int = MOST_SHELF) -> list[np.ndarray]:
+    """Products of each category, ascending; of those with too many, the ones bought most."""
     order = np.lexsort((-buyers, leaf))
     order = order[leaf[order] >= 0]
     parts = np.split(order, np.flatnonzero(np.diff(leaf[order])) + 1) if len(order) else []
-    return [np.sort(part[:MOST_SHELF]) for part in parts if len(part) > 1]
+    return [np.sort(part[:most]) for part in parts if len(part) > 1]
 
 
 class _Best:
