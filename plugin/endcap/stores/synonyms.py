@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import threading
-import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Column, Float, String, Table, delete, func, insert, select
+from sqlalchemy import Column, Connection, Float, String, Table, select
 
 from endcap.errors import EndcapError, InvalidInput
-from endcap.stores.database import NUMBER, Database, metadata
+from endcap.stores.database import NUMBER, metadata
+from endcap.stores.numbered import NumberedStore
 from endcap.synonyms import MOST_RULES, parse_rule
 
 synonyms = Table(
@@ -40,25 +41,13 @@ class StoredSynonym:
     by: str
 
 
-class SynonymStore:
-    """Thread-safe; many processes may share the database."""
+class SynonymStore(NumberedStore[StoredSynonym]):
+    """See :class:`~endcap.stores.numbered.NumberedStore`."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._lock = threading.Lock()
-
-    def version(self) -> tuple[int, int]:
-        """Differs after every change: newest number, how many."""
-        wanted = select(func.max(synonyms.c.id), func.count()).select_from(synonyms)
-        with self._database.transaction(read_only=True) as connection:
-            newest, count = connection.execute(wanted).one()
-        return int(newest or 0), int(count)
-
-    def all(self) -> list[StoredSynonym]:
-        """Every rule, by number."""
-        with self._database.transaction(read_only=True) as connection:
-            rows = connection.execute(select(synonyms).order_by(synonyms.c.id)).mappings().all()
-        return [StoredSynonym(int(row["id"]), row["rule"], row["created"], row["by"]) for row in rows]
+    table = synonyms
+    noun = "synonym rule"
+    unknown = UnknownSynonym
+    most = MOST_RULES
 
     def add(self, rule: str, by: str = "") -> StoredSynonym:
         """Store a rule; in force on every server about a second later.
@@ -66,21 +55,12 @@ class SynonymStore:
         Raises:
             InvalidInput: it is none, it is there already, or there are too many.
         """
-        text = parse_rule(rule).written
-        now = time.time()
-        with self._lock, self._database.transaction() as connection:
-            if int(connection.execute(select(func.count()).select_from(synonyms)).scalar() or 0) >= MOST_RULES:
-                raise InvalidInput(f"there are {MOST_RULES:,} synonym rules already: remove some first")
-            same = connection.execute(select(synonyms.c.id).where(synonyms.c.rule == text)).scalar()
-            if same is not None:
-                raise InvalidInput(f"rule {same} says the same: {text}")
-            key = connection.execute(insert(synonyms).values(rule=text, created=now, by=by)).inserted_primary_key
-        assert key is not None
-        return StoredSynonym(int(key[0]), text, now, by)
+        return self._add({"rule": parse_rule(rule).written}, by)
 
-    def remove(self, number: int) -> None:
-        """Raises UnknownSynonym."""
-        with self._lock, self._database.transaction() as connection:
-            gone = connection.execute(delete(synonyms).where(synonyms.c.id == number))
-        if not gone.rowcount:
-            raise UnknownSynonym(f"there is no synonym rule {number}")
+    def _check(self, connection: Connection, values: Mapping[str, Any]) -> None:
+        same = connection.execute(select(synonyms.c.id).where(synonyms.c.rule == values["rule"])).scalar()
+        if same is not None:
+            raise InvalidInput(f"rule {same} says the same: {values['rule']}")
+
+    def _read(self, row: Mapping[str, Any]) -> StoredSynonym:
+        return StoredSynonym(int(row["id"]), row["rule"], row["created"], row["by"])

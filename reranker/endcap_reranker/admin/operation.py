@@ -52,6 +52,12 @@ class Answer(BaseModel):
     model_config = ConfigDict(frozen=True, from_attributes=True)
 
 
+class Removed(Answer):
+    """What is gone."""
+
+    removed: int
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """See the module. ``name`` is the function's, and the id in the OpenAPI document."""

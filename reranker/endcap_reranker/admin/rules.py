@@ -8,7 +8,7 @@ from endcap.policy.rule import Rule
 from endcap.runtime import Runtime
 from endcap.stores.rules import Rules, StoredRule, UnknownRule
 from endcap_reranker.admin.access import caller
-from endcap_reranker.admin.operation import Answer, Topic
+from endcap_reranker.admin.operation import Answer, Removed, Topic
 
 
 class RuleAnswer(Answer):
@@ -25,12 +25,6 @@ class RuleList(Answer):
     """All rules, by number."""
 
     rules: list[RuleAnswer]
-
-
-class Removed(Answer):
-    """What is gone."""
-
-    removed: str
 
 
 def routes(runtime: Runtime) -> Topic:
@@ -65,7 +59,7 @@ def routes(runtime: Runtime) -> Topic:
     )
     def remove_rule(number: str) -> Removed:
         store.remove(_number(number))
-        return Removed(removed=number)
+        return Removed(removed=_number(number))
 
     return topic
 

@@ -8,7 +8,7 @@ from endcap.runtime import Runtime
 from endcap.stores.synonyms import StoredSynonym, SynonymStore, UnknownSynonym
 from endcap.synonyms import MOST_CHARACTERS
 from endcap_reranker.admin.access import caller
-from endcap_reranker.admin.operation import Answer, Strict, Topic
+from endcap_reranker.admin.operation import Answer, Removed, Strict, Topic
 
 
 class NewSynonym(Strict):
@@ -43,12 +43,6 @@ class Asked(Strict):
     """A query."""
 
     q: str = Field(min_length=1, max_length=1_000)
-
-
-class Removed(Answer):
-    """What is gone."""
-
-    removed: int
 
 
 def routes(runtime: Runtime) -> Topic:
