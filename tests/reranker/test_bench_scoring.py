@@ -49,7 +49,9 @@ def test_triton_is_measured_where_there_is_one(
     publishing.write_version(loaded, triton.repository, "python")
     publishing.load_into_triton(loaded, triton.url)
     monkeypatch.setenv("ENDCAP_TRITON_URL", triton.url)
-    assert "Triton, features included, 2 clients" in measured(interest_bundle, tmp_path / "rows.json")
+    rows = measured(interest_bundle, tmp_path / "rows.json")
+    assert "Triton, features included, 2 clients" in rows
+    assert rows["Triton less in process, by pairs"]["more p50 ms"] > 0, "a call costs something"
 
 
 def test_without_a_model_it_says_what_to_do() -> None:
