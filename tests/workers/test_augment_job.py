@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,12 @@ from endcap.runtime import open_database
 from endcap.settings import load_settings
 from endcap.stores.versions import Version
 from endcap_workers.augmentation import Content, Generator, GeneratorDiverged, NearestGenerator, RidgeGenerator
+from endcap_workers.augmentation.gan import GanGenerator, GanSettings
 from endcap_workers.augmentation.gate import AugmentationGate, helps
 from endcap_workers.augmentation.interest import NOTHING, attach, blend, choose, material
 from endcap_workers.augmentation.job import augment, augment_after
+from endcap_workers.augmentation.linear import own_words
+from endcap_workers.augmentation.states import Choices
 from endcap_workers.models import Interest, InterestModel, LstmModel, ModelSpec
 from tests.serving import make_bundle
 
@@ -120,6 +124,49 @@ def test_the_best_is_chosen_and_what_diverges_is_kept_out() -> None:
     assert choice.validation["nearest"] > choice.validation[NOTHING]
     assert choice.with_it > choice.without
     assert choice.lower > 0
+
+
+def test_the_gan_begins_as_what_the_model_itself_says() -> None:
+    one, about = model(202), content(202)
+    with torch.no_grad():
+        one.encode.codes[0].weight.normal_()
+    made = material(one, about, sequences(202))
+    numbers, validation = made.chosen_by[0], made.validation()
+
+    assert made.warm.own_words is not None
+    said = made.warm.own_words.fitted(
+        made.warm.own_words.generate(torch.from_numpy(about.codes[numbers]), torch.zeros(len(numbers), 0))
+    )
+    unit = torch.nn.functional.normalize(said, dim=1).detach().numpy()
+    assert unit == pytest.approx(made.unaided(numbers), abs=1e-5)
+    generator = GanGenerator(replace(GanSettings(), epochs=2, batch=64, negatives=32, hidden=16))
+    generator.fit(made.warm, 0, validation)
+    assert generator.training.values[0] == pytest.approx(validation.judge(made.unaided(numbers)))
+    assert generator.training.best >= generator.training.values[0]
+    # A wider content, with a picture's numbers behind: of those the model says nothing.
+    wider = own_words(one.encode, 3)
+    assert wider is not None
+    assert wider.content is not None
+    assert not wider.content.weight.any()
+
+
+def test_states_are_drawn_anew_with_the_models_dropout_and_nobody_elses_chance() -> None:
+    one, about = model(202), content(202)
+    one.encode.id_dropout = 0.5
+    choices = Choices.of(one, about, sequences(202), np.random.default_rng(0))
+    plain = choices.states()
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+
+    first, again, other = choices.redrawn(1), choices.redrawn(1), choices.redrawn(2)
+
+    assert torch.equal(torch.rand(3), expected)
+    assert plain.shape == first.shape == (len(choices.targets), 8)
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert np.array_equal(choices.states(), plain)  # out of training again
+    assert (choices.seen != choices.targets[:, None]).all()
 
 
 def test_nothing_is_chosen_where_nothing_helps() -> None:
