@@ -62,9 +62,9 @@ def settings_of(name: str, monkeypatch: pytest.MonkeyPatch, given: dict[str, str
 
 
 def image_environment() -> dict[str, str]:
-    found = re.search(r"^ENV (.*)$", dockerfile(), re.MULTILINE)
+    found = re.search(r"^ENV ((?:.*\\\n)*.*)$", dockerfile(), re.MULTILINE)
     assert found
-    return dict(pair.split("=", 1) for pair in found[1].split())
+    return dict(pair.split("=", 1) for pair in found[1].replace("\\\n", " ").split())
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +100,7 @@ def test_its_settings_are_settings(
 
 def test_secrets_come_from_the_environment_and_are_needed() -> None:
     needed = set(re.findall(r"\$\{(\w+):\?", (ROOT / "docker-compose.yml").read_text()))
-    used = set(re.findall(r"\$\{(\w+)", (ROOT / "docker-compose.yml").read_text()))
+    used = set(re.findall(r"(?<!\$)\$\{(\w+)", (ROOT / "docker-compose.yml").read_text()))
     assert used == set(EXAMPLE)
     assert needed == {
         "POSTGRES_PASSWORD",
@@ -214,8 +214,11 @@ def test_the_image_is_built_of_what_is_there() -> None:
     assert copied == allowed
     assert all((ROOT / part).exists() for part in copied)
     extras = metadata("endcap").get_all("Provides-Extra") or []
-    for chosen in re.findall(r'"\.\[([\w,]+)\]"', dockerfile()):
+    found = re.findall(r'"\.\[([\w,]+)\$\{EXTRAS:\+,\$EXTRAS\}\]"', dockerfile())
+    assert len(found) == dockerfile().count("ARG EXTRAS=") == 2
+    for chosen in found:
         assert set(chosen.split(",")) <= set(extras)
+    assert COMPOSE["x-build"]["args"] == {"EXTRAS": "${ENDCAP_EXTRAS:-}"}
     stages = set(re.findall(r" AS ([\w-]+)$", dockerfile(), re.MULTILINE))
     assert {SERVICES[name]["build"]["target"] for name in OURS} <= stages
     assert set(re.findall(r"^COPY --from=([\w-]+)", dockerfile(), re.MULTILINE)) <= stages
@@ -243,3 +246,32 @@ def test_triton_is_found_where_the_example_says(monkeypatch: pytest.MonkeyPatch)
         assert "--model-control-mode=explicit" in SERVICES[name]["command"]
     assert SERVICES["triton-gpu"]["networks"]["default"]["aliases"] == [chosen.triton_url.partition(":")[0]]
     assert {tuple(SERVICES[name]["profiles"]) for name in ("triton", "triton-gpu")} == {("triton",), ("gpu",)}
+
+
+def test_it_can_be_left_alone_for_months() -> None:
+    for name, service in SERVICES.items():
+        assert service["restart"] == "unless-stopped", name
+        assert service["logging"]["options"].keys() >= {"max-size", "max-file"}, f"{name} fills the disk with its log"
+    for name in OURS:
+        assert SERVICES[name]["init"] is True, f"{name} leaves dead processes behind"
+
+
+def test_what_is_fetched_goes_where_it_may_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file system is read-only but for the volumes and /tmp."""
+    volumes = [volume.split(":")[1] for volume in SERVICES["reranker"]["volumes"]]
+    for name in ("HF_HOME", "ENDCAP_DATA_DIR", "ENDCAP_MODEL_DIR"):
+        place = Path(image_environment()[name])
+        assert any(str(one) in volumes for one in (place, *place.parents)), name
+    from huggingface_hub import constants
+
+    assert "HF_HOME" in Path(constants.__file__).read_text()
+
+
+def test_other_settings_have_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What .env holds reaches no container by itself."""
+    for name in OURS:
+        assert SERVICES[name]["env_file"] == [{"path": "endcap.env", "required": False}]
+    documented = re.search(r"`(ENDCAP_TRUSTED_PROXIES)=([^`]+)`", (ROOT / "docs" / "server.md").read_text())
+    assert documented
+    monkeypatch.setenv(documented[1], documented[2])
+    assert load_settings().trusted_proxies == ["10.0.0.0/8"]
