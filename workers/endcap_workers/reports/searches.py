@@ -26,8 +26,9 @@ _BATCH = 20_000
 _TOP = 10
 #: A search is out of stock where so large a share of its first products is.
 _GONE = 0.3
-#: Rankings that are held against what was chosen afterwards without saying why, and how many at a time.
-_MOST_FOLLOWED, _FOLLOWED = 50_000, 1_000
+#: Rankings that are held against what was chosen afterwards without saying why, how many at a time, and how many of
+#: each search in the first round.
+_MOST_FOLLOWED, _FOLLOWED, _FIRST_ROUND = 50_000, 1_000, 3
 
 
 class _Query:
@@ -110,7 +111,7 @@ def searches(
             "searches",
             "Searches that end with nothing",
             [Column("title", "Search"), searched, people, Column("empty", "Without a result", "count"),
-             Column("chosen", "Products chosen", "count")],
+             Column("chosen", "Products chosen, at least", "count")],
             nothing,
             f"By at least {FEWEST_SHOPPERS} shoppers in {DAYS} days: no result, or nothing in it was chosen.",
         ),
@@ -177,19 +178,27 @@ def _searched(now: float) -> tuple[Any, ...]:
 
 
 def _follow(database: Database, found: dict[str, _Query], now: float, hours: float) -> None:
-    """Count what was chosen after these searches by events that name none, as a purchase hardly ever does."""
+    """Count what was chosen after these searches by events that name none, as a purchase hardly ever does: until it is
+    known that something was. The latest of each search are looked at first, a few of every search in a round."""
     if not found:
         return
     columns, outcomes, log = rankings.c, Outcomes(database, hours), Rankings(database)
-    numbers: list[int] = []
+    waiting: dict[str, list[int]] = {}
     chosen = select(columns.sequence, columns.query, func.length(columns.products)).where(*_searched(now))
     for rows in database.pages(chosen, _BATCH):
-        numbers += [number for number, query, size in rows if size > len("[]") and shown_query(query) in found]
-    numbers = numbers[-_MOST_FOLLOWED:]
-    for start in range(0, len(numbers), _FOLLOWED):
-        some = numbers[start : start + _FOLLOWED]
-        for outcome in outcomes.of(log.read(select(rankings).where(columns.sequence.in_(some)), len(some))):
-            found[shown_query(outcome.ranking.query)].chosen += len({one.product for one in outcome.reactions})
+        for number, query, size in rows:
+            if size > len("[]") and (text := shown_query(query)) in found:
+                waiting.setdefault(text, []).append(number)
+    followed, some = 0, _FIRST_ROUND
+    while waiting and followed < _MOST_FOLLOWED:
+        numbers = sorted(number for later in waiting.values() for number in later[-some:])
+        for start in range(0, len(numbers), _FOLLOWED):
+            part = numbers[start : start + _FOLLOWED]  # close in time: that is what an outcome's cost depends on
+            for outcome in outcomes.of(log.read(select(rankings).where(columns.sequence.in_(part)), len(part))):
+                found[shown_query(outcome.ranking.query)].chosen += len({one.product for one in outcome.reactions})
+        followed += len(numbers)
+        left = ((text, later[:-some]) for text, later in waiting.items() if not found[text].chosen)
+        waiting, some = {text: later for text, later in left if later}, 4 * some
 
 
 def _query(found: dict[str, _Query], query: str) -> _Query | None:
