@@ -143,6 +143,7 @@ def add_model(
         seeds,
         lambda one: cook(recipe, data.catalogue, data.code_sizes, data.train, data.valid, one, device, report),
         lambda models: _named(evaluate(models, data.catalogue, data.test, K)),
+        report,
     )
 
 

@@ -95,11 +95,14 @@ def add_rows(
     seeds: Sequence[int],
     train: Callable[[int], Trained],
     judge: Callable[[SequenceModel | Sequence[SequenceModel]], dict[str, float]],
+    report: Callable[[str], None] = lambda line: None,
 ) -> list[Trained]:
     """One row of a recipe; with several seeds the row is their mean, a note has their spread, and one more row lets
     the models vote."""
     made = [train(seed) for seed in seeds]
     figures = [judge(one.model) for one in made]
+    for seed, one in zip(seeds, figures, strict=True):
+        report(f"{name}, seed {seed}: {', '.join(f'{key} {value:.4f}' for key, value in one.items())}")
     row = {key: float(np.mean([one[key] for one in figures])) for key in figures[0]}
     several = len(made) > 1
     results.add(name if not several else f"{name}, mean of {len(made)} seeds", {**row, "minutes": _mean(made)})
