@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from endcap.bundles import sync_folder, write_through
 from endcap.errors import ConfigurationError
+from endcap.files import sync_folder, write_through
 from endcap.sequences import Alignment
 
 #: Is there while somebody has switched augmentation off.

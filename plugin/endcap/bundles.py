@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import platform
 import re
 import shutil
@@ -36,6 +35,7 @@ import orjson
 from endcap.errors import BundleRefused
 from endcap.events import Action
 from endcap.features.affinity import Affinity
+from endcap.files import sync_folder, write_atomically, write_through
 from endcap.interest import Calibration
 from endcap.sequences import INPUTS, OUTPUT, UNKNOWN, InputSpec, Vocabulary
 
@@ -311,15 +311,7 @@ def make_live(folder: Path) -> None:
         BundleRefused: the pointer could not be written.
     """
     try:
-        descriptor, scratch = tempfile.mkstemp(prefix=f".{LIVE}.", dir=folder.parent)
-        os.close(descriptor)
-        try:
-            write_through(Path(scratch), orjson.dumps({"bundle": folder.name}))
-            Path(scratch).chmod(0o644)
-            Path(scratch).replace(folder.parent / LIVE)
-            sync_folder(folder.parent)
-        finally:
-            Path(scratch).unlink(missing_ok=True)
+        write_atomically(folder.parent / LIVE, orjson.dumps({"bundle": folder.name}), durable=True)
     except OSError as error:
         raise BundleRefused(f"{folder.parent / LIVE} could not be written: {error}") from error
 
@@ -388,23 +380,6 @@ def _object(content: bytes, file: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise BundleRefused(f"{file} is not a JSON object")
     return values
-
-
-def write_through(path: Path, content: bytes) -> None:
-    """Write a file and wait until it is on the disk."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until a folder's new names are on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _libraries() -> dict[str, str]:

@@ -6,7 +6,6 @@ time is S·2^((t0 - now) / h). In float64 that holds for some 1,000 half-lives a
 
 from __future__ import annotations
 
-import os
 import threading
 import zipfile
 from pathlib import Path
@@ -17,6 +16,7 @@ import orjson
 
 from endcap.catalog.table import lookup
 from endcap.events import Action
+from endcap.files import replacing
 from endcap.profiles import DAY_S
 
 if TYPE_CHECKING:
@@ -124,13 +124,11 @@ class Popularity:
             keys = np.fromiter(self._slot, dtype=np.uint64, count=len(self._slot))
             sums = self._sums[: len(keys)].copy()
             sequence, left_out = self.sequence, orjson.dumps(sorted(self.left_out))
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        with partial.open("wb") as file:
+        with replacing(path) as partial, partial.open("wb") as file:
             np.savez(
                 file, keys=keys, sums=sums, sequence=sequence, half_lives=self._half_lives,
                 left_out=np.frombuffer(left_out, dtype=np.uint8),
             )  # fmt: skip
-        partial.replace(path)
 
     def restore(self, path: Path, newest: int) -> bool:
         """Take up a snapshot. False, changing nothing, where there is none, it is damaged, has other half-lives, or

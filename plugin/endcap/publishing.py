@@ -14,8 +14,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from endcap.bundles import DESCRIPTION, MODEL, Bundle, load_bundle, sync_folder, write_through
+from endcap.bundles import DESCRIPTION, MODEL, Bundle, load_bundle
 from endcap.errors import BundleRefused, ConfigurationError, EndcapError, PublishingFailed
+from endcap.files import replacing, sync_folder, write_through
 from endcap.scoring.triton import SPECIFICATION, TritonScorer
 from endcap.sequences import INPUTS, OUTPUT
 
@@ -217,13 +218,9 @@ def _remove_old(found: dict[int, Path], keep: int, spared: Path | None) -> list[
 
 def _write_config(folder: Path, config: Any) -> None:
     _, text_format = _protobuf()
-    scratch = folder / f".{CONFIG}.{os.getpid()}"
-    try:
-        write_through(scratch, text_format.MessageToString(config).encode())
-        scratch.chmod(0o644)
-        scratch.replace(folder / CONFIG)
-    finally:
-        scratch.unlink(missing_ok=True)
+    with replacing(folder / CONFIG, durable=True) as scratch:
+        scratch.write_bytes(text_format.MessageToString(config).encode())
+        scratch.chmod(0o644)  # for Triton, whoever that runs as
 
 
 def _protobuf() -> tuple[Any, Any]:

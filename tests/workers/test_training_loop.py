@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from endcap_workers.training.files import replace_file
 from endcap_workers.training.loop import Outcome, Schedule, fit
 
 SCHEDULE = Schedule(epochs=6, patience=0, rate=0.02, warmup=5, cosine=True, average=0.9, seed=4)
@@ -170,17 +169,3 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
     (first, values), (second, _) = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     assert torch.equal(first, second)
     assert max(values) > values[0] / 3
-
-
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "model"
-    replace_file(path, lambda partial: partial.write_text("old"))
-
-    def full_disk(partial: Path) -> None:
-        partial.write_text("ha")
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(OSError, match="No space"):
-        replace_file(path, full_disk)
-    assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["model"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from endcap.errors import ConfigurationError
+from endcap.files import write_atomically
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -68,10 +68,8 @@ def _text(file: Path) -> str:
 
 
 def _write(file: Path, text: str) -> None:
-    part = file.with_name(f"{file.name}.part")
     try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, file)
+        write_atomically(file, text.encode(), durable=True)
     except OSError as error:
         raise ConfigurationError(f"{file} cannot be written: {error}") from None
 

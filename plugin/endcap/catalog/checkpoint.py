@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import orjson
+
+from endcap.files import write_atomically
 
 
 class Checkpoint:
@@ -34,9 +35,7 @@ class Checkpoint:
     def save(self, products: int) -> None:
         """Remember that so many are durable."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        scratch = self._file.with_suffix(f".{os.getpid()}.tmp")
-        scratch.write_bytes(orjson.dumps({"products": products}))
-        os.replace(scratch, self._file)
+        write_atomically(self._file, orjson.dumps({"products": products}))
 
     def done(self) -> None:
         """The run ended: the next one starts from the beginning."""

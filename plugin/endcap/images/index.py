@@ -7,8 +7,6 @@ for 20,000 products (two busy cores): right for catalogues of tens of thousands 
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 import threading
 import time
 import zipfile
@@ -24,6 +22,7 @@ from PIL.Image import new as new_image
 from endcap.catalog.product import Product
 from endcap.engines import Candidates
 from endcap.errors import EndcapError, InvalidInput
+from endcap.files import replacing
 from endcap.images.encoder import ImageEncoder
 from endcap.images.errors import NoPhotos
 from endcap.images.fetching import Fetcher
@@ -73,20 +72,14 @@ class Photos:
     def save(self, file: Path) -> None:
         """Write the file, whole or not at all."""
         file.parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                np.savez(
-                    stream,
-                    encoder=np.array(self.encoder),
-                    ids=np.array(self.ids, dtype=str),
-                    digests=np.array(self.digests, dtype=str),
-                    vectors=self.vectors.astype(np.float16),
-                )
-            os.replace(scratch, file)
-        except BaseException:
-            Path(scratch).unlink(missing_ok=True)
-            raise
+        with replacing(file) as scratch, scratch.open("wb") as stream:
+            np.savez(
+                stream,
+                encoder=np.array(self.encoder),
+                ids=np.array(self.ids, dtype=str),
+                digests=np.array(self.digests, dtype=str),
+                vectors=self.vectors.astype(np.float16),
+            )
 
     def nearest(self, vector: np.ndarray, k: int) -> Candidates:
         """The k products whose pictures are nearest by cosine to a unit vector (float32 (d,))."""

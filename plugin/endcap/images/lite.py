@@ -8,8 +8,6 @@ CLIP: it knows 1,000 kinds of things, and neither brands nor colours.
 
 from __future__ import annotations
 
-import os
-import tempfile
 import warnings
 from collections.abc import Sequence
 from functools import cached_property
@@ -21,6 +19,7 @@ import numpy as np
 import onnxruntime
 
 from endcap.encoders.base import TextEncoder, unit
+from endcap.files import replacing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -138,9 +137,8 @@ def _export(model: Path) -> None:
             return pooled, self.network._fc(pooled)
 
     model.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=model.parent) as scratch, warnings.catch_warnings(), torch.no_grad():
+    with replacing(model, durable=True) as file, warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        file = Path(scratch) / model.name
         torch.onnx.export(
             Looked().eval(),
             (torch.zeros(1, 3, SIDE, SIDE),),
@@ -151,4 +149,3 @@ def _export(model: Path) -> None:
             opset_version=17,
             dynamo=False,
         )
-        os.replace(file, model)

@@ -11,6 +11,7 @@ import numpy as np
 import orjson
 
 from endcap.errors import BundleRefused, InvalidInput
+from endcap.files import write_atomically
 from endcap.policy.base import BasePolicy, Exploration
 from endcap.policy.blend import Blend
 from endcap.policy.context import COLUMNS
@@ -65,9 +66,8 @@ def save_policy(policy: BasePolicy, folder: Path) -> Path:
     """Write ``policy.json`` into a folder, whole or not at all; gives the file."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / POLICY_FILE
-    partial = file.with_suffix(".partial")
-    partial.write_bytes(orjson.dumps(policy.as_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY))
-    partial.replace(file)
+    content = orjson.dumps(policy.as_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY)
+    write_atomically(file, content, durable=True)
     return file
 
 

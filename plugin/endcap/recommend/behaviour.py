@@ -5,7 +5,6 @@ Everything is bounded, whatever the log holds: pairs, repeats, open baskets, pro
 
 from __future__ import annotations
 
-import os
 import zipfile
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import orjson
 
 from endcap.catalog.product import product_keys
 from endcap.events import Action
+from endcap.files import replacing
 from endcap.profiles import short_keys
 from endcap.recommend.counts import PairCounts, Repeats, pair
 
@@ -143,8 +143,7 @@ class Behaviour:
         self.merge()
         keys, counts = self.pairs.state
         one = self.repeats
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        with partial.open("wb") as file:
+        with replacing(path) as partial, partial.open("wb") as file:
             np.savez(
                 file, keys=keys, counts=counts, repeats=one.keys, first=one.first, last=one.last, times=one.times,
                 sequence=self.sequence, basket=self._tail.basket, product=self._tail.product, time=self._tail.time,
@@ -152,7 +151,6 @@ class Behaviour:
                 left_out=np.frombuffer(orjson.dumps(sorted(self.left_out)), dtype=np.uint8),
                 erased=self.erased,
             )  # fmt: skip
-        partial.replace(path)
 
     def restore(self, path: Path, newest: int) -> bytes | None:
         """Take up a snapshot and give what was saved beside it. None, changing nothing, where there is none, it is

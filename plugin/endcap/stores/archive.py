@@ -6,10 +6,10 @@ and has its file is not written again, so an export that was cut short goes on w
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -19,6 +19,7 @@ from sqlalchemy import func, or_, select
 
 from endcap.errors import ConfigurationError, InvalidInput
 from endcap.events import Action, Event
+from endcap.files import replacing
 from endcap.stores.aliases import Aliases, AliasRefused
 from endcap.stores.database import Database
 from endcap.stores.events import EventLog, event_of, events
@@ -84,24 +85,18 @@ def export(
             done += parquet.read_metadata(file).num_rows
             progress(done, max(done, total), day)
             continue
-        part = file.with_suffix(f".part-{os.getpid()}")
-        writer, rows = None, 0
-        try:
-            for page in _pages(database, kind, day):
-                writer = writer or parquet.ParquetWriter(part, schema, compression="zstd")
+        pages, rows = _pages(database, kind, day), 0
+        first = next(pages, None)
+        if first is None:  # nothing happened that day
+            continue
+        with replacing(file, durable=True) as part, parquet.ParquetWriter(part, schema, compression="zstd") as writer:
+            for page in chain((first,), pages):
                 writer.write_table(pyarrow.Table.from_pylist(page, schema=schema))
                 rows += len(page)
                 done += len(page)
                 progress(done, max(done, total), day)
-            if writer is not None:
-                writer.close()
-                os.replace(part, file)
-                made.files += 1
-                made.rows += rows
-        finally:
-            if writer is not None:
-                writer.close()
-            part.unlink(missing_ok=True)
+        made.files += 1
+        made.rows += rows
     return made
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import pkgutil
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +26,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from endcap import stores
 from endcap.errors import ConfigurationError, EndcapError
+from endcap.files import replacing
 from endcap.settings import Settings
 from endcap.stores.schema import SchemaStatus, status
 from endcap.stores.schema import upgrade as upgrade_schema
@@ -108,15 +108,12 @@ class Database:
         """
         if self.dialect != "sqlite":
             raise ConfigurationError(f"this is {self.dialect}: back it up with its own tools (pg_dump)")
-        part = file.with_name(f"{file.name}.part")
         try:
-            with closing(sqlite3.connect(part)) as copy:
+            with replacing(file, durable=True) as part, closing(sqlite3.connect(part)) as copy:
                 with self._engine.connect() as connection:
                     # A page at a time would begin anew with every write of another process.
                     connection.connection.driver_connection.backup(copy)  # type: ignore[union-attr]
-            os.replace(part, file)
         except (OSError, sqlite3.Error, SQLAlchemyError) as error:
-            part.unlink(missing_ok=True)
             raise ConfigurationError(f"{file} cannot be written: {error}") from None
 
     def _upgrade(self) -> None:

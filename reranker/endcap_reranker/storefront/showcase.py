@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import orjson
+
+from endcap.files import write_atomically
 
 FILE = "storefront.json"
 
@@ -41,9 +42,7 @@ class Showcase:
 def save_showcase(showcase: Showcase, data_dir: Path) -> None:
     """Write it in one step: a reader sees the old one or the new one."""
     content = {key: value for key, value in asdict(showcase).items() if key != "by_id"}
-    temporary = data_dir / f"{FILE}.tmp"
-    temporary.write_bytes(orjson.dumps(content))
-    os.replace(temporary, data_dir / FILE)
+    write_atomically(data_dir / FILE, orjson.dumps(content))
 
 
 def load_showcase(data_dir: Path) -> Showcase | None:

@@ -11,8 +11,8 @@ import orjson
 import torch
 from safetensors.torch import load_file, save
 
-from endcap.bundles import write_through
 from endcap.errors import InvalidInput
+from endcap.files import write_through
 from endcap_workers.augmentation.base import ContentNetwork, Generator
 
 TENSORS, DESCRIPTION = "generator.safetensors", "generator.json"

@@ -18,8 +18,8 @@ import numpy as np
 import orjson
 
 from endcap.features import FEATURES
+from endcap.files import write_atomically
 from endcap.sequences import Alignment
-from endcap_workers.training.files import replace_file
 
 TRAIN, VALID, TEST = 0, 1, 2
 #: Of a list: its first row, its length, the moment (seconds since 1970), which part it belongs to, how many purchases
@@ -93,7 +93,7 @@ class CaseWriter:
     def finish(self, about: Mapping[str, Any]) -> None:
         """Say that the cases are whole; ``about`` is kept with them. After the ``with``."""
         described = {"features": list(FEATURES), "places": self._places, **about}
-        replace_file(self._folder / _DONE, lambda path: path.write_bytes(orjson.dumps(described)))
+        write_atomically(self._folder / _DONE, orjson.dumps(described), durable=True)
 
 
 class Cases:

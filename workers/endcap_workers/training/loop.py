@@ -14,7 +14,7 @@ import torch
 import torch.distributed as distributed
 from torch import Tensor, nn
 
-from endcap_workers.training.files import replace_file
+from endcap.files import replacing
 
 Batch = TypeVar("Batch")
 
@@ -201,7 +201,8 @@ def _save(
         "outcome": asdict(outcome),
         "schedule": asdict(schedule),
     }
-    replace_file(path, lambda partial: torch.save(state, partial))
+    with replacing(path, durable=True) as partial:
+        torch.save(state, partial)
 
 
 def _restore(

@@ -19,6 +19,7 @@ from endcap.catalog.table import ProductTable
 from endcap.errors import ConfigurationError, TooLittle, UnknownIndex
 from endcap.features import FEATURES
 from endcap.features.affinity import Affinity
+from endcap.files import replacing, write_atomically
 from endcap.popularity import Popularity
 from endcap.runtime import Runtime, open_runtime
 from endcap.sequences import CODES, Alignment, InputSpec, Vocabulary
@@ -26,7 +27,6 @@ from endcap.settings import Settings
 from endcap_workers.models import MODELS, InterestModel, ModelSpec
 from endcap_workers.training.cases import TEST, TRAIN, VALID, Cases, CaseWriter
 from endcap_workers.training.export import to_onnx
-from endcap_workers.training.files import replace_file
 from endcap_workers.training.impressions import ENOUGH, Impressions, impressions
 from endcap_workers.training.learning import best_device, calibrate, learn, processes, score
 from endcap_workers.training.lists import Lists
@@ -172,9 +172,10 @@ def _make_cases(
                 "shop still has, in categories with more than one"
             )
         counts = found.actions
-        replace_file(folder / _ACTIONS, lambda path: _save(path, counts))
+        with replacing(folder / _ACTIONS, durable=True) as partial:
+            _save(partial, counts)
         content = found.affinity.to_bytes() if found.affinity else b""
-        replace_file(folder / AFFINITY, lambda path: path.write_bytes(content))
+        write_atomically(folder / AFFINITY, content, durable=True)
         about = {
             "window": {**plan.window(), "sequence": found.sequence, "events": found.events},
             "lists": writer.counts,

@@ -16,6 +16,8 @@ from typing import cast
 
 import numpy as np
 
+from endcap.files import sync, write_atomically
+
 # isort: off
 import onnxruntime  # noqa: F401 - must be loaded before usearch: in the other order its import crashes the process
 from usearch.index import Index
@@ -161,15 +163,8 @@ def _save(folder: Path, index: Index, dims: int) -> None:
     numbers = [int(one.stem.split("-")[1]) for one in old]
     file = folder / _FILE.format(max(numbers, default=0) + 1)
     index.save(str(file))
-    _sync(file)
-    description = folder / f"{_DESCRIPTION}.tmp"
-    description.write_text(json.dumps({"file": file.name, "bytes": file.stat().st_size, "dims": dims, "kind": _KIND}))
-    _sync(description)
-    os.replace(description, folder / _DESCRIPTION)
+    sync(file)
+    about = {"file": file.name, "bytes": file.stat().st_size, "dims": dims, "kind": _KIND}
+    write_atomically(folder / _DESCRIPTION, json.dumps(about).encode(), durable=True)
     for one in old:
         one.unlink(missing_ok=True)
-
-
-def _sync(file: Path) -> None:
-    with open(file, "rb+") as opened:
-        os.fsync(opened.fileno())

@@ -22,6 +22,7 @@ import tantivy
 from endcap.engines.embedded.schema import build_schema, register_analyzers
 from endcap.engines.embedded.snapshot import Manifest, Snapshot, is_panic, load, open_failed
 from endcap.errors import EngineError, UnknownIndex
+from endcap.files import write_atomically
 
 _ATTEMPTS = 20
 
@@ -159,18 +160,7 @@ class Store:
 
     def make_current(self, name: str) -> Snapshot:
         """Make a committed generation the live one, in one step, and remove the others."""
-        temporary = self.folder / "current.tmp"
-        with open(temporary, "w") as file:
-            json.dump({"generation": name}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.folder / "current")
-        with contextlib.suppress(OSError):  # not every system lets a folder be synced
-            descriptor = os.open(self.folder, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        write_atomically(self.folder / "current", json.dumps({"generation": name}).encode(), durable=True)
         found = self.published()
         self.sweep()
         return found
