@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -18,11 +19,15 @@ import pytest
 from endcap.catalog.product import PATH_SEPARATOR
 from endcap.events import Action
 from endcap.runtime import open_runtime
+from endcap_reranker.app import create_app
 from endcap_reranker.demo import naming
+from endcap_reranker.demo.command import demo_settings
 from endcap_reranker.demo.dataset import load_journey
 from endcap_reranker.demo.prepare import DemoState, is_prepared, prepare, read_state
 from endcap_reranker.storefront import load_showcase
-from tests.reranker.demo_support import set_up_shop, shop_settings, small_journey
+from tests.plugin.elasticsearch_support import concrete, index  # noqa: F401
+from tests.reranker.demo_support import open_shop, set_up_shop, shop_settings, small_journey
+from tests.reranker.hook_support import engine_call
 
 DAY_S = 86_400.0
 
@@ -163,6 +168,32 @@ class TestPreparing:
         assert len(runtime.engine.nearest(runtime.encoder.encode_query("milk"), 5).ids) == 5
         assert runtime.log.count() == len(small_journey().purchases)
         runtime.close()
+
+    @pytest.mark.elasticsearch
+    def test_it_stands_in_front_of_another_engine_where_one_is_named(
+        self, tmp_path: Path, elasticsearch: str, index: str, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+    ) -> None:
+        monkeypatch.setenv("ENDCAP_ENGINE_URL", elasticsearch)
+        monkeypatch.setenv("ENDCAP_TEXT_ENCODER", "none")
+        assert demo_settings(tmp_path).engine_url == elasticsearch
+        settings = shop_settings(tmp_path, text_encoder="none", index=index)
+        prepare(settings, quiet, replace(small_journey(), purchases=small_journey().purchases[:2_000]))
+        assert is_prepared(settings)
+        with open_shop(settings) as runtime:
+            client = create_app(runtime).test_client()
+            shopper = runtime.log.since(0, 1).shoppers[0]
+            mine = {"X-Endcap-Shopper": shopper}
+            found = client.get("/v1/search?q=milk", headers=mine).json
+            assert found["total"] > 0
+            assert found["ranking"]["personalized"]
+            hook = client.get(f"/{index}/_search?q=milk", headers=mine)
+            assert (hook.status_code, hook.headers["X-Endcap-Personalized"]) == (200, "1")
+            assert hook.json["hits"]["hits"][0]["_index"].startswith(index)
+        # Elsewhere it is not there, and neither is it where it was deleted.
+        assert not is_prepared(settings.model_copy(update={"engine_url": ""}))
+        for name in concrete(elasticsearch, index):
+            engine_call("DELETE", f"{elasticsearch}/{name}")
+        assert not is_prepared(settings)
 
     @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"version": 0}', b'{"shape": "other"}'])
     def test_a_state_that_cannot_be_read_is_none(self, tmp_path: Path, content: bytes) -> None:

@@ -101,7 +101,8 @@ def demo(port: int | None, shop: str, data_dir: Path | None, small: bool, no_ser
 
 def demo_settings(data_dir: Path, shop: str = JOURNEY) -> Settings:
     """The settings in force, but for what belongs to the shop's own business: the demo has its own folder, index and
-    event log, whatever else is configured. Its encoder is one that is at hand without asking the network, if any."""
+    event log, whatever else is configured. With ``engine_url`` the index is made there. Its encoder is one that is at
+    hand without asking the network, if any."""
     own = _own(data_dir, shop)
     settings = load_settings(**own)
     if shop == GROCERIES and "image_encoder" not in settings.model_fields_set:
@@ -230,7 +231,6 @@ def _own(data_dir: Path, shop: str) -> dict[str, object]:
         "image_dir": str(groceries.pictures_folder(data_dir).absolute()) if shop == GROCERIES else "",
         "database_url": "",
         "redis_url": "",
-        "engine_url": "",
         "deadline_ms": 250.0,
     }
 

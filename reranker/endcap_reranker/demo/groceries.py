@@ -7,9 +7,7 @@ its test set are put on the page to try, chosen by their place in the list and n
 from __future__ import annotations
 
 import csv
-import os
 import tarfile
-import tempfile
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
@@ -18,10 +16,12 @@ import orjson
 from endcap.catalog.product import Product
 from endcap.encoders import open_text_encoder
 from endcap.errors import ConfigurationError, EncoderMismatch
+from endcap.files import write_atomically
 from endcap.indexing import index_products
 from endcap.runtime import open_engine, open_fetcher
 from endcap.settings import Settings
 from endcap.shared_data import VARIABLE, shared_file
+from endcap_reranker.demo.prepare import engine_of, has_products
 from endcap_reranker.storefront import Showcase, save_showcase
 
 FOLDER = "grocery-store-images"
@@ -47,7 +47,7 @@ def is_prepared(settings: Settings) -> bool:
         state = orjson.loads((settings.data_dir / STATE_FILE).read_bytes())
     except (FileNotFoundError, orjson.JSONDecodeError):
         return False
-    return bool(state == _state(settings))
+    return bool(state == _state(settings)) and has_products(settings)
 
 
 def pictures_folder(data_dir: Path) -> Path:
@@ -92,7 +92,7 @@ def prepare(settings: Settings, progress: Progress) -> None:
     finally:
         engine.close()
     save_showcase(Showcase("the grocery shop", queries=QUERIES, note=NOTE, photos=tuple(samples)), settings.data_dir)
-    _write(settings.data_dir / STATE_FILE, orjson.dumps(_state(settings)))
+    write_atomically(settings.data_dir / STATE_FILE, orjson.dumps(_state(settings)))
 
 
 def grocery_folder() -> Path:
@@ -130,7 +130,7 @@ def unpack(folder: Path, into: Path) -> tuple[list[Product], list[str]]:
             stream = archive.extractfile(member)
             assert stream is not None
             if name in wanted:  # under names of ours: an archive's own may lead anywhere
-                _write(into / wanted[name], stream.read())
+                write_atomically(into / wanted[name], stream.read())
             else:
                 said[name] = stream.read(_TEXT_BYTES).decode("utf-8", "replace").strip()
     products = [
@@ -172,11 +172,5 @@ def _inside(path: str) -> str:
 
 
 def _state(settings: Settings) -> dict[str, object]:
-    return {"version": VERSION, "text": settings.text_encoder, "image": settings.image_encoder}
-
-
-def _write(file: Path, data: bytes) -> None:
-    handle, scratch = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
-    with os.fdopen(handle, "wb") as stream:
-        stream.write(data)
-    os.replace(scratch, file)
+    where = {"engine": engine_of(settings)} if settings.engine_url else {}
+    return {"version": VERSION, "text": settings.text_encoder, "image": settings.image_encoder, **where}

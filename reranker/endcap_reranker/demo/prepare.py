@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import orjson
@@ -14,8 +15,9 @@ import orjson
 from endcap.catalog.product import Product
 from endcap.encoders import TextEncoder
 from endcap.errors import EncoderMismatch
+from endcap.files import write_atomically
 from endcap.indexing import index_products
-from endcap.runtime import Runtime, open_runtime
+from endcap.runtime import Runtime, open_engine, open_runtime
 from endcap.settings import Settings
 from endcap_reranker.demo.dataset import Journey
 from endcap_reranker.demo.searches import replay
@@ -57,10 +59,12 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class DemoState:
-    """What is done. ``shift_s`` is kept, so that an interrupted replay goes on in the same time."""
+    """What is done. ``shift_s`` is kept, so that an interrupted replay goes on in the same time. ``engine``: where the
+    index is, empty for the folder."""
 
     version: int = VERSION
     encoder: str = ""
+    engine: str = ""
     products: int = 0
     purchases: int = 0
     shift_s: float = 0.0
@@ -77,9 +81,27 @@ def read_state(data_dir: Path) -> DemoState:
 
 
 def is_prepared(settings: Settings) -> bool:
-    """Whether the shop is there as these settings want it; quick."""
+    """Whether the shop is there as these settings want it; quick.
+
+    Raises:
+        EngineError: the search engine that is to hold the index cannot be asked.
+    """
     state = read_state(settings.data_dir)
-    return state.finished and state.encoder == settings.text_encoder
+    same = (state.encoder, state.engine) == (settings.text_encoder, engine_of(settings))
+    return state.finished and same and has_products(settings)
+
+
+def engine_of(settings: Settings) -> str:
+    """The search engine that holds the index, without the password that its address may have; empty: the folder."""
+    return urlsplit(settings.engine_url).netloc.rpartition("@")[2]
+
+
+def has_products(settings: Settings) -> bool:
+    """Whether another server's index is still there; what lies in the folder goes with it."""
+    if not settings.engine_url:
+        return True
+    with closing(open_engine(settings)) as engine:
+        return engine.count() > 0
 
 
 def prepare(settings: Settings, progress: Progress, journey: Journey) -> DemoState:
@@ -96,7 +118,9 @@ def prepare(settings: Settings, progress: Progress, journey: Journey) -> DemoSta
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     state = read_state(settings.data_dir)
     shift = state.shift_s or journey.shift_to_yesterday()
-    state = DemoState(VERSION, settings.text_encoder, len(journey.products), len(journey.purchases), shift)
+    state = DemoState(
+        VERSION, settings.text_encoder, engine_of(settings), len(journey.products), len(journey.purchases), shift
+    )
     _write_state(settings.data_dir, state)
     runtime = open_runtime(settings, start=False)
     try:
@@ -127,9 +151,7 @@ def prepare(settings: Settings, progress: Progress, journey: Journey) -> DemoSta
 
 
 def _write_state(data_dir: Path, state: DemoState) -> None:
-    temporary = data_dir / f"{STATE_FILE}.tmp"
-    temporary.write_bytes(orjson.dumps(asdict(state)))
-    os.replace(temporary, data_dir / STATE_FILE)
+    write_atomically(data_dir / STATE_FILE, orjson.dumps(asdict(state)))
 
 
 def _index(runtime: Runtime, products: Sequence[Product], progress: Progress) -> None:
