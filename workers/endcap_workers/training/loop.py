@@ -137,9 +137,8 @@ def fit(
             word = torch.tensor(int(outcome.finished), device=device)
             distributed.broadcast(word, src=0)
             outcome.finished = bool(word)
-        star = "*" if not waited else ""
-        took = f"{outcome.minutes:.1f} min"
-        report(f"epoch {epoch}: loss {outcome.losses[-1]:.4f}, validation {value_now:.4f}{star}, {took}")
+        said = f", validation {value_now:.4f}{'' if waited else '*'}" if validate else ""
+        report(f"epoch {epoch}: loss {outcome.losses[-1]:.4f}{said}, {outcome.minutes:.1f} min")
         if checkpoint is not None and rank == 0:
             _save(checkpoint, model, optimizer, outcome, best, mean, schedule, epoch, step)
     model.load_state_dict(best)
