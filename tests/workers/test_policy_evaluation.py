@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 
 from endcap.policy import DEFAULT_BLENDS, Context, Exploration, FixedPolicy, vectors
+from endcap.policy.context import COLUMNS
 from endcap.policy.linear import LinUCB, ThompsonPolicy
+from endcap.results import Results
+from endcap_workers.evaluation import policy as evaluation
 from endcap_workers.evaluation.journey_environment import Environment
-from endcap_workers.evaluation.policy import interval, play, recovery
+from endcap_workers.evaluation.policy import Played, context_bounds, interval, play, recovery
 from endcap_workers.evaluation.policy_learners import (
     IncumbentLearner,
     Learner,
@@ -83,6 +86,30 @@ def test_a_learner_sees_only_the_reward_of_the_arm_it_chose(world: Environment) 
     again = Watched(LinUCB, ARMS, Exploration(), 400)
     play(again, hidden, 0, LOGGED)
     assert np.array_equal(np.concatenate(again.seen), shown)
+
+
+def test_bounds_say_what_a_context_is_worth_and_luck_is_not_counted(world: Environment) -> None:
+    plain = world.take(slice(0, AT))
+    nothing = context_bounds(plain, 0)
+    assert list(nothing) == ["bound: the best profile of each step of “known”"], "fields that do not vary have none"
+    [earned] = nothing.values()
+    assert np.array_equal(earned, plain.rewards[:, 0])
+    # A step of its own with another best profile.
+    few = plain.contexts[:, COLUMNS.index("known=few")] > 0
+    plain.rewards[few] = plain.rewards[few][:, ::-1]
+    [earned] = context_bounds(plain, 0).values()
+    assert earned.mean() > plain.rewards.mean(axis=0).max() + 0.05
+
+
+def test_over_both_worlds(world: Environment) -> None:
+    results = Results("x", "x", 0)
+    one, other = world, world.take(slice(None))
+    after = one.rewards[evaluation.LOGGED :]
+    best = after[:, int(after.mean(axis=0).argmax())]
+    played = {"a": Played(best[None] + 0.1)}, {"a": Played(best[None] - 0.02)}
+    evaluation.both(results, (one, other), played, 0)
+    assert results.rows["both: a"]["vs best fixed"] == pytest.approx(0.04)
+    assert results.rows["both: a"]["from"] == pytest.approx(0.04, abs=1e-6)
 
 
 def test_intervals_resample_shoppers() -> None:

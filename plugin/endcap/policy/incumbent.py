@@ -19,24 +19,23 @@ from endcap.policy.base import BasePolicy, Exploration
 from endcap.policy.blend import Blend
 from endcap.policy.linear import best_probabilities
 
-#: Rankings that are taken in at once, between two looks at who is ahead.
-_STEP = 50
-#: Rankings after which the first incumbent is named, or earlier if a policy is asked for.
-_FIRST = 3_000
-#: Half of what lies so many rankings back is forgotten, however quiet it was.
-_HALF_LIFE = 20_000.0
-#: Pseudo-rankings at the incumbent's mean that an arm begins with.
-_PRIOR = 30.0
-#: A challenger takes over when it is ahead by so many standard errors.
-_AHEAD = 1.0
+#: Rankings after which what was learnt counts half. All counts below are for this one, and grow with it.
+HALF_LIFE = 1_000.0
+#: Rankings that are taken in at once, between two looks at who is ahead; after which the first incumbent is named, or
+#: earlier if a policy is asked for.
+_STEP, _FIRST = 50, 3_000
+#: After so many quiet rankings exploration begins to fall, by the square root of their number.
+_QUIET = 500
 #: An alarm compares the latest so many rankings of the incumbent with all before; so many standard errors sound it.
 _WINDOW, _ALARM = 100, 4.0
+#: Pseudo-rankings at the incumbent's mean that an arm begins with.
+_PRIOR = 10.0
+#: A challenger takes over when it is ahead by so many standard errors.
+_AHEAD = 0.25
 #: Share of the memory that outlives an alarm.
 _KEPT = 0.1
 #: Part of the exploration that goes to all arms alike.
 UNIFORM = 0.1
-#: After so many quiet rankings exploration begins to fall, by the square root of their number.
-_QUIET = 2_000.0
 
 
 class IncumbentPolicy(BasePolicy):
@@ -94,9 +93,15 @@ class IncumbentMemory:
     earned before: whoever the change did not hurt is soon ahead.
     """
 
-    def __init__(self, arms: int) -> None:
-        if arms < 1:
-            raise InvalidInput("a policy needs at least one arm")
+    def __init__(self, arms: int, half_life: float = HALF_LIFE) -> None:
+        """``half_life``: rankings after which what was learnt counts half, at least 1,000: a shop with more traffic
+        sees as much of a season in more rankings."""
+        if arms < 1 or not half_life >= HALF_LIFE:
+            raise InvalidInput(f"a policy needs an arm, and a half-life of at least {HALF_LIFE:,.0f} rankings")
+        self.half_life = half_life
+        scale = half_life / HALF_LIFE
+        self._steps, self._first, self._window = int(_STEP * scale), int(_FIRST * scale), int(_WINDOW * scale)
+        self._calm = _QUIET * scale
         self.count, self.total, self.squares = np.zeros(arms), np.zeros(arms), np.zeros(arms)
         self.incumbent = -1
         #: Rankings since the beginning, or since the last alarm; and how many alarms there were.
@@ -112,23 +117,24 @@ class IncumbentMemory:
         """
         if len(action) != len(reward) or not np.isfinite(reward).all():
             raise InvalidInput("every ranking needs an arm and a reward that is a finite number")
-        for start in range(0, len(reward), _STEP):
-            self._step(action[start : start + _STEP], np.asarray(reward[start : start + _STEP], dtype=np.float64))
+        for start in range(0, len(reward), self._steps):
+            part = slice(start, start + self._steps)
+            self._step(action[part], np.asarray(reward[part], dtype=np.float64))
         if self.incumbent < 0 and len(reward):
             self._enthrone(int(self._believed()[0].argmax()))
 
     def policy(self, arms: tuple[Blend, ...], exploration: Exploration, version: str = "") -> IncumbentPolicy:
         """The policy that follows. ``exploration``: what is allowed; it uses up less, the longer all was quiet."""
         means, deviations = self._believed()
-        bound = exploration.bound * min(1.0, math.sqrt(_QUIET / (_QUIET + self.quiet)))
+        bound = exploration.bound * min(1.0, math.sqrt(self._calm / (self._calm + self.quiet)))
         return IncumbentPolicy(
             arms, max(self.incumbent, 0), means, deviations, Exploration(bound, UNIFORM), version
         )  # fmt: skip
 
     def _step(self, action: np.ndarray, reward: np.ndarray) -> None:
         arms = len(self.count)
-        weight = 0.5 ** (np.arange(len(reward) - 1, -1, -1.0) / _HALF_LIFE)
-        fade = 0.5 ** (len(reward) / _HALF_LIFE)
+        weight = 0.5 ** (np.arange(len(reward) - 1, -1, -1.0) / self.half_life)
+        fade = 0.5 ** (len(reward) / self.half_life)
         self.count = self.count * fade + np.bincount(action, weight, minlength=arms)
         self.total = self.total * fade + np.bincount(action, weight * reward, minlength=arms)
         self.squares = self.squares * fade + np.bincount(action, weight * reward**2, minlength=arms)
@@ -137,7 +143,7 @@ class IncumbentMemory:
             self._watch(reward[action == self.incumbent])
         means, deviations = self._believed()
         if self.incumbent < 0:
-            if self.quiet >= _FIRST:
+            if self.quiet >= self._first:
                 self._enthrone(int(means.argmax()))
             return
         ahead = means - means[self.incumbent] - _AHEAD * np.hypot(deviations, deviations[self.incumbent])
@@ -163,19 +169,19 @@ class IncumbentMemory:
     def _watch(self, reward: np.ndarray) -> None:
         """Does the incumbent earn less than it used to?"""
         latest = np.r_[self._latest, reward]
-        older, self._latest = latest[:-_WINDOW], latest[-_WINDOW:]
+        older, self._latest = latest[: -self._window], latest[-self._window :]
         self._before += (len(older), float(older.sum()))
-        if len(self._latest) < _WINDOW or self._before[0] < _WINDOW:
+        if len(self._latest) < self._window or self._before[0] < self._window:
             return
         now, usual = float(self._latest.mean()), float(self._before[1] / self._before[0])
         known = float(self.count.sum())
         variance = max(float(self.squares.sum()) / known - (float(self.total.sum()) / known) ** 2, 2.5e-3)
-        if usual - now <= _ALARM * math.sqrt(variance * (1 / self._before[0] + 1 / _WINDOW)):
+        if usual - now <= _ALARM * math.sqrt(variance * (1 / self._before[0] + 1 / self._window)):
             return
         self.alarms += 1
         self.quiet = 0.0
         for sums, own in (
-            (self.count, float(_WINDOW)),
+            (self.count, float(self._window)),
             (self.total, float(self._latest.sum())),
             (self.squares, float((self._latest**2).sum())),
         ):

@@ -68,9 +68,13 @@ def load_log() -> tuple[Any, Any]:
 
 
 def build(
-    arms: tuple[Blend, ...], per_week: int = 800, seed: int = 0, change: np.datetime64 | None = None
+    arms: tuple[Blend, ...],
+    per_week: int = 800,
+    seed: int = 0,
+    change: np.datetime64 | None = None,
+    end: np.datetime64 = END,
 ) -> Environment:
-    """The environment of the weeks from May to December.
+    """The environment of the weeks from May to December, or to an earlier ``end``.
 
     Args:
         per_week: purchases drawn from each week.
@@ -111,13 +115,13 @@ def build(
     fed = 0
     visits = np.zeros(len(product_ids))
     monday = START
-    while monday < END:
+    while monday < end:
         upto = int(np.searchsorted(stamps, monday))
         _learn(profiles, popularity, household[fed:upto], keys[row_of[fed:upto]], seconds[fed:upto])
         pairs = np.unique(np.stack([basket[fed:upto], product_of[fed:upto]], axis=1), axis=0)
         visits += np.bincount(pairs[:, 1], minlength=len(product_ids))
         fed = upto
-        stop = int(np.searchsorted(stamps, min(monday + WEEK, END)))
+        stop = int(np.searchsorted(stamps, min(monday + WEEK, end)))
         changed = change is not None and monday >= change
         candidates = _candidates(visits, kind, engine, len(product_ids) if changed else 0)
         lines = upto + random.permutation(stop - upto)

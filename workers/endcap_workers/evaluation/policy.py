@@ -151,10 +151,12 @@ def context_bounds(world: Environment, best: int) -> dict[str, np.ndarray]:
     return rows
 
 
-def compare(results: Results, title: str, world: Environment, runs: int, seed: int, change: bool) -> dict[str, Played]:
-    """Add a world's rows."""
+def compare(
+    results: Results, title: str, world: Environment, runs: int, seed: int, change: np.datetime64 | None = None
+) -> dict[str, Played]:
+    """Add a world's rows. ``change``: when its range of products changes."""
     after = world.take(slice(LOGGED, None))
-    at = int(np.searchsorted(after.time, CHANGE)) if change else len(after)
+    at = int(np.searchsorted(after.time, change)) if change is not None else len(after)
     fixed = after.rewards.mean(axis=0)
     best = int(fixed.argmax())
     moving = weekly_best(after)
@@ -176,7 +178,7 @@ def compare(results: Results, title: str, world: Environment, runs: int, seed: i
             "to": high,
             "regret": (moving - earned).mean(),
         }
-        if change:
+        if change is not None:
             numbers |= {
                 "before": earned[:at].mean(),
                 "after": earned[at:].mean(),
@@ -219,11 +221,35 @@ def gate_check(world: Environment, seed: int, logs: int = 40) -> str:
     )
 
 
-def run(seed: int = 0) -> Results:
-    """Both worlds."""
+def both(results: Results, worlds: tuple[Environment, ...], played: tuple[dict[str, Played], ...], seed: int) -> None:
+    """Add what each learner earned more than the best fixed profile of each world, over all of them."""
+    parts = [world.take(slice(LOGGED, None)) for world in worlds]
+    best = [one.rewards[:, int(one.rewards.mean(axis=0).argmax())] for one in parts]
+    shopper = np.concatenate([one.shopper for one in parts])
+    for name in played[0]:
+        found = [one[name].mean - fixed for one, fixed in zip(played, best, strict=True)]
+        difference = np.concatenate(found)
+        low, high = interval(difference, shopper, seed)
+        results.add(f"both: {name}", {"vs best fixed": difference.mean(), "from": low, "to": high})
+
+
+def validate(results: Results, seed: int) -> None:
+    """The rows by which settings are chosen: other draws of the weeks before September, as they are, and with the range
+    changed in July and in June."""
+    for title, change in (
+        ("as is", None),
+        ("July", np.datetime64("2017-07-10")),
+        ("June", np.datetime64("2017-06-05")),
+    ):
+        world = build(ARMS, seed=seed + 1, change=change, end=CHANGE)
+        compare(results, f"validation, {title}", world, RUNS, seed, change)
+
+
+def run(seed: int = 0, ablation: bool = False) -> Results:
+    """Both worlds. ``ablation``: also the worlds by which settings are chosen."""
     results = Results("policy", "endcap evaluate policy", seed)
     changed = build(ARMS, seed=seed, change=CHANGE)
-    played = compare(results, "changed", changed, RUNS, seed, change=True)
+    played = compare(results, "changed", changed, RUNS, seed, CHANGE)
     after = changed.take(slice(LOGGED, None))
     moving = weekly_best(after)
     curve = {
@@ -236,9 +262,11 @@ def run(seed: int = 0) -> Results:
         )
     results.notes.append(gate_check(changed, seed))
     plain = build(ARMS, seed=seed)
-    compare(results, "as is", plain, RUNS, seed, change=False)
+    both(results, (changed, plain), (played, compare(results, "as is", plain, RUNS, seed)), seed)
     results.notes.append(
         f"{len(changed):,} rankings, {LOGGED:,} of them the log; {RUNS} runs; the change comes after "
         f"{int(np.searchsorted(after.time, CHANGE)):,} served rankings."
     )
+    if ablation:
+        validate(results, seed)
     return results

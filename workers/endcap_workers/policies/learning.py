@@ -13,6 +13,7 @@ from endcap.policy.base import BasePolicy, Exploration
 from endcap.policy.blend import Blend
 from endcap.policy.decisions import DecisionReader, Decisions, Rewards
 from endcap.policy.fixed import SoftmaxPolicy
+from endcap.policy.incumbent import HALF_LIFE as MEMORY
 from endcap.policy.incumbent import IncumbentMemory
 from endcap.policy.linear import LinearMemory, LinUCB, ThompsonPolicy
 from endcap.policy.looks import SEARCHES, Looks
@@ -119,7 +120,7 @@ def _made(
     seed: int,
 ) -> BasePolicy:  # fmt: skip
     if kind == "incumbent":
-        known = IncumbentMemory(len(arms))
+        known = IncumbentMemory(len(arms), max(MEMORY, _a_fortnight(older)))
         known.add(older.action, older.reward)
         return known.policy(arms, exploration, version)
     if kind == "softmax":
@@ -131,6 +132,12 @@ def _made(
     memory.add(older.contexts, older.action, older.reward)
     made = LinUCB if kind == "linucb" else ThompsonPolicy
     return made.of(memory, arms, exploration, version)
+
+
+def _a_fortnight(decisions: Decisions) -> float:
+    """How many decisions a fortnight has: as long as a range of products or a season stays much the same."""
+    days = max(float(decisions.time[-1] - decisions.time[0]) / 86_400.0, 1.0)
+    return len(decisions) * min(14.0 / days, 1.0)
 
 
 def reward_model(older: Decisions, arms: int) -> Callable[[np.ndarray], np.ndarray]:
