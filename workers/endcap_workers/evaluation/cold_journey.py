@@ -1,9 +1,10 @@
 """Complete Journey for :mod:`endcap_workers.evaluation.cold_products`: maker, type, category, label and size.
 
-A household's sequence is what it bought for the first time, in order, before December, cut into windows of 50 products.
-Products of fewer than ten households are left out. Beside the common figures: personalised search in December
-(:mod:`endcap_workers.evaluation.complete_journey`), of those cases alone that look for a hidden product; it competes
-with the other products of its type, hidden and warm, for the household as its last window leaves it.
+A household's sequence is what it bought for the first time, in order, before December: the latest 100 products (more
+would cost hours), cut into windows of 50. Products of fewer than ten households are left out. Beside the common
+figures: personalised search in December (:mod:`endcap_workers.evaluation.complete_journey`), of those cases alone that
+look for a hidden product; it competes with the other products of its type, hidden and warm, for the household as its
+last window leaves it.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from endcap_workers.models import ModelSpec
 from endcap_workers.training.loop import Schedule
 
 SPEC = ModelSpec(products=0, width=64, dropout=0.3, scale=14.0)
-SCHEDULE = Schedule(epochs=6, patience=2, rate=4e-3)
-NEGATIVES = 512
-FEWEST_HOUSEHOLDS, WINDOW = 10, 50
+SCHEDULE = Schedule(epochs=16, patience=4, rate=4e-3, warmup=50)
+NEGATIVES, BATCH = 512, 48
+FEWEST_HOUSEHOLDS, WINDOW, LATEST = 10, 50, 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ def load() -> Journey:
     import pandas
 
     data = complete_journey.load()
-    first = data.train.drop_duplicates(["household_id", "product_id"])
+    first = data.train.drop_duplicates(["household_id", "product_id"]).groupby("household_id").tail(LATEST)
     households = first.product_id.map(first.groupby("product_id").household_id.size())
     first = first[households >= FEWEST_HOUSEHOLDS]
     ids = np.sort(first.product_id.unique())
@@ -77,7 +78,7 @@ def load() -> Journey:
 def world(seed: int, report: Callable[[str], None], reads_content: bool = True) -> World:
     """One seed's split and recommender."""
     made = load()
-    return build(made.sequences, made.content, seed, "journey", SCHEDULE, SPEC, NEGATIVES, report, reads_content)
+    return build(made.sequences, made.content, seed, "journey", SCHEDULE, SPEC, NEGATIVES, report, reads_content, BATCH)
 
 
 def search(world: World, vectors: np.ndarray, bias: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -130,6 +130,7 @@ def build(
     negatives: int,
     report: Callable[[str], None],
     reads_content: bool = False,
+    batch: int = 256,
 ) -> World:
     """Hide products, train the recommender (or read it from the cache), and collect the cases.
 
@@ -137,6 +138,7 @@ def build(
         sequences: int64 product numbers of each shopper, oldest first.
         cache: names the trained weights in the cache folder.
         reads_content: the recommender sees codes and text beside the number, as Endcap's own models do.
+        batch: sequences a step.
     """
     split = Split.draw(len(content), seed)
     part = _parts(split, len(content))
@@ -153,7 +155,7 @@ def build(
     model = LstmModel(spec)
     stop = _stop(warm_of, train)
     # Weights of another recipe would give figures that nobody could explain.
-    recipe = hashlib.blake2b(repr((spec, schedule, negatives)).encode(), digest_size=6).hexdigest()
+    recipe = hashlib.blake2b(repr((spec, schedule, negatives, batch)).encode(), digest_size=6).hexdigest()
     file = cache_dir() / "cold" / f"{cache}-{seed}-{recipe}.safetensors"
     _trained(
         model,
@@ -163,6 +165,7 @@ def build(
         stop,
         replace(schedule, seed=seed),
         negatives,
+        batch,
         report,
     )
     return _world(split, content, sequences, model, catalogue, warm_of, seed)
@@ -256,6 +259,7 @@ def _trained(
     stop: Prefixes,
     schedule: Schedule,
     negatives: int,
+    batch: int,
     report: Callable[[str], None],
 ) -> None:
     from safetensors.torch import load_file, save_file
@@ -263,7 +267,7 @@ def _trained(
     if file.exists():
         model.load_state_dict(load_file(file))
     else:
-        train_next(model, catalogue, train, stop, schedule, negatives=negatives, report=report)
+        train_next(model, catalogue, train, stop, schedule, batch, negatives, report=report)
         file.parent.mkdir(parents=True, exist_ok=True)
         save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, file)
     model.eval()
