@@ -22,13 +22,14 @@ EVALUATIONS = {
     "diginetica": "endcap_workers.evaluation.diginetica",
     "fraud": "endcap_workers.evaluation.fraud",
     "grocery": "endcap_workers.evaluation.grocery",
+    "grocery-tuned": "endcap_workers.evaluation.grocery_tuned",
     "icecat": "endcap_workers.evaluation.icecat",
     "interest-ablation": "endcap_workers.evaluation.interest_ablation",
-    "interest-journey": "endcap_workers.evaluation.interest_journey",
     "interest-served": "endcap_workers.evaluation.interest_served",
     "next-basket": "endcap_workers.evaluation.next_basket",
     "open-bandit": "endcap_workers.evaluation.open_bandit",
     "policy": "endcap_workers.evaluation.policy",
+    "q-head": "endcap_workers.evaluation.q_head",
 }
 
 

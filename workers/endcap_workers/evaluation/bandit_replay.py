@@ -8,7 +8,7 @@ policy's 10,000 impressions of the same week:
 - *Replayed*: the log as an environment, by rejection sampling (Li et al. 2011). The policy draws an item for each
   impression; where it is the one that was shown, the impression counts, and a policy that learns learns from it. That
   is unbiased for policies that change while they serve, which weighing is not, and keeps one impression in 34 to 80.
-  Means of 500 runs; intervals (95 %) resample impressions, with how often each was accepted and by whom.
+  Means of 200 runs; intervals (95 %) resample impressions, with how often each was accepted and by whom.
 
 Both logs hold some 40 clicks a campaign.
 """
@@ -30,7 +30,7 @@ CAMPAIGNS = ("all", "men", "women")
 #: Impressions that an item's click rate is shrunk by towards the rate of all.
 _PRIOR = 200.0
 #: Replays of each log; bootstrap samples of an interval.
-RUNS = 500
+RUNS = 200
 _RESAMPLES = 1_000
 
 
