@@ -88,6 +88,17 @@ class EngineUnavailable(EngineError):
         super().__init__(message, status, body)
 
 
+class IndexBusy(EngineError):
+    """The index is being rebuilt, or another process is writing it: the same change can be made a little later."""
+
+    kind = "index_busy"
+    #: Of the answer.
+    headers = {"Retry-After": "10"}  # noqa: RUF012 - never changed
+
+    def __init__(self, message: str, status: int = 409, body: object = None) -> None:
+        super().__init__(message, status, body)
+
+
 class EncoderMismatch(ConfigurationError):
     """The index was built with another encoder; it must be rebuilt before vectors can be used."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 
 from endcap.catalog.product import INTERNAL_FIELDS, Product
 from endcap.engines import Engine, Filter, SearchRequest
-from endcap.errors import EncoderMismatch, EndcapError
+from endcap.engines.base import IndexReport
+from endcap.errors import EncoderMismatch, EndcapError, IndexBusy
 from tests.contracts.catalogue import BY_ID, DIMS, ENCODER, PRODUCTS, VECTORS, items, vector_of
 from tests.contracts.conftest import OpenEngine
 
@@ -233,6 +235,33 @@ def test_a_rebuild_replaces_everything_in_one_step(shop: Engine) -> None:
     shop.upsert([(Product("more"), None, "")])
     shop.refresh()
     assert shop.count() == 2
+
+
+def test_nothing_is_written_while_the_index_is_rebuilt_since_it_would_be_lost(
+    shop: Engine, open_engine: OpenEngine, index_name: str
+) -> None:
+    other = open_engine(index_name)
+    changes: tuple[Callable[[Engine], IndexReport], ...] = (
+        lambda engine: engine.upsert([(Product("meanwhile"), None, "")]),
+        lambda engine: engine.update([("h1", {"price": 1.25})]),
+        lambda engine: engine.delete(["h1"]),
+    )
+    try:
+        with shop.rebuild(DIMS, ENCODER) as new:
+            new.upsert(items())
+            # Others wait for the embedded engine's lock for a while first: tests/plugin/test_embedded_engine.py.
+            for engine in (shop, other) if shop.name == "elasticsearch" else (shop,):
+                for change in changes:
+                    with pytest.raises(IndexBusy) as told:
+                        change(engine)
+                    assert (told.value.status, told.value.headers) == (409, {"Retry-After": "10"})
+            assert shop.count() == len(PRODUCTS)
+        assert other.upsert([(Product("afterwards"), None, "")]).done == 1
+        other.refresh()
+        assert shop.get(["meanwhile", "afterwards"]) == [None, {"id": "afterwards"}]
+        assert shop.get(["h1"]) == [BY_ID["h1"].to_document()]
+    finally:
+        other.close()
 
 
 def test_a_rebuild_that_fails_leaves_the_old_index_serving(shop: Engine) -> None:

@@ -12,10 +12,12 @@ import pytest
 from endcap.catalog.product import Product
 from endcap.engines.base import Engine, SearchRequest
 from endcap.engines.elasticsearch import indices
+from endcap.engines.elasticsearch import rebuild as rebuilding
 from endcap.errors import (
     ConfigurationError,
     EncoderMismatch,
     EngineError,
+    IndexBusy,
     UnknownIndex,
 )
 from tests.plugin.elasticsearch_support import (
@@ -30,6 +32,7 @@ from tests.plugin.elasticsearch_support import (
     plain,
     unit,
 )
+from tests.serving import eventually
 
 __all__ = ["index", "make", "no_drain"]
 
@@ -113,6 +116,52 @@ def test_a_rebuild_that_fails_leaves_everything_as_it_was(make: Make, elasticsea
         rebuild.upsert(plain(Product("late")))
 
 
+def test_a_rebuild_that_died_holds_the_index_no_longer_than_its_word(
+    make: Make, index: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, other = make(), make()
+    engine.ensure(None, "")
+    engine.upsert(plain(Product("kept")))
+    died = engine.rebuild(None, "")
+    died.__enter__()
+    died._over.set()  # type: ignore[attr-defined]  # as if its process were gone: nobody says any more that it goes on
+    with pytest.raises(IndexBusy, match="being rebuilt"):
+        other.upsert(plain(Product("soon")))
+    with pytest.raises(IndexBusy, match="being rebuilt"):
+        other.rebuild(None, "").__enter__()
+    monkeypatch.setattr(indices, "HOLD_S", -1.0)  # two minutes later
+    held = other._indices.serving()
+    assert held is not None
+    other._indices.go_on_holding(*held)
+    with pytest.raises(IndexBusy, match="that died: try again"):
+        other.upsert(plain(Product("soon")))
+    assert other.upsert(plain(Product("soon"))).done == 1
+    other.refresh()
+    assert other.get(["kept", "soon"]) == [{"id": "kept"}, {"id": "soon"}]
+    with other.rebuild(None, "") as rebuild:
+        rebuild.upsert(plain(Product("new")))
+    assert other.count() == 1
+
+
+def test_a_rebuild_that_goes_on_holds_the_index_for_as_long(
+    make: Make, index: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rebuilding, "HOLD_S", 1.0)  # it says so ever so often
+    engine, other = make(), make()
+    engine.ensure(None, "")
+    with engine.rebuild(None, ""):
+        first = other._indices.serving()
+        assert first is not None
+
+        def said_again() -> bool:
+            now = other._indices.serving()
+            return now is not None and now[1].held_until > first[1].held_until
+
+        assert eventually(said_again)
+        with pytest.raises(IndexBusy, match="being rebuilt"):
+            other.upsert(plain(Product("lost")))
+
+
 def test_a_rebuild_changes_encoder_and_analyzer(make: Make, index: str) -> None:
     engine = make()
     engine.ensure(3, "e1")
@@ -139,8 +188,10 @@ def test_what_a_dead_rebuild_left_is_swept_and_nothing_else(
     engine = make()
     engine.ensure(None, "")
     call("PUT", f"{elasticsearch}/{index}-archive", {})  # someone's own, with a name like ours
+    monkeypatch.setattr(indices, "HOLD_S", -1.0)  # nobody waits for it
     dead = engine.rebuild(None, "")
     dead.__enter__()
+    dead._over.set()  # type: ignore[attr-defined]
     with engine.rebuild(None, ""):
         pass
     assert len(concrete(elasticsearch, index)) == 3  # not old enough: it may still be at work

@@ -191,6 +191,15 @@ def test_the_catalogue_and_indexing_it_anew(call: Call) -> None:
     assert run.json["parameters"] == {"rebuild": True, "delete_missing": False}
 
 
+def test_a_product_is_refused_for_a_while_when_the_index_is_being_rebuilt(call: Call, runtime: Runtime) -> None:
+    with pytest.raises(ZeroDivisionError), runtime.engine.rebuild(None, ""):  # noqa: PT012
+        answer = call("POST", "/products", {"products": [{"id": "p1", "title": "milk 1"}]})
+        assert (answer.status_code, answer.headers["Retry-After"]) == (409, "10")
+        assert answer.json["type"] == "urn:endcap:error:index_busy"
+        raise ZeroDivisionError
+    assert call("POST", "/products", {"products": [{"id": "p1", "title": "milk 1"}]}).status_code == 200
+
+
 def test_rejected_events_and_logged_rankings(call: Call, client: FlaskClient, runtime: Runtime) -> None:
     client.post("/v1/events", json=[{"action_name": "buy"}])
     runtime.rejected.turn()

@@ -150,7 +150,11 @@ class Engine(Protocol):
         """Make all changes so far visible to searches, and durable."""
 
     def rebuild(self, vector_dims: int | None, encoder_id: str) -> Rebuild:
-        """Fill a new index while the old one serves, then switch without a gap."""
+        """Fill a new index while the old one serves, then switch without a gap.
+
+        Until then nothing is written to the old one, by any process: :class:`~endcap.errors.IndexBusy`, since it would
+        be lost with it. A rebuild whose process died holds it no longer than some minutes.
+        """
 
     def count(self) -> int:
         """Products in the index; 0 if there is none."""

@@ -67,11 +67,11 @@ def routes(runtime: Runtime) -> Topic:
 
     @topic.operation(
         "POST", "/products", role="operator", summary="Add or replace products.", body=ProductsBody,
-        answer=ProductsAnswer,
+        answer=ProductsAnswer, errors=(409,),
     )  # fmt: skip
     def add_products(body: ProductsBody) -> ProductsAnswer:
         """A product is searchable, and ranked by what its brand, category and text say, as soon as this answers; other
-        server processes follow within `product_refresh_s`."""
+        server processes follow within `product_refresh_s`. 409 with `Retry-After` while the index is being rebuilt."""
         started = time.perf_counter()
         refused: list[Refused] = []
         with lock:

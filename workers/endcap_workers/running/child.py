@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from endcap.errors import ConfigurationError, EndcapError, TooLittle
+from endcap.errors import ConfigurationError, EndcapError, IndexBusy, TooLittle
 from endcap.jobs import Job, JobCancelled, load_jobs
 from endcap.logs import set_up_logs
 from endcap.runtime import open_database
@@ -122,7 +122,8 @@ def execute(context: RunContext, job: Job, runs: Runs, owner: str) -> None:
             _failed(context, runs, owner, str(error), passing=False)
         except EndcapError as error:
             log.warning("%s: %s", error.kind, error)
-            _failed(context, runs, owner, str(error), passing=error.status in (502, 503, 504))
+            passing = error.status in (502, 503, 504) or isinstance(error, IndexBusy)
+            _failed(context, runs, owner, str(error), passing)
         except OSError as error:  # a full disk, a server that is away
             traceback.print_exc()
             _failed(context, runs, owner, f"{type(error).__name__}: {error}", passing=True)

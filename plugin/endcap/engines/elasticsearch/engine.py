@@ -26,8 +26,8 @@ from endcap.engines.elasticsearch.queries import (
 )
 from endcap.engines.elasticsearch.rebuild import IndexRebuild
 from endcap.engines.elasticsearch.words import Words
-from endcap.engines.elasticsearch.writing import Action, Refusal, deletes, send, updates, upserts
-from endcap.errors import ConfigurationError, EncoderMismatch, EngineError, InvalidInput, UnknownIndex
+from endcap.engines.elasticsearch.writing import Action, Held, Refusal, deletes, send, updates, upserts
+from endcap.errors import ConfigurationError, EncoderMismatch, EngineError, IndexBusy, InvalidInput, UnknownIndex
 from endcap.foreign import ForeignDocuments
 from endcap.settings import Settings
 
@@ -135,6 +135,9 @@ class ElasticsearchEngine:
             except LookupError:
                 self._known = None
                 raise self._indices.unknown() from None
+            except Held:
+                self._indices.release_abandoned()
+                raise IndexBusy(f"[{self._settings.index}] was held by a rebuild that died: try again") from None
 
     def refresh(self) -> None:
         """See :meth:`Engine.refresh`. Elasticsearch has synced each change to disk before it answered."""
@@ -142,7 +145,7 @@ class ElasticsearchEngine:
             self._patient.indices.refresh(index=self._settings.index)
 
     def rebuild(self, vector_dims: int | None, encoder_id: str) -> Rebuild:
-        """See :meth:`Engine.rebuild`. Changes made to the live index meanwhile are not in the new one."""
+        """See :meth:`Engine.rebuild`."""
         meta = IndexMeta(self._settings.index, encoder_id, vector_dims, filling=True)
         return IndexRebuild(self._patient, self._indices, meta, self._guard, self._learn)
 

@@ -15,7 +15,7 @@ from elasticsearch import ApiError, Elasticsearch, NotFoundError, TransportError
 
 from endcap.engines.elasticsearch.connection import error_type, foreign, reason_of
 from endcap.engines.elasticsearch.mapping import IndexMeta, concrete_name, index_body
-from endcap.errors import ConfigurationError, EngineError, UnknownIndex
+from endcap.errors import ConfigurationError, EngineError, IndexBusy, UnknownIndex
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 DRAIN_S = 1.0
 #: A rebuild that is not finished after so long has died; the next one removes what it left.
 ABANDONED_S = 86_400.0
+#: A rebuild that has said nothing for so long has died: the index may be written again.
+HOLD_S = 120.0
 _ATTEMPTS = 3
 
 
@@ -85,6 +87,50 @@ class Indices:
                 raise ConfigurationError(f"analyzer: the server does not know {self._analyzer!r} ({reason})") from error
             raise
         return name
+
+    def hold(self, name: str, meta: IndexMeta) -> IndexMeta:
+        """Have nothing written to an index while another one is filled to take its place: it would be lost. Ends by
+        itself after :data:`HOLD_S`, unless it is said again.
+
+        Raises:
+            IndexBusy: somebody else holds it.
+        """
+        self.check_free(meta)
+        held = replace(meta, held_until=time.time() + HOLD_S)
+        self._client.indices.put_mapping(index=name, meta=held.to_mapping())
+        # Answers when writes under way have ended, in every process.
+        self._client.indices.add_block(index=name, block="write")
+        return held
+
+    def go_on_holding(self, name: str, meta: IndexMeta) -> None:
+        """Say it again."""
+        meta = replace(meta, held_until=time.time() + HOLD_S)
+        self._client.options(ignore_status=404).indices.put_mapping(index=name, meta=meta.to_mapping())
+
+    def release(self, name: str, meta: IndexMeta) -> None:
+        """Let it be written again."""
+        here = self._client.options(ignore_status=404).indices
+        here.put_settings(index=name, settings={"index.blocks.write": None})
+        here.put_mapping(index=name, meta=replace(meta, held_until=0.0).to_mapping())
+
+    def release_abandoned(self) -> None:
+        """After a write was refused: let it be written again where whoever held it has died.
+
+        Raises:
+            IndexBusy: he lives.
+        """
+        found = self.serving()
+        if found is None:
+            raise self.unknown()
+        self.check_free(found[1])
+        if found[1].held_until:
+            logger.warning("%s was held by a rebuild that has died", found[0])
+            self.release(*found)
+
+    def check_free(self, meta: IndexMeta) -> None:
+        """Raises IndexBusy where another index is being filled to take this one's place."""
+        if meta.held_until > time.time():
+            raise IndexBusy(f"index [{self.alias}] is being rebuilt: changes can be made once that is done")
 
     def switch(self, name: str, meta: IndexMeta) -> None:
         """Make all of ``name`` visible, put the alias on it in one step and remove the index that it was on.

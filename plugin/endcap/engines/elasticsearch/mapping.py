@@ -25,12 +25,14 @@ MAX_KEYWORD = 1000
 @dataclass(frozen=True, slots=True)
 class IndexMeta:
     """What an index says about itself in its mapping's ``_meta``. ``index`` is the alias it was made for; ``filling``
-    is true until a rebuild has succeeded."""
+    is true until a rebuild has succeeded. ``held_until``: another index is being filled to take its place, and nothing
+    is written here (seconds since 1970; whoever fills it moves that on while he lives)."""
 
     index: str
     encoder: str
     dims: int | None
     filling: bool = False
+    held_until: float = 0.0
 
     def to_mapping(self) -> dict[str, Any]:
         """The mapping's ``_meta``."""
@@ -41,6 +43,7 @@ class IndexMeta:
                 "encoder": self.encoder,
                 "dims": self.dims,
                 "filling": self.filling,
+                **({"held_until": self.held_until} if self.held_until else {}),
             }
         }
 
@@ -50,7 +53,13 @@ class IndexMeta:
         meta = (mapping.get("_meta") or {}).get("endcap")
         if not isinstance(meta, dict) or "index" not in meta:
             return None
-        return cls(str(meta["index"]), str(meta.get("encoder") or ""), meta.get("dims"), bool(meta.get("filling")))
+        return cls(
+            str(meta["index"]),
+            str(meta.get("encoder") or ""),
+            meta.get("dims"),
+            bool(meta.get("filling")),
+            float(meta.get("held_until") or 0.0),
+        )
 
 
 def concrete_name(index: str) -> str:

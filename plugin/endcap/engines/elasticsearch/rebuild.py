@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -12,7 +13,7 @@ from elasticsearch import Elasticsearch
 
 from endcap.catalog.product import Product
 from endcap.engines.base import IndexReport
-from endcap.engines.elasticsearch.indices import Indices
+from endcap.engines.elasticsearch.indices import HOLD_S, Indices
 from endcap.engines.elasticsearch.mapping import IndexMeta
 from endcap.engines.elasticsearch.writing import send, upserts
 from endcap.errors import EndcapError, EngineError
@@ -37,13 +38,40 @@ class IndexRebuild:
         self._guard = guard
         self._serve = serve
         self._name = ""
+        self._old: tuple[str, IndexMeta] | None = None
+        self._over = threading.Event()
+        self._beating = threading.Thread(target=self._beat, name="endcap-rebuild", daemon=True)
 
     def __enter__(self) -> IndexRebuild:
         with self._guard():
-            self._indices.serving()  # refuses a name that is not Endcap's, before any work is done
+            old = self._indices.serving()  # refuses a name that is not Endcap's, before any work is done
             self._indices.sweep()
-            self._name = self._indices.create(self._meta, live=False)
+            if old is not None:
+                self._old = old[0], self._indices.hold(*old)
+        try:
+            with self._guard():
+                self._name = self._indices.create(self._meta, live=False)
+        except BaseException:
+            self._release()
+            raise
+        self._beating.start()
         return self
+
+    def _beat(self) -> None:
+        while self._old is not None and not self._over.wait(HOLD_S / 8):
+            try:
+                with self._guard():
+                    self._indices.go_on_holding(*self._old)
+            except EndcapError as error:
+                logger.warning("the rebuild could not say that it goes on: %s", error)
+
+    def _release(self) -> None:
+        try:
+            if self._old is not None:
+                with self._guard():
+                    self._indices.release(*self._old)
+        except EndcapError as error:
+            logger.warning("%s can be written again in %.0f s: %s", self._meta.index, HOLD_S, error)
 
     def upsert(self, items: Iterable[tuple[Product, np.ndarray | None, str]]) -> IndexReport:
         """See :meth:`Engine.upsert`."""
@@ -56,6 +84,8 @@ class IndexRebuild:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         name, self._name = self._name, ""
+        self._over.set()
+        self._beating.join()
         if error is not None:
             self._discard(name)
             return
@@ -68,6 +98,7 @@ class IndexRebuild:
         self._serve(self._meta)
 
     def _discard(self, name: str) -> None:
+        self._release()
         # What went wrong first is the news; a cluster that is gone cannot be tidied, and a later rebuild sweeps.
         try:
             with self._guard():

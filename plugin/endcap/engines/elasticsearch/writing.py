@@ -16,6 +16,8 @@ from endcap.engines.elasticsearch.connection import reason_of
 from endcap.engines.elasticsearch.documents import changes, checked_id, stored
 
 CHUNK_ITEMS, CHUNK_BYTES = 500, 8_000_000
+#: How Elasticsearch calls the block that a rebuild sets; others (a full disk's) are another matter.
+_HELD = "index write"
 
 #: Operation, and the JSON that goes with it.
 Action: TypeAlias = "tuple[dict[str, Any], bytes | None]"
@@ -60,11 +62,16 @@ def _each(
             yield str(id_of(item)), str(error)
 
 
+class Held(Exception):
+    """Nothing may be written to the index (its setting ``index.blocks.write``)."""
+
+
 def send(client: Elasticsearch, actions: Iterable[Action | Refusal], index: str, require_alias: bool) -> IndexReport:
     """Send what can be sent; requests that the engine puts off are sent again, with growing pauses.
 
     Raises:
         LookupError: the index, or with ``require_alias`` the alias, is not there.
+        Held: it is held for a rebuild.
         elasticsearch.ApiError, elasticsearch.TransportError: a whole request failed.
     """
     report = IndexReport()
@@ -103,6 +110,8 @@ def send(client: Elasticsearch, actions: Iterable[Action | Refusal], index: str,
         error = item.get("error")
         if isinstance(error, dict) and error.get("type") == "index_not_found_exception":
             raise LookupError(index)
+        if isinstance(error, dict) and error.get("type") == "cluster_block_exception" and _HELD in reason_of(item):
+            raise Held(index)
         errors.append((place, item["_id"], _reason(item)))
     report.errors = [(product_id, reason) for _, product_id, reason in sorted(errors, key=lambda one: one[0])]
     return report

@@ -21,7 +21,7 @@ from endcap.engines.embedded.search import search
 from endcap.engines.embedded.snapshot import Manifest, Snapshot, load, panics_reported
 from endcap.engines.embedded.store import Store
 from endcap.engines.embedded.writer import Pending, Writer
-from endcap.errors import ConfigurationError, EncoderMismatch, EngineError, InvalidInput, UnknownIndex
+from endcap.errors import ConfigurationError, EncoderMismatch, EngineError, IndexBusy, InvalidInput, UnknownIndex
 
 #: So many changes are remembered before they are committed even without a refresh, to bound the memory.
 _MAX_PENDING = 20_000
@@ -118,9 +118,7 @@ class EmbeddedEngine:
 
     def _writing(self) -> Writer:
         if self._rebuilding:
-            raise EngineError(
-                f"index [{self.store.index}] is being rebuilt: changes can be made once that is done", status=409
-            )
+            raise IndexBusy(f"index [{self.store.index}] is being rebuilt: changes can be made once that is done")
         if self._writer is None:
             self.store.lock()
             try:
@@ -286,7 +284,7 @@ class _Rebuild:
         with engine._mutex:
             engine.refresh()
             if engine._rebuilding:
-                raise EngineError(f"index [{engine.store.index}] is being rebuilt already", status=409)
+                raise IndexBusy(f"index [{engine.store.index}] is being rebuilt already")
             engine.store.lock()
             engine._rebuilding = True
             try:

@@ -21,7 +21,7 @@ import tantivy
 
 from endcap.engines.embedded.schema import build_schema, register_analyzers
 from endcap.engines.embedded.snapshot import Manifest, Snapshot, is_panic, load, open_failed
-from endcap.errors import EngineError, UnknownIndex
+from endcap.errors import EngineError, IndexBusy, UnknownIndex
 from endcap.files import write_atomically
 
 _ATTEMPTS = 20
@@ -117,7 +117,7 @@ class Store:
         """Become the writer; held until :meth:`unlock`, or the process's end however it comes.
 
         Raises:
-            EngineError: another process, or another engine object of this one, is writing.
+            IndexBusy: another process, or another engine object of this one, is writing.
         """
         if self._lock.is_locked:
             return
@@ -125,10 +125,9 @@ class Store:
         try:
             self._lock.acquire()
         except filelock.Timeout:
-            raise EngineError(
+            raise IndexBusy(
                 f"index [{self.index}] in {self.folder} is being written by another process: "
-                "wait until it has refreshed or closed, then try again",
-                status=409,
+                "wait until it has refreshed or closed, then try again"
             ) from None
         self.sweep()
 
