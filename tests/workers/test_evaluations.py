@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from endcap.errors import ConfigurationError
-from endcap_workers.evaluation import beauty, complete_journey, diginetica, interest_journey, shared_data
+from endcap_workers.evaluation import beauty, diginetica, shared_data
 from endcap_workers.models import LstmModel, ModelSpec
-from endcap_workers.training.behaviour import Past
 from endcap_workers.training.loop import Schedule
 from endcap_workers.training.next_item import Prefixes, evaluate, train_next
 
@@ -81,31 +79,3 @@ def test_missing_data_says_what_to_set(monkeypatch: pytest.MonkeyPatch, tmp_path
 
     with pytest.raises(ConfigurationError, match="ENDCAP_SHARED_DATA"):
         beauty.load()
-
-
-def test_interest_journey_ranks_the_protocols_candidates() -> None:
-    world = interest_journey.load()
-    past = Past(world.log, world.products, interest_journey._day(interest_journey.CUT), world.shoppers)
-
-    assert world.log.time.max() < interest_journey._day(interest_journey.CUT)
-    found = interest_journey.candidates_of(past)
-    assert set(found) == set(world.candidates)
-    assert all(np.array_equal(found[kind], world.candidates[kind]) for kind in found)
-    cases = complete_journey.load()
-    assert len(world.test_product) == len(cases.test)
-    new = past.find(world.test_shopper, world.test_product) == len(past.pairs)
-    assert np.array_equal(new, world.test_new)
-
-
-def test_histories_are_the_latest_purchases() -> None:
-    world = interest_journey.load()
-    past = Past(world.log, world.products, 300.0, world.shoppers)
-    made = interest_journey.histories(past)
-
-    for shopper in range(0, world.shoppers, 200):
-        ages = past.age[past.log.shopper == shopper]
-        seen = made.products[shopper] > 0
-        assert seen.sum() == min(len(ages), interest_journey.PLACES)
-        assert np.sort(made.ages[shopper][seen]) == pytest.approx(np.sort(ages)[: interest_journey.PLACES], abs=1e-4)
-        assert (np.diff(made.ages[shopper][seen]) <= 1e-6).all()  # oldest first
-        assert not seen[seen.sum() :].any()

@@ -10,14 +10,11 @@ from click.testing import CliRunner
 from endcap.errors import ConfigurationError
 from endcap.results import Results
 from endcap_workers.commands import evaluate as command
-from endcap_workers.evaluation import interest_ablation
 from endcap_workers.evaluation.library_baselines import implicit_ranks
 from endcap_workers.evaluation.recipes import Recipe, add_rows, cook, torch_device
 from endcap_workers.models import LstmModel, ModelSpec
-from endcap_workers.training.behaviour import Lists
 from endcap_workers.training.loop import Schedule
 from endcap_workers.training.next_item import Catalogue, Prefixes, evaluate
-from endcap_workers.training.ranking import Block
 
 PRODUCTS = 22
 WALKS = [2 + (start + np.arange(6)) % (PRODUCTS - 2) for start in range(20)] * 6
@@ -73,28 +70,3 @@ def test_the_command_names_options_that_a_table_does_not_have() -> None:
 
     assert answer.exit_code == 2
     assert "open-bandit has no --ablation" in answer.output
-
-
-def test_a_part_of_a_block_keeps_each_list_whole() -> None:
-    lists = Lists(
-        shopper=np.array([1, 2, 3]),
-        type=np.array([4, 5, 6]),
-        starts=np.array([0, 2, 5, 6]),
-        product=np.arange(10, 16),
-        wanted=np.array([0, 1, 1, 0, 0, 1], dtype=np.float32),
-    )
-    some = interest_ablation.part_of(Block(lists, np.arange(12).reshape(6, 2)), np.array([1, 2]))
-
-    assert some.lists.shopper.tolist() == [2, 3]
-    assert some.lists.starts.tolist() == [0, 3, 4]
-    assert some.lists.product.tolist() == [12, 13, 14, 15]
-    assert some.lists.wanted.tolist() == [1, 0, 0, 1]
-    assert some.features[:, 0].tolist() == [4, 6, 8, 10]
-
-
-def test_ablation_knows_the_columns_of_each_group() -> None:
-    names = ["own_any", "list_count", "taste_maker", "price", "pop_total", "list_again", "store_30", "like_latent"]
-
-    assert interest_ablation.columns_of(names, ("own",)).tolist() == [0, 1]
-    assert interest_ablation.columns_of(names, ("own", "crowd")).tolist() == [0, 1, 4, 5, 6, 7]
-    assert interest_ablation.columns_of(names, ("taste",)).tolist() == [2, 3]

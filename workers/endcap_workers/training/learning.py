@@ -21,7 +21,7 @@ from endcap_workers.models.base import INPUTS, InterestModel
 from endcap_workers.models.features import FeatureScale
 from endcap_workers.training.cases import TRAIN, VALID, Cases
 from endcap_workers.training.loop import Outcome, Schedule, fit
-from endcap_workers.training.losses import listwise
+from endcap_workers.training.losses import Loss, listwise
 
 #: Lists a step: fewer where there are few, so that an epoch still has a hundred steps.
 MOST_BATCH, LEAST_BATCH = 120, 16
@@ -64,10 +64,12 @@ def learn(
     report: Callable[[str], None] = lambda line: None,
     progress: Callable[[float, float, str], None] = lambda *_: None,
     rescale: bool = True,
+    loss: Loss = listwise,
 ) -> Outcome:
     """Train on the cases of the first part, stop by NDCG@10 of the second; ``model`` ends on the processor.
 
-    On a GPU the forward pass runs in bfloat16. ``rescale``: take the scale of the features from these cases.
+    On a GPU the forward pass runs in bfloat16. ``rescale``: take the scale of the features from these cases. ``loss``:
+    one of :data:`~endcap_workers.training.losses.LOSSES`.
 
     Raises:
         ValueError: there is no list to train on, or the checkpoint is another run's.
@@ -97,19 +99,19 @@ def learn(
         parts = np.array_split(train[order], max(1, len(train) // batch))
         return [parts[number] for number in draw.permutation(len(parts))]
 
-    def loss(chosen: np.ndarray) -> Tensor:
+    def loss_of(chosen: np.ndarray) -> Tensor:
         nonlocal done
         done += 1
         if done % 20 == 0:
             progress(min(done, steps), steps, "training")
         scores, wanted, present = forward(model, cases, chosen, aligned, device)
-        return listwise(scores, wanted, present)
+        return loss(scores, wanted, present)
 
     def validate() -> float:
         return judge(model, cases, valid, aligned, device)["ndcg@10"]
 
     try:
-        return fit(model, batches, loss, validate if len(valid) else None, schedule, checkpoint, report)
+        return fit(model, batches, loss_of, validate if len(valid) else None, schedule, checkpoint, report)
     finally:
         model.to("cpu")
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from endcap_workers.training.softmax import against
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def listwise(scores: Tensor, wanted: Tensor, present: Tensor) -> Tensor:
@@ -26,6 +29,10 @@ def pointwise(scores: Tensor, wanted: Tensor, present: Tensor) -> Tensor:
     """Binary cross-entropy of each candidate on its own; arguments as in :func:`listwise`."""
     losses = binary_cross_entropy_with_logits(scores, (wanted > 0).to(scores.dtype), reduction="none")
     return (losses * present).sum() / present.sum().clamp(min=1)
+
+
+#: (scores, wanted, present) -> a loss, by name.
+LOSSES: dict[str, Loss] = {"listwise": listwise, "pointwise": pointwise}
 
 
 def full_softmax(
