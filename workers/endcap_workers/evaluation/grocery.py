@@ -6,8 +6,9 @@ each kind. The copy read here is re-encoded at 192 pixels (originals: 348), so f
 
 *Fine* and *coarse*: share of test photos whose kind (of 81) and group (of 42) is named. The heads are linear
 discriminants (shrunken covariance, Ledoit & Wolf, 2004) on frozen features of the packaged image encoder, of each
-photo and its mirror image; input size, square root and shrinkage were chosen on val. *Product picture*: no photo was
-seen before, the nearest of the 81 product pictures answers. *Words*: a product's name finds its picture.
+photo and its mirror image; input size, square root and shrinkage were chosen on val. *Two networks*: the same head over
+the features of two packaged networks side by side. *Product picture*: no photo was seen before, the nearest of the 81
+product pictures answers. *Words*: a product's name finds its picture.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +31,7 @@ from endcap.encoders.base import unit
 from endcap.images.lite import LiteEncoder, square
 from endcap.images.reading import read_image
 from endcap.results import Results
+from endcap_workers.evaluation.grocery_tuning import open_network, pooled
 from endcap_workers.evaluation.shared_data import shared_file
 
 if TYPE_CHECKING:
@@ -38,6 +41,9 @@ FOLDER = "grocery-store-images"
 #: The head reads photos at this side; chosen on val.
 HEAD_SIDE = 280
 SHRINKAGE = 0.02
+#: Networks that are read side by side, by size, and the side that each was trained for; the head's shrinkage.
+BOTH = {0: 224, 2: 260}
+SHRINKAGE_BOTH = 0.3
 _BATCH = 8
 _PUBLISHED = {"fine": 0.8604, "coarse": 0.9199}
 
@@ -91,7 +97,7 @@ def run(seed: int = 0) -> Results:
         folder = Path(scratch)
         unpack(folder)
         encoder, products = _encoder(folder), kinds()
-        catalogue = [_picture(folder, one.picture) for one in products]
+        catalogue = [picture(folder, one.picture) for one in products]
         vectors = encoder.encode(catalogue)
         parts = {part: Photos.read(part) for part in ("train", "val", "test")}
         test = parts["test"]
@@ -100,20 +106,25 @@ def run(seed: int = 0) -> Results:
         started = time.perf_counter()
         photos = np.concatenate(
             [
-                encoder.encode([_picture(folder, one) for one in test.files[start : start + _BATCH]])
+                encoder.encode([picture(folder, one) for one in test.files[start : start + _BATCH]])
                 for start in track(range(0, len(test.files), _BATCH), "photos against product pictures", transient=True)
             ]
         )
         each_ms = (time.perf_counter() - started) * 1000 / len(test.files)
         order = np.argsort(-(photos @ vectors.T), axis=1)
-        results.add("product picture, no training", _scores(order[:, 0], coarse_of, test))
+        results.add("product picture, no training", scores_of(order[:, 0], coarse_of, test))
         among = {k: float((order[:, :k] == test.fine[:, None]).any(axis=1).mean()) for k in (5, 10)}
 
         looked = {name: looks(encoder, folder, part.files) for name, part in parts.items()}
         for name, used in (("head on train", ("train",)), ("head on train and val", ("train", "val"))):
             fine = np.concatenate([parts[part].fine for part in used])
             head = fit_head(np.concatenate([looked[part] for part in used]), fine)
-            results.add(f"packaged encoder, {name}", _scores(predict(head, looked["test"]), coarse_of, test))
+            results.add(f"packaged encoder, {name}", scores_of(predict(head, looked["test"]), coarse_of, test))
+        both = {name: look_twice(folder, part.files) for name, part in parts.items()}
+        for name, used in (("head on train", ("train",)), ("head on train and val", ("train", "val"))):
+            fine = np.concatenate([parts[part].fine for part in used])
+            head = fit_head(np.concatenate([both[part] for part in used]), fine, SHRINKAGE_BOTH)
+            results.add(f"two packaged networks, {name}", scores_of(predict(head, both["test"]), coarse_of, test))
         results.add("published (Antioquia, PCSC 2021, originals)", _PUBLISHED)
 
         words = np.stack([encoder.encode_text(one.name) for one in products])
@@ -135,34 +146,43 @@ def looks(encoder: LiteEncoder, folder: Path, files: Sequence[str], side: int = 
     length (Hellinger: a few strong channels would outweigh all others)."""
     made = []
     for file in track(files, f"{len(files):,} photos at {side} pixels", transient=True):
-        pixels = square(_picture(folder, file), side)
+        pixels = square(picture(folder, file), side)
         features, _ = encoder.look(np.stack([pixels, pixels[:, :, ::-1]]))
         made.append(unit(np.sqrt(np.maximum(features, 0.0))))
     return np.stack(made)
 
 
-def fit_head(features: np.ndarray, fine: np.ndarray) -> object:
-    """A linear discriminant of features (n, 2, d) and kinds (n,)."""
+def look_twice(folder: Path, files: Sequence[str]) -> np.ndarray:
+    """Features of photos by EfficientNet-Lite0 and -Lite2 side by side, each as in :func:`looks`; (n, 1, 2560)."""
+    opened = [partial(picture, folder, file) for file in files]
+    made = [unit(np.sqrt(np.maximum(pooled(open_network(size), opened, side), 0.0))) for size, side in BOTH.items()]
+    return np.concatenate(made, axis=1)[:, None]
+
+
+def fit_head(features: np.ndarray, fine: np.ndarray, shrinkage: float = SHRINKAGE) -> object:
+    """A linear discriminant of features (n, views, d) and kinds (n,)."""
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-    head = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=SHRINKAGE)
+    head = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage)
     return head.fit(features.reshape(-1, features.shape[-1]), np.repeat(fine, features.shape[1]))
 
 
 def predict(head: object, features: np.ndarray) -> np.ndarray:
-    """The kind of each photo (n,), by the sum over the photo and its mirror image."""
+    """The kind of each photo (n,), by the sum over its views."""
     scores = head.decision_function(features.reshape(-1, features.shape[-1]))  # type: ignore[attr-defined]
     return head.classes_[scores.reshape(*features.shape[:2], -1).sum(axis=1).argmax(axis=1)]  # type: ignore[attr-defined]
 
 
-def _scores(predicted: np.ndarray, coarse_of: np.ndarray, photos: Photos) -> dict[str, float]:
+def scores_of(predicted: np.ndarray, coarse_of: np.ndarray, photos: Photos) -> dict[str, float]:
+    """Shares of the photos whose kind, and whose group, ``predicted`` (int64 (n,)) names; ``coarse_of``: the groups."""
     return {
         "fine": float((predicted == photos.fine).mean()),
         "coarse": float((coarse_of[predicted] == photos.coarse).mean()),
     }
 
 
-def _picture(folder: Path, file: str) -> Image:
+def picture(folder: Path, file: str) -> Image:
+    """One of the unpacked pictures."""
     return read_image((folder / file).read_bytes())
 
 
