@@ -48,13 +48,14 @@ class Row:
     parts: tuple[str, ...] | None = ("features",)
     without: str = ""
     ids: bool = True
-    hidden: tuple[int, ...] = (128, 64)
+    hidden: tuple[int, ...] = (256, 128)
     among: bool = True
 
 
 ROWS = {
     "features (chosen)": Row(),
     "features, linear": Row(hidden=()),
+    "features, half as wide": Row(hidden=(128, 64)),
     "features, each candidate on its own": Row(among=False),
     **{f"features without {group}": Row(without=group) for group in GROUPS},
     "features + LSTM": Row(("features", "sequence")),

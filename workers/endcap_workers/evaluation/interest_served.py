@@ -139,7 +139,7 @@ def make_cases(
 def train(made: Cases, seed: int, report: Report) -> Interest:
     """The model that ``endcap train`` makes, on the lists that train."""
     torch.manual_seed(seed)
-    spec = ModelSpec(products=2, features=len(FEATURES), width=4, hidden=(128, 64), among=True, parts=("features",))
+    spec = ModelSpec(products=2, features=len(FEATURES), width=4, hidden=(256, 128), among=True, parts=("features",))
     model = Interest(spec)
     aligned = Alignment(ProductTable([]), Vocabulary(), InputSpec(inputs=_INPUTS))
     learn(model, made, aligned, replace(SCHEDULE, seed=seed), report=report)

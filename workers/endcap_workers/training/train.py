@@ -290,7 +290,7 @@ def _fresh(
         content=dims,
         features=len(FEATURES),
         width=32,
-        hidden=(128, 64),
+        hidden=(256, 128),
         id_dropout=0.3,
         among=True,
         parts=request.parts,
