@@ -26,7 +26,8 @@ def lambdarank_ranks(
     k: int,
     seed: int,
 ) -> np.ndarray:
-    """Rank (from 0; ``k`` where it is not among the first k) of each case's target; int64 (n,).
+    """Rank (from 0, ties at their expectation; ``k`` where it is not among the first k) of each case's target; float64
+    (n,).
 
     Args:
         before: sequences that counts are made of for ``lessons``, whose targets are not in them. known: the same for
@@ -54,7 +55,7 @@ def lambdarank_ranks(
         raise ValueError("nothing to learn from: no target is among its candidates")
     ranker = _learnt(np.concatenate(tables), np.concatenate(wanted), np.concatenate(sizes), k, seed)
     counts = _Counts(known, codes)
-    ranks = np.full(len(cases.targets), k)
+    ranks = np.full(len(cases.targets), float(k))
     for start in range(0, len(cases.targets), _BATCH):
         features, products, groups = counts.candidates(cases, slice(start, start + _BATCH))
         scores = ranker.predict(features)
@@ -62,7 +63,9 @@ def lambdarank_ranks(
         for row, (begin, end) in enumerate(zip(ends - groups, ends, strict=True)):
             at = np.flatnonzero(products[begin:end] == cases.targets[start + row])
             if len(at):
-                ranks[start + row] = min(k, int((scores[begin:end] > scores[begin + at[0]]).sum()))
+                own = scores[begin + at[0]]
+                ahead, alike = (scores[begin:end] > own).sum(), (scores[begin:end] == own).sum()
+                ranks[start + row] = min(k, ahead + (alike - 1) / 2)
     return ranks
 
 
