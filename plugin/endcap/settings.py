@@ -381,12 +381,12 @@ class Settings(BaseSettings):
     time_zone: str = Field("UTC", description="The shop's time zone (`Europe/Berlin`): whose days are counted.")
     fraud_window_days: float = Field(90.0, gt=0, description="Behaviour that fraud is looked for in.")
     fraud_in_step: float = Field(
-        3.2,
+        3.5,
         gt=0,
         description="Suspect new shoppers of a product that so many of them choose by chance once in 10^this.",
     )
     fraud_woken: float = Field(
-        5.0,
+        7.0,
         gt=0,
         description="The same of shoppers who are not new, but suddenly do far more than they used to.",
     )

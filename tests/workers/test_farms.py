@@ -7,7 +7,7 @@ import pytest
 
 from endcap_workers.evaluation.attack import GRID, Log
 from endcap_workers.evaluation.farms import DAY_S, KINDS, Purchases, farm
-from endcap_workers.fraud.judge import beyond
+from endcap_workers.fraud.judge import accomplices, beyond
 
 NOW = 1_500_000_000.0
 TARGETS = ["push-1", "push-2"]
@@ -80,7 +80,13 @@ def test_the_aged_are_caught_by_what_woke_them_and_hardly_anybody_else(genuine: 
     strictest = GRID[0]
     caught = np.array(behaviour.names)[beyond(behaviour, strictest)].tolist()
     accounts = set(made.shopper)
-    assert len(set(caught) & accounts) >= 0.8 * len(accounts)
+    assert len(set(caught) & accounts) >= 0.95 * len(accounts)
+    # Some do not wake up, and are found by whom they go with.
+    alone = behaviour.woken.shoppers < strictest.woken
+    hidden = [name for name, one in zip(behaviour.names, alone) if one and name in accounts]
+    assert set(hidden) <= set(caught)
+    many = accomplices(behaviour, strictest.woken)
+    assert all(many[behaviour.names.index(name)] >= 2 for name in hidden)
     assert log.dropped(caught) < 0.02
     assert log.dropped([]) == 0
     assert len(Log(genuine, NOW - 90 * DAY_S).genuine) < len(log.genuine)

@@ -50,7 +50,7 @@ GRID = tuple(
     for strain in (8.0, 6.0)
     for woken in (7.0, 5.0, 4.0)
 )
-#: Genuine events that may be dropped; half of it while choosing, since other seeds will differ.
+#: Genuine events that may be dropped.
 MOST_DROPPED = 0.01
 
 
@@ -224,7 +224,7 @@ def choose(shop: Shop, seed: int) -> Thresholds:
             found.append([(float(np.isin(pushing, some).mean()), log.dropped(some.tolist())) for some in seen])
     best, most = GRID[0], -np.inf
     for choice, outcomes in zip(GRID, zip(*found)):
-        if max(dropped for _, dropped in outcomes) <= MOST_DROPPED / 2:
+        if max(dropped for _, dropped in outcomes) <= MOST_DROPPED:
             removed = float(np.mean([share for share, _ in outcomes]))
             if removed > most + 1e-3:
                 best, most = choice, removed

@@ -21,6 +21,8 @@ SIDES: Mapping[str, int] = {
 }  # fmt: skip
 #: Fewer actions than this do no harm and tell little.
 FEWEST_ACTIONS = 3
+#: Products pushed by woken shoppers that somebody chose by chance: fewer than this.
+FEWEST_PUSHED = 2
 #: Label-free scores above this are worth a word.
 _TOLD = 0.995
 #: Unlabelled shoppers that stand for genuine ones beside each label: most are.
@@ -37,10 +39,10 @@ class Thresholds:
     the detector with labels; below ``cleared`` it overrules the others.
     """
 
-    in_step: float = 3.2
+    in_step: float = 3.5
     strain: float = 8.0
     strange: float = 0.9999
-    woken: float = 5.0
+    woken: float = 7.0
     probability: float = 0.5
     cleared: float = 0.05
 
@@ -50,7 +52,8 @@ class Judgement:
     """Over the n rows of a :class:`Behaviour`. ``score``: float64 (n,) within 0..1; ``suspected``: bool (n,).
 
     ``strain``: float64 (n, k) digits of :data:`~endcap_workers.fraud.strain.QUANTITIES`; ``strange``: label-free
-    score (n,). ``detector``: what judged, ``label-free`` or ``supervised``.
+    score (n,). ``accomplices``: int64 (n,) of :func:`accomplices`. ``detector``: what judged, ``label-free`` or
+    ``supervised``.
     """
 
     behaviour: Behaviour
@@ -59,6 +62,7 @@ class Judgement:
     strain: np.ndarray
     strange: np.ndarray
     detector: str
+    accomplices: np.ndarray
     _quantities: np.ndarray
     _judged: Features
     _label_free: LabelFreeDetector | None
@@ -95,7 +99,9 @@ class Judgement:
     def _woken(self, row: int) -> list[str]:
         push = self.behaviour.woken
         if push.shoppers[row] <= 3:
-            return []
+            count = self.accomplices[row]
+            said = f"chose {count} products that older shoppers push who do far more than they used to"
+            return [said] if count >= FEWEST_PUSHED else []
         at = int(push.culprit[row])
         name = self.behaviour.products.get(int(push.products[at]), "?")
         rise = self.behaviour.rise[row]
@@ -159,7 +165,8 @@ def judge(
         score = supervised.score(features)
         suspected = (score >= thresholds.probability) | (suspected & (score >= thresholds.cleared))
     name = "label-free" if supervised is None else "supervised"
-    return Judgement(behaviour, score, suspected, tails, strange, name, amounts, judged, label_free, supervised)
+    also = accomplices(behaviour, thresholds.woken)
+    return Judgement(behaviour, score, suspected, tails, strange, name, also, amounts, judged, label_free, supervised)
 
 
 def beyond(behaviour: Behaviour, thresholds: Thresholds) -> np.ndarray:
@@ -171,7 +178,16 @@ def beyond(behaviour: Behaviour, thresholds: Thresholds) -> np.ndarray:
 def _evidence(behaviour: Behaviour, tails: np.ndarray, thresholds: Thresholds) -> np.ndarray:
     """The largest of a shopper's digits, as a share of its threshold; float64 (n,)."""
     crowd = np.maximum(behaviour.push.shoppers / thresholds.in_step, behaviour.woken.shoppers / thresholds.woken)
+    crowd = np.maximum(crowd, accomplices(behaviour, thresholds.woken) >= FEWEST_PUSHED)
     return np.maximum(crowd, tails.max(axis=1, initial=0.0) / thresholds.strain)
+
+
+def accomplices(behaviour: Behaviour, woken: float) -> np.ndarray:
+    """How many of the products that woken shoppers push each shopper chose, int64 (n,): who chose several of them takes
+    part, however steadily he shops, since what a farm pushes has nothing else in common."""
+    pushed = behaviour.woken.products[behaviour.woken.surprise >= woken]
+    chosen = np.isin(behaviour.pairs.right, pushed)
+    return np.bincount(behaviour.pairs.left[chosen], minlength=len(behaviour.names))
 
 
 def suspicious_side(features: Features) -> Features:
