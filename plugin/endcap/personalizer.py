@@ -173,17 +173,23 @@ class Personalizer:
         return self.arranger.rules.hiding
 
     def hidden(
-        self, query: str, ids: Sequence[str], visit: Visit, documents: Sequence[Mapping[str, Any] | None] = ()
+        self,
+        query: str,
+        ids: Sequence[str],
+        visit: Visit,
+        documents: Sequence[Mapping[str, Any] | None] = (),
+        whole: bool = True,
     ) -> np.ndarray:
         """Which of some found products a rule hides now, whether they can be ranked or not; bool (n,).
 
         Needs neither the scorer nor the shopper's profile, and does not raise.
 
         Args:
-            documents: of products that this process may not know yet.
+            documents: of products that this process may not know yet. whole: see
+                :meth:`~endcap.policy.rules.RuleBook.hidden_among`.
         """
         try:
-            return self.arranger.rules.hidden_among(ids, self.table, visit, self._clock(), query, documents)
+            return self.arranger.rules.hidden_among(ids, self.table, visit, self._clock(), query, documents, whole)
         except Exception:
             log.exception("rules that hide could not be applied")
             return np.zeros(len(ids), dtype=bool)

@@ -286,6 +286,34 @@ def test_rules_are_looked_up_in_the_products_before_a_search_comes(
     assert len(made) == ready
 
 
+def test_what_is_hidden_of_lists_that_nobody_ranks() -> None:
+    book = RuleBook(
+        {
+            1: rule_of({"name": "id", "kind": "hide", "target": {"products": ["p1", "new"]}}),
+            2: rule_of({"name": "brand", "kind": "hide", "target": {"brands": ["other"]}, "when": {"words": ["jam"]}}),
+            3: rule_of(
+                {"name": "toys", "kind": "hide", "target": {"products": ["p2"]}, "when": {"categories": ["Toys"]}}
+            ),
+        }
+    )
+    fresh = [None, None, {"id": "new2", "brand": "Other"}]
+    ids = ["p1", "p2", "new2"]
+
+    def hidden(*given: object, **more: object) -> list[bool]:
+        return book.hidden_among(*given, **more).tolist()  # type: ignore[arg-type]
+
+    assert hidden(ids, TABLE, NO_VISIT, NOW, "jam", fresh) == [True, False, True]
+    assert hidden(ids, TABLE, NO_VISIT, NOW, "honey", fresh) == [True, False, False]
+    assert hidden(ids, TABLE, NO_VISIT, NOW, "jam") == [True, False, False], "nothing is known of it"
+    assert hidden(ids, None, NO_VISIT, NOW, "jam", fresh) == [True, False, True], "before the products are loaded"
+    assert hidden(["new"], None, NO_VISIT, NOW) == [True]
+    # Are these toys? Only a whole list says so, and only products that are known.
+    assert hidden(["p9", "p2", "p9"], TABLE, NO_VISIT, NOW) == [False, True, False]
+    assert hidden(["p9", "p2", "p9"], TABLE, NO_VISIT, NOW, whole=False) == [False, False, False]
+    assert hidden(["p9", "p2", "p9"], None, NO_VISIT, NOW) == [False, False, False]
+    assert hidden([], TABLE, NO_VISIT, NOW) == []
+
+
 def test_what_was_shown_is_counted_from_the_log_once_in_a_while() -> None:
     asked: list[str] = []
 

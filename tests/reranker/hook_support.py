@@ -39,7 +39,9 @@ class Unruled:
     rules_in_force = False
     hiding = False
 
-    def hidden(self, query: str, ids: Sequence[str], visit: Visit, documents: Sequence[Any] = ()) -> np.ndarray:
+    def hidden(
+        self, query: str, ids: Sequence[str], visit: Visit, documents: Sequence[Any] = (), whole: bool = True
+    ) -> np.ndarray:
         return np.zeros(len(ids), dtype=bool)
 
 

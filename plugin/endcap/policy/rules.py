@@ -100,13 +100,6 @@ class RuleBook:
             gone = mask if gone is None else gone | mask
         return gone
 
-    def hides(
-        self, documents: Sequence[Mapping[str, Any] | None], visit: Visit, now: float, query: str = ""
-    ) -> list[bool]:
-        """Which of some stored documents are not to be shown now: for lists that were not ranked."""
-        targets = [self.rules[number].target for number in self._hiding(visit, now, query)]
-        return [one is not None and any(target.covers(one) for target in targets) for one in documents]
-
     @property
     def hiding(self) -> bool:
         """May any product be hidden at some time?"""
@@ -120,12 +113,15 @@ class RuleBook:
         now: float,
         query: str = "",
         documents: Sequence[Mapping[str, Any] | None] = (),
+        whole: bool = True,
     ) -> np.ndarray:
         """Which of some found products are not to be shown now, ranked or not; bool (n,).
 
         Args:
             table: the products; None: they are not loaded yet.
             documents: by which products that the table does not know are judged, where there are any.
+            whole: these are all that was found, as far as anyone knows. Otherwise, and without a table, rules that ask
+                what most of the found products are cannot be judged, and hide nothing.
         """
         gone = np.zeros(len(ids), dtype=bool)
         if not self.hiding or not len(ids):
@@ -134,7 +130,9 @@ class RuleBook:
         numbers = [
             number
             for number, rule in enumerate(self.rules)
-            if rule.kind == "hide" and _holds(rule, text, words, moment, now, visit)
+            if rule.kind == "hide"
+            and _holds(rule, text, words, moment, now, visit)
+            and not (rule.when.categories and (table is None or not whole))
         ]
         rows = np.full(len(ids), -1, dtype=np.int64)
         if table is not None and numbers:

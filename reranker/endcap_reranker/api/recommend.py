@@ -162,11 +162,11 @@ def _engine_order(
     left_out = {*seeds, *wanted.exclude}
     ids: list[str] = []
     if placement != "buy-again":  # any product is no answer to that
-        rules, now = runtime.personalizer.arranger.rules, time.time()
-        size = wanted.size + len(left_out) + (MAX_SIZE if rules else 0)
-        hits = runtime.engine.search(SearchRequest(filters=tuple(filters), size=size, documents=bool(rules))).hits
-        gone = rules.hides([hit.document for hit in hits], visit, now)
-        shown = [hit.id for hit, hide in zip(hits, gone, strict=True) if not hide]
+        hiding = runtime.personalizer.hiding
+        size = wanted.size + len(left_out) + (MAX_SIZE if hiding else 0)
+        hits = runtime.engine.search(SearchRequest(filters=tuple(filters), size=size, documents=hiding)).hits
+        gone = runtime.personalizer.hidden("", [hit.id for hit in hits], visit, [hit.document for hit in hits])
+        shown = [hit.id for hit, hide in zip(hits, gone.tolist(), strict=True) if not hide]
         ids = [one for one in shown if one not in left_out][: wanted.size]
     ranking = Ranking(uuid.uuid4().hex, np.arange(len(ids)), False, "engine", "warming_up")
     sources, scores = [["engine"] for _ in ids], np.zeros(len(ids), dtype=np.float32)

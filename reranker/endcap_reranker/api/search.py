@@ -55,9 +55,9 @@ def search(
     places, scores = _page(recaller, recall, ranking, wanted)
     hits = recaller.page(recall, [one for one, _ in places], wanted.highlight)
     # A list that was not ranked, or lies beyond what is, has not met the rules yet.
-    rules, now = runtime.personalizer.arranger.rules, time.time()
-    gone = rules.hides([hit.document if hit else None for hit in hits], who.visit, now, wanted.q)
-    hits = [None if hide else hit for hit, hide in zip(hits, gone, strict=True)]
+    known = [hit.document if hit else None for hit in hits]
+    gone = runtime.personalizer.hidden(wanted.q, [one for one, _ in places], who.visit, known, whole=False)
+    hits = [None if hide else hit for hit, hide in zip(hits, gone.tolist(), strict=True)]
     reasons = _reasons(runtime, who.shopper, recall, [one for one, _ in places]) if wanted.explain else None
     shown = [
         {

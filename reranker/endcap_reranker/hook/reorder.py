@@ -28,7 +28,12 @@ class Ranker(Protocol):
     @property
     def hiding(self) -> bool: ...
     def hidden(
-        self, query: str, ids: Sequence[str], visit: Visit, documents: Sequence[Mapping[str, Any] | None] = ()
+        self,
+        query: str,
+        ids: Sequence[str],
+        visit: Visit,
+        documents: Sequence[Mapping[str, Any] | None] = (),
+        whole: bool = True,
     ) -> np.ndarray: ...
 
     def rank(
@@ -104,11 +109,14 @@ def _scored(hits: list[dict[str, Any]]) -> bool:
     return all(isinstance(hit.get("_score"), (int, float)) for hit in hits)
 
 
-def shown_of(personalizer: Ranker, query: str, hits: Sequence[dict[str, Any]], visit: Visit) -> list[int]:
-    """Places of the hits that no rule hides, in order. A hit without an id cannot be told, and stays."""
+def shown_of(
+    personalizer: Ranker, query: str, hits: Sequence[dict[str, Any]], visit: Visit, whole: bool = True
+) -> list[int]:
+    """Places of the hits that no rule hides, in order. A hit without an id cannot be told, and stays. ``whole``: False
+    for a page of a list that rules were asked about as a whole."""
     known = [place for place, hit in enumerate(hits) if isinstance(hit, dict) and isinstance(hit.get("_id"), str)]
     documents = [one if isinstance(one := hits[place].get("_source"), dict) else None for place in known]
-    gone = personalizer.hidden(query, [hits[place]["_id"] for place in known], visit, documents)
+    gone = personalizer.hidden(query, [hits[place]["_id"] for place in known], visit, documents, whole)
     dropped = {place for place, hidden in zip(known, gone.tolist(), strict=True) if hidden}
     return [place for place in range(len(hits)) if place not in dropped]
 

@@ -224,7 +224,7 @@ class Searches:
 
     def _withhold_late(self, search: Search) -> None:
         """What the ranking could not know to be hidden: of products that are new, or while they are being loaded."""
-        kept = shown_of(self.personalizer, search.query, search.page, search.identity.visit)
+        kept = shown_of(self.personalizer, search.query, search.page, search.identity.visit, whole=False)
         if len(kept) < len(search.page):
             search.page = [search.page[place] for place in kept]
             search.scores = search.scores[: len(kept)]
