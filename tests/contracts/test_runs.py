@@ -250,3 +250,12 @@ def test_the_history_is_bounded(table: Runs) -> None:
     assert sorted(table.prune(keep=2)) == sorted(ids[:3])
     assert [run.id for run in table.list()] == [waiting, ids[4], ids[3]]
     assert [run.id for run in table.list(before=ids[4])] == [ids[3]]
+
+
+def test_a_job_that_was_only_seen_by_the_schedule_was_never_fired(table: Runs) -> None:
+    slot = 1_760_000_040.0  # a whole minute, as all slots are
+    for seen in (slot, slot + 7.3):
+        assert table.fire(LIGHT, slot, now=seen) is None
+        assert table.fired() == {}
+    assert table.fire(LIGHT, slot + 60) is not None
+    assert table.fired() == {LIGHT.name: slot + 60}

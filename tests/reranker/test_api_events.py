@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -22,6 +23,9 @@ from endcap_reranker.app import create_app
 from tests.reranker.demo_support import shop_settings
 
 
+README = Path(__file__).parents[2] / "README.md"
+
+
 @pytest.fixture
 def runtime(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Runtime]:
     chosen = {"max_events": 5, "max_body_bytes": 20_000, **getattr(request, "param", {})}
@@ -37,6 +41,13 @@ def client(runtime: Runtime) -> FlaskClient:
 
 def event(action: str = "click", product: str = "p1", **more: Any) -> dict[str, Any]:
     return {"action_name": action, "client_id": "ann", "event_attributes": {"object": {"object_id": product}}, **more}
+
+
+def test_the_first_event_that_the_readme_shows_is_taken(client: FlaskClient) -> None:
+    line = re.search(r"^curl --json '(.*)' localhost:8080(/v1/events)$", README.read_text(), re.MULTILINE)
+    assert line
+    answer = client.post(line[2], data=line[1], content_type="application/json")  # as --json sends it
+    assert answer.get_json()["accepted"] == 1
 
 
 def stored(runtime: Runtime, shopper: str = "ann") -> list[tuple[str, str]]:

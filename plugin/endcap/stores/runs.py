@@ -87,7 +87,8 @@ class Runs:
             if last is None:
                 # Seen for the first time: from now on, not for what the past would have asked for.
                 begun = time.time() if now is None else now
-                connection.execute(insert(firings).values(job=job.name, last=max(slot, begun)))
+                begun += 0.5 if begun % 60.0 == 0.0 else 0.0
+                connection.execute(insert(firings).values(job=job.name, last=max(slot + 0.5, begun)))
                 return None
             if last >= slot:
                 return None
@@ -98,9 +99,10 @@ class Runs:
             return self._insert(connection, job, checked_parameters(job, {}), "schedule")
 
     def fired(self) -> dict[str, float]:
-        """When each scheduled job was fired last."""
+        """When each scheduled job was fired last; those that never were are left out."""
         with self._database.transaction(read_only=True) as connection:
-            return {row.job: row.last for row in connection.execute(select(firings))}
+            # Slots are whole minutes; what is between them is when a job was seen for the first time.
+            return {row.job: row.last for row in connection.execute(select(firings)) if row.last % 60.0 == 0.0}
 
     def get(self, run_id: str) -> Run:
         """One run.
