@@ -22,7 +22,6 @@ from endcap.stores.rejects import Rejects
 from endcap_reranker.app import create_app
 from tests.reranker.demo_support import shop_settings
 
-
 README = Path(__file__).parents[2] / "README.md"
 
 
