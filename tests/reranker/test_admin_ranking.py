@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from endcap.engines.embedded import EmbeddedEngine
 from endcap.policy import NO_VISIT
 from endcap.runtime import Runtime
 from endcap.settings import load_settings
+from endcap.stores.rankings import Rankings, Served
 from endcap.stores.tokens import Tokens
 from endcap_reranker.app import create_app
 from tests.plugin.test_experiment_service import fill
@@ -172,6 +174,18 @@ def test_an_experiment_from_the_plan_to_the_verdict(
         page.select_option("#model2", "baseline")
         page.click("text=Make a draft")
         expect(page.locator("tbody")).to_contain_text("baseline")
+        assert call("POST", "/experiments/order/stop").get_json()["state"] == "stopped"
+        page.get_by_role("button", name="Start").click()
+        now = time.time() + 1
+        arms = [("control", ""), ("treatment", ""), ("treatment", ""), ("treatment", "gone")]
+        noted = [{"experiments": {"models": arm}, "model_missing": why} for arm, why in arms]
+        Rankings(runtime.database).append(
+            [Served(f"m{n}", now, f"m{n}", ("a",), context=one) for n, one in enumerate(noted)]
+        )
+        page.goto(f"{url}console/experiments/models")
+        page.click("text=Look now")
+        expect(page.locator("#verdict")).to_contain_text("made by the live model instead of baseline (1 gone)")
+        expect(page.locator("tr", has_text="baseline")).to_contain_text("1 of 3")
         page.screenshot(path=tmp_path / "models.png", full_page=True)
         page.click("nav >> text=Rules")
         page.fill("#name", "no honey")
@@ -190,8 +204,8 @@ def test_an_experiment_from_the_plan_to_the_verdict(
             assert page.evaluate("document.documentElement.scrollWidth") <= width
         browser.close()
     assert complaints == []
-    assert call("POST", "/experiments/order/stop").get_json()["state"] == "stopped"
-    assert call("POST", "/experiments/models/start").get_json()["definition"]["arms"][1]["model"] == "baseline"
+    running = call("GET", "/experiments/models").get_json()
+    assert (running["state"], running["definition"]["arms"][1]["model"]) == ("running", "baseline")
     models = dict.fromkeys(("control", "treatment"), "")
     assigner = runtime.personalizer.arranger.assigner
     eventually(lambda: "models" in getattr(assigner.treatment("ann", NO_VISIT), "noted", {}))
