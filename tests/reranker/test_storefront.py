@@ -256,6 +256,10 @@ def test_on_a_phone(open_page: Any, width: int, height: int) -> None:
         "all => all.filter(one => one.getBoundingClientRect().height < 32).length"
     )
     assert small == 0, "too small for a finger"
+    search(page, "qwxzv jjkpt")
+    expect(page.locator("#notice")).to_contain_text("Nothing found")
+    expect(page.locator(".tabs")).to_be_hidden()
+    expect(page.get_by_text("not personal yet")).to_be_hidden()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

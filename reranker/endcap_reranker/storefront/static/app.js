@@ -154,7 +154,7 @@ function drawFacts(engine, mine) {
     el("span", {}, el("strong", {}, count.format(mine.total)), mine.total === 1 ? " product" : " products"),
     state.photo ? el("span", { className: "pill", title: "For everyone alike" }, state.q ? "by photo and words" : "by photo") : ranking.personalized
       ? el("span", { className: "pill", title: "Who scored the products" }, `personal · ${ranking.scorer || "scorer"}`)
-      : el("span", { className: "pill plain" }, "not personal yet"),
+      : el("span", { className: "pill plain", hidden: !mine.total }, "not personal yet"),
     el("span", { title: "Endcap’s own part of the time" }, `${state.photo ? "" : `ranked in ${ranking.took_ms.toFixed(1)} ms, `}answered in ${mine.took_ms.toFixed(0)} ms`),
   ];
   for (const reason of (ranking.degraded ?? "").split(",").filter(Boolean)) {
