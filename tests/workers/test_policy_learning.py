@@ -27,7 +27,7 @@ from endcap.stores.outcomes import Outcome, Outcomes, Reaction
 from endcap.stores.rankings import Rankings, Served
 from endcap.stores.rules import Rules
 from endcap_workers.policies.gate import compare
-from endcap_workers.policies.learning import learn, read_decisions
+from endcap_workers.policies.learning import JUDGED_BY, _taught, learn, read_decisions
 from endcap_workers.tasks.policy import run
 
 NOW = time.time()
@@ -262,3 +262,15 @@ def test_what_names_its_ranking_counts_in_full(shop: Shop) -> None:
     reaction = Reaction("a", 40, Action.PURCHASE, ranking.time + 5, 1.0, 9.0, True)
     assert Rewards().of([reaction], looked) == 1.0
     assert Rewards().of([replace(reaction, named=False)], looked) == pytest.approx(float(looked.propensity[39]))
+
+
+def test_the_gate_keeps_no_more_back_than_it_needs() -> None:
+    random = np.random.default_rng(0)
+    few = random.integers(3, size=3_000)
+    assert _taught(few) == 1_500, "too few to judge by: half"
+    many = random.choice(3, size=100_000, p=[0.9, 0.05, 0.05])
+    taught = _taught(many)
+    assert 65_000 < taught < 72_000
+    assert np.bincount(many[taught:]).min() == JUDGED_BY
+    rare = random.choice(3, size=20_000, p=[0.98, 0.01, 0.01])
+    assert _taught(rare) == 10_000

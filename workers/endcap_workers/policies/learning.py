@@ -25,8 +25,10 @@ from endcap.stores.outcomes import Outcomes
 from endcap.stores.rankings import Rankings
 
 KINDS = ("incumbent", "thompson", "linucb", "q", "softmax")
-#: Part of the decisions, the oldest, that teaches.
+#: Part of the decisions, the oldest, that teaches at least.
 TAUGHT = 0.5
+#: Decisions of each arm that the gate judges by, where there are so many: it wants 1,000 effective ones.
+JUDGED_BY = 1_500
 #: Fewest decisions from which anything is learnt.
 FEWEST = 200
 _BATCH = 1_000
@@ -100,7 +102,7 @@ def learn(
             f"too little data: {len(decisions):,} decisions with complete rewards, {FEWEST:,} are wanted. "
             f"The live policy stays. {_left_out(decisions)}"
         )
-    taught = int(len(decisions) * TAUGHT)
+    taught = _taught(decisions.action)
     older = decisions.take(slice(0, taught))
     if not older.reward.any():
         raise TooLittle(
@@ -132,6 +134,15 @@ def _made(
     memory.add(older.contexts, older.action, older.reward)
     made = LinUCB if kind == "linucb" else ThompsonPolicy
     return made.of(memory, arms, exploration, version)
+
+
+def _taught(action: np.ndarray) -> int:
+    """How many decisions teach, the oldest: half of them, and all but as many of the newest as the gate needs. What
+    changed since then is learnt a night later, so a shop with much traffic does not wait for half a season."""
+    newest = [np.flatnonzero(action == arm)[::-1] for arm in np.unique(action)]
+    needed = max(len(action) - int(mine[min(JUDGED_BY, len(mine)) - 1]) for mine in newest)
+    fewest = int(len(action) * TAUGHT)
+    return max(fewest, len(action) - needed) if all(len(mine) >= JUDGED_BY for mine in newest) else fewest
 
 
 def _a_fortnight(decisions: Decisions) -> float:
