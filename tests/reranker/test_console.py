@@ -267,7 +267,7 @@ def test_a_shopper_from_inside(enter: Callable[[str], FlaskClient], runtime: Run
     assert export.text.count('"kind":"event"') == len(runtime.log.of_shopper(shopper, limit=100_000))
     place = f"/console/shopper?id={shopper}"
     runtime.identify("a stranger", shopper)
-    assert "<b>1 ids</b>" in client.get(place).text
+    assert "<b>1 id</b>" in client.get(place).text
     said = send(client, "/console/shopper/part", place, id=shopper, alias="a stranger")
     assert f"a stranger no longer counts for {shopper}" in said
     assert "parted by hand" in client.get(place).text
