@@ -65,6 +65,7 @@ def test_the_tables_have_all_their_rows(corner: None, tmp_path: Path) -> None:
     assert {"LSTM", "LSTM, float32", "transformer", "LSTM, retrained with the validation targets"} < set(
         last["beauty"]
     )
+    assert "the model and neighbours, ranked by LightGBM" in last["beauty"]
     assert {
         "transformer, mean of 2 seeds",
         "transformer, vote of 2 seeds",

@@ -9,7 +9,7 @@ users; it is kept because the published figures do. The data has no times, so it
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,11 +19,20 @@ from endcap.metrics import ndcg_at
 from endcap.results import Results
 from endcap_workers.evaluation.lambdarank import lambdarank_ranks
 from endcap_workers.evaluation.library_baselines import implicit_ranks
-from endcap_workers.evaluation.recipes import Recipe, add_rows, cook, described, torch_device
+from endcap_workers.evaluation.recipes import Recipe, Trained, add_rows, cook, described, torch_device
 from endcap_workers.evaluation.shared_data import shared_file
-from endcap_workers.models import LstmModel, ModelSpec, TransformerModel
+from endcap_workers.models import LstmModel, ModelSpec, SequenceModel, TransformerModel
+from endcap_workers.models.base import PADDING, last_state
 from endcap_workers.training.loop import Schedule
-from endcap_workers.training.next_item import Catalogue, Prefixes, evaluate
+from endcap_workers.training.next_item import (
+    Catalogue,
+    Prefixes,
+    all_vectors,
+    device_of,
+    evaluate,
+    padded,
+    states_of,
+)
 
 K = 10
 #: Brand, and up to three levels of category below it.
@@ -117,7 +126,8 @@ def run(
     data, on = load(), torch_device(device)
     results = Results("beauty", "endcap evaluate beauty", seed)
     add_baselines(results, data, seed)
-    add_model(results, data, CHOSEN, LSTM, range(seed, seed + seeds), on, report)
+    made = add_model(results, data, CHOSEN, LSTM, range(seed, seed + seeds), on, report)
+    add_both(results, data, made[0].model, seed)
     for name, recipe in ABLATION.items() if ablation else ():
         add_model(results, data, name, recipe, range(seed, seed + seeds), on, report)
     if ablation:
@@ -135,9 +145,9 @@ def add_model(
     seeds: range,
     device: torch.device,
     report: Callable[[str], None] = print,
-) -> None:
+) -> list[Trained]:
     """The rows of one recipe."""
-    add_rows(
+    return add_rows(
         results,
         name,
         seeds,
@@ -145,6 +155,26 @@ def add_model(
         lambda models: _named(evaluate(models, data.catalogue, data.test, K)),
         report,
     )
+
+
+def add_both(results: Results, data: Beauty, model: SequenceModel, seed: int) -> None:
+    """What the model says beside counts, in LightGBM's hands, which learns from the validation targets."""
+    device = device_of(model)
+    catalogue = data.catalogue.to(device)
+    with torch.no_grad():
+        vectors = all_vectors(model.eval(), catalogue)
+
+    def said(histories: Sequence[np.ndarray]) -> np.ndarray:
+        products = padded([history[-model.spec.places :] for history in histories]).to(device)
+        with torch.no_grad():
+            last = last_state(states_of(model, catalogue, products), products != PADDING)
+            scores: np.ndarray = (last @ vectors.T).cpu().numpy()
+        scores[:, :2] = -np.inf
+        return scores
+
+    codes = data.catalogue.codes.numpy()
+    rank = lambdarank_ranks(data.train, data.valid, data.test.histories, data.test, codes, K, seed, said)
+    results.add("the model and neighbours, ranked by LightGBM", _figures(rank))
 
 
 def add_retrained(

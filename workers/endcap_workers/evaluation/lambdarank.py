@@ -3,7 +3,7 @@ lambdarank over counts and codes (Burges 2010; the recipe of many session-recomm
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,14 @@ from endcap_workers.training.next_item import Prefixes
 
 #: Products alike that are kept of each; last products of a history that candidates come from; candidates of a case.
 NEIGHBOURS, LAST, CANDIDATES = 200, 3, 200
+#: Candidates that a model adds.
+BY_MODEL = 100
 #: Cases that train, and how: as many trees as a tenth of the cases says. Not tuned otherwise.
 MOST_CASES, TREES, LEAVES, LEAST, RATE, PATIENCE = 20_000, 500, 15, 200, 0.05, 30
 _BATCH = 2_000
+
+#: What a model says of all products: histories (n) -> float32 (n, V).
+Said = Callable[[Sequence[np.ndarray]], np.ndarray]
 
 
 def lambdarank_ranks(
@@ -25,6 +30,7 @@ def lambdarank_ranks(
     codes: np.ndarray,
     k: int,
     seed: int,
+    said: Said | None = None,
 ) -> np.ndarray:
     """Rank (from 0, ties at their expectation; ``k`` where it is not among the first k) of each case's target; float64
     (n,).
@@ -33,6 +39,8 @@ def lambdarank_ranks(
         before: sequences that counts are made of for ``lessons``, whose targets are not in them. known: the same for
             ``cases``.
         codes: int64 (V, K), 0 unknown.
+        said: a model whose best products are candidates, too, and whose scores are one feature more. It must not have
+            been trained on the targets of ``lessons``.
 
     Raises:
         ModuleNotFoundError: LightGBM is not installed.
@@ -43,7 +51,7 @@ def lambdarank_ranks(
     counts = _Counts(before, codes)
     tables, wanted, sizes = [], [], []
     for start in range(0, len(drawn.targets), _BATCH):
-        features, products, groups = counts.candidates(drawn, slice(start, start + _BATCH))
+        features, products, groups = counts.candidates(drawn, slice(start, start + _BATCH), said)
         targets = np.repeat(drawn.targets[start : start + _BATCH], groups)
         hit = products == targets
         # A list without its target teaches nothing.
@@ -57,7 +65,7 @@ def lambdarank_ranks(
     counts = _Counts(known, codes)
     ranks = np.full(len(cases.targets), float(k))
     for start in range(0, len(cases.targets), _BATCH):
-        features, products, groups = counts.candidates(cases, slice(start, start + _BATCH))
+        features, products, groups = counts.candidates(cases, slice(start, start + _BATCH), said)
         scores = ranker.predict(features)
         ends = np.cumsum(groups)
         for row, (begin, end) in enumerate(zip(ends - groups, ends, strict=True)):
@@ -113,7 +121,9 @@ class _Counts:
         after = csr_matrix((np.ones(len(one), np.float32), (one, other)), shape=(count, count))
         self._next = _best(after.multiply(1.0 / (norm[None, :] ** 0.5)).tocsr(), NEIGHBOURS)
 
-    def candidates(self, cases: Prefixes, part: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def candidates(
+        self, cases: Prefixes, part: slice, said: Said | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Features float32 (R, F) and products (R,) of all candidates of some cases, and how many each case has."""
         from scipy.sparse import csr_matrix
 
@@ -128,12 +138,18 @@ class _Counts:
         columns_of += [lasts[0] @ self._next, lasts[1] @ self._next]
         columns_of.append(csr_matrix((np.ones(len(rows), np.float32), (rows, columns)), shape=(count, size)))
         total = sum(columns_of[:3]) + columns_of[3] + 0.1 * columns_of[4]
+        scores = said(histories) if said is not None else None
+        if scores is not None:
+            best = np.argpartition(-scores, BY_MODEL, axis=1)[:, :BY_MODEL]
+            at = np.repeat(np.arange(count), BY_MODEL)
+            also = csr_matrix((np.full(len(at), 1e-6, np.float32), (at, best.ravel())), shape=(count, size))
+            total = _best(total.tocsr(), CANDIDATES) + also
         if cases.hide_seen:
             total = total.tolil()
             total[rows, columns] = 0.0
             total = total.tocsr()
             total.eliminate_zeros()
-        chosen = _best(total.tocsr(), CANDIDATES)
+        chosen = _best(total.tocsr(), CANDIDATES + BY_MODEL) if scores is not None else _best(total.tocsr(), CANDIDATES)
         groups = np.diff(chosen.indptr)
         groups_safe = np.maximum(groups, 1)
         if (groups == 0).any():  # nothing is known of its products: the most popular one stands for all
@@ -146,6 +162,8 @@ class _Counts:
         codes = self._codes
         same = [(codes[product, column] == codes[last[row], column]) & (codes[product, column] > 0)
                 for column in range(codes.shape[1])]  # fmt: skip
+        if scores is not None:
+            values.append(scores[row, product])
         values += [np.asarray(chosen.data), np.log1p(self._popular[product]), np.array(lengths)[row], *same]
         return np.stack(values, axis=1).astype(np.float32), product, groups_safe
 
