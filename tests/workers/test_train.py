@@ -124,8 +124,13 @@ def test_every_model_can_be_trained_and_speaks_for_products_that_it_never_saw(
     installation: tuple[Settings, Trained], model: str
 ) -> None:
     settings, _ = installation
-    made = trained(settings, replace(REQUEST, model=model, epochs=1, lists=150, seed=len(model)))
+    loss = "pointwise" if model == "dnn" else "listwise"
+    made = trained(settings, replace(REQUEST, model=model, epochs=1, lists=150, seed=len(model), loss=loss))
     bundle = load_bundle(made.folder)
+    about = bundle.description["training"]
+    # Of a list of so many candidates one is wanted: what knows nothing loses log(n), or log(2) of each candidate.
+    assert about["loss"] == loss
+    assert (about["losses"][0] < 0.8) == (loss == "pointwise")
     assert any(name.startswith("history") for name in bundle.spec.inputs)
     table = ProductTable([*products(), Product("brand-new", brand="Brand 1", categories=("Shop", "shelf0"))])
     scores = OnnxScorer(bundle).score(search(Profile(), ["p0", "brand-new", "nowhere"], table))
@@ -282,9 +287,11 @@ def test_searches_without_a_purchase_teach_the_outside_option(tmp_path: Path) ->
     assert made.metrics["calibration error"] < 0.1
 
 
-def test_an_unknown_model_is_named(tmp_path: Path) -> None:
+def test_an_unknown_model_or_loss_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="there are dnn"):
         trained(shop(tmp_path, []), Request(model="oracle"))
+    with pytest.raises(ConfigurationError, match="there are listwise, pointwise"):
+        trained(shop(tmp_path, []), Request(loss="regret"))
 
 
 CHILD = """

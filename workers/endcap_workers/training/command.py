@@ -13,6 +13,7 @@ from endcap.errors import ConfigurationError
 from endcap.settings import load_settings
 
 MODELS = ("interest", "dnn", "lstm", "transformer")
+LOSSES = ("listwise", "pointwise")
 
 
 class Bars:
@@ -56,14 +57,16 @@ class Bars:
 @click.option(
     "--parts", default="features", show_default=True, help="Of an interest model: features,sequence,attention."
 )
+@click.option("--loss", type=click.Choice(LOSSES), default="listwise", show_default=True,
+              help="Which of a list is wanted, or of each candidate whether it is.")  # fmt: skip
 @click.option(
     "--promote", is_flag=True, help="Put it into force if the gate lets it pass; exit status 1 where it does not."
 )
 @click.option("--publish", is_flag=True, help="Put it into force in any case.")
 @click.option("--fresh", is_flag=True, help="Do not go on with a run that was killed.")
 def train(
-    model: str, seed: int, days: float, lists: int, epochs: int | None, parts: str, promote: bool, publish: bool,
-    fresh: bool,
+    model: str, seed: int, days: float, lists: int, epochs: int | None, parts: str, loss: str, promote: bool,
+    publish: bool, fresh: bool,
 ) -> None:  # fmt: skip
     """Train a model of the shoppers' interest from the event log, and write a bundle into the model folder.
 
@@ -79,7 +82,8 @@ def train(
     except ModuleNotFoundError as error:
         raise ConfigurationError(f"{error.name} is missing: pip install 'endcap[train]'") from error
     settings = load_settings()
-    request = Request(model, seed, days, lists, epochs or 0, parts=tuple(part.strip() for part in parts.split(",")))
+    wanted = tuple(part.strip() for part in parts.split(","))
+    request = Request(model, seed, days, lists, epochs or 0, parts=wanted, loss=loss)
     folder = settings.data_dir / "training" / f"{model}-{seed}"
     if fresh and os.environ.get("RANK", "0") == "0":
         shutil.rmtree(folder, ignore_errors=True)

@@ -31,6 +31,7 @@ from endcap_workers.training.impressions import ENOUGH, Impressions, impressions
 from endcap_workers.training.learning import best_device, calibrate, learn, processes, score
 from endcap_workers.training.lists import Lists
 from endcap_workers.training.loop import Schedule
+from endcap_workers.training.losses import LOSSES
 from endcap_workers.training.plan import Plan, make_plan
 from endcap_workers.training.replay import Progress, Replay
 from endcap_workers.training.segments import calibration_error, segments
@@ -54,7 +55,7 @@ class Request:
     Attributes:
         model: of ``MODELS``. days: how far back cases reach. lists: how many train, at most.
         base: folder of a bundle whose weights are gone on from; its model and vocabulary stay. None: from nothing.
-        parts: of an ``interest`` model.
+        parts: of an ``interest`` model. loss: of ``LOSSES``.
         enough: with fewer logged pages that something was wanted of, lists are what the engine finds.
     """
 
@@ -66,6 +67,7 @@ class Request:
     base: str = ""
     parts: tuple[str, ...] = ("features",)
     enough: int = ENOUGH
+    loss: str = "listwise"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,8 @@ def train(
     """
     if request.model not in MODELS:
         raise ConfigurationError(f"model {request.model!r}: there are {', '.join(MODELS)}")
+    if request.loss not in LOSSES:
+        raise ConfigurationError(f"loss {request.loss!r}: there are {', '.join(LOSSES)}")
     began = time.monotonic()
     with processes() as (rank, world):
         if rank:
@@ -238,8 +242,9 @@ def _fit(
     if request.epochs:
         schedule = replace(schedule, epochs=request.epochs)
     outcome = learn(
-        model, cases, aligned, schedule, folder / "checkpoint.pt", best_device(), report, progress, base is None
-    )
+        model, cases, aligned, schedule, folder / "checkpoint.pt", best_device(), report, progress, base is None,
+        LOSSES[request.loss],
+    )  # fmt: skip
     if not write:
         return None
     progress(0, 1, "judging")
@@ -261,7 +266,7 @@ def _fit(
         "held_out": by_segment,
         "training": {
             "lists": cases.about["lists"], "shown": cases.about["shown"], "examination": cases.about["examination"],
-            "epochs": len(outcome.losses), "best_epoch": outcome.best_epoch,
+            "loss": request.loss, "epochs": len(outcome.losses), "best_epoch": outcome.best_epoch,
             "losses": outcome.losses, "validation": outcome.values, "minutes": outcome.minutes,
             "lists_without_choice": searched, "base": base.label if base else "",
         },
