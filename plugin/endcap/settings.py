@@ -385,6 +385,9 @@ class Settings(BaseSettings):
         gt=0,
         description="Suspect new shoppers of a product that so many of them choose by chance once in 10^this.",
     )
+    fraud_together: float = Field(
+        3.0, gt=0, description="The same of who chose two such products: what each of them needs."
+    )
     fraud_woken: float = Field(
         7.0,
         gt=0,

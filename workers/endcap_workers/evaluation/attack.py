@@ -45,10 +45,11 @@ GUESTS = 1 / 3
 CHOOSING, REPORTED = {0.001: 6, 0.01: 1, 0.05: 0}, 3
 #: From the strictest to the one that suspects most: it is taken only where it removes more.
 GRID = tuple(
-    Thresholds(in_step, strain, woken=woken)
+    Thresholds(in_step, strain, woken=woken, together=together)
     for in_step in (5.0, 4.0, 3.5, 3.2)
     for strain in (8.0, 6.0)
-    for woken in (7.0, 5.0, 4.0)
+    for woken in (7.0, 5.0)
+    for together in (np.inf, 3.0, 2.5)
 )
 #: Genuine events that may be dropped.
 MOST_DROPPED = 0.01
@@ -255,8 +256,8 @@ def run(seed: int = 0) -> Results:
 
 def _said(one: Thresholds) -> str:
     return (
-        f"in step from {one.in_step:g} digits, woken from {one.woken:g}, strain from {one.strain:g}, label-free above "
-        f"{one.strange:g}"
+        f"in step from {one.in_step:g} digits (two products: {one.together:g}), woken from {one.woken:g}, strain from "
+        f"{one.strain:g}, label-free above {one.strange:g}"
     )
 
 

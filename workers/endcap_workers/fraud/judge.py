@@ -34,7 +34,8 @@ class Thresholds:
     """When a shopper is suspected. Chosen by ``endcap evaluate attack`` on farms other than those it reports.
 
     ``in_step``: digits of surprise of a product that the shopper chose while new; ``woken``: the same, of one that he
-    chose while doing far more than he used to; ``strain``: digits of the tail of a
+    chose while doing far more than he used to; ``together``: of the less surprising one of two that he chose while new;
+    ``strain``: digits of the tail of a
     single quantity; ``strange``: label-free score, the share of shoppers that are less strange. ``probability``: of
     the detector with labels; below ``cleared`` it overrules the others.
     """
@@ -43,6 +44,7 @@ class Thresholds:
     strain: float = 8.0
     strange: float = 0.9999
     woken: float = 7.0
+    together: float = 3.0
     probability: float = 0.5
     cleared: float = 0.05
 
@@ -87,7 +89,7 @@ class Judgement:
 
     def _in_step(self, row: int) -> list[str]:
         push = self.behaviour.push
-        if push.shoppers[row] <= 3:
+        if push.shoppers[row] <= 2:
             return []
         at = int(push.culprit[row])
         name = self.behaviour.products.get(int(push.products[at]), "?")
@@ -145,10 +147,10 @@ def judge(
     labels judges too; shoppers whom nobody suspects stand for genuine ones there, since most are.
     """
     thresholds = thresholds or Thresholds()
-    features, digits = behaviour.features, behaviour.push.shoppers
+    features = behaviour.features
     judged, amounts = suspicious_side(features), quantities(features)
     acts = behaviour.seen >= FEWEST_ACTIONS
-    usual = (digits < thresholds.in_step) & (behaviour.woken.shoppers < thresholds.woken)
+    usual = _unpushed(behaviour, thresholds)
     tails = strain(amounts, usual)
     evidence = _evidence(behaviour, tails, thresholds)
     # What is usual is told by those whom nothing else speaks against: a large farm must not be the rule.
@@ -171,13 +173,18 @@ def judge(
 
 def beyond(behaviour: Behaviour, thresholds: Thresholds) -> np.ndarray:
     """Whom single pieces of evidence make suspected, bool (n,): all of :func:`judge` but how strange somebody is."""
-    usual = (behaviour.push.shoppers < thresholds.in_step) & (behaviour.woken.shoppers < thresholds.woken)
+    usual = _unpushed(behaviour, thresholds)
     return _evidence(behaviour, strain(quantities(behaviour.features), usual), thresholds) >= 1
+
+
+def _unpushed(behaviour: Behaviour, thresholds: Thresholds) -> np.ndarray:
+    return (behaviour.push.shoppers < thresholds.in_step) & (behaviour.woken.shoppers < thresholds.woken)
 
 
 def _evidence(behaviour: Behaviour, tails: np.ndarray, thresholds: Thresholds) -> np.ndarray:
     """The largest of a shopper's digits, as a share of its threshold; float64 (n,)."""
     crowd = np.maximum(behaviour.push.shoppers / thresholds.in_step, behaviour.woken.shoppers / thresholds.woken)
+    crowd = np.maximum(crowd, behaviour.push.second / thresholds.together)
     crowd = np.maximum(crowd, accomplices(behaviour, thresholds.woken) >= FEWEST_PUSHED)
     return np.maximum(crowd, tails.max(axis=1, initial=0.0) / thresholds.strain)
 

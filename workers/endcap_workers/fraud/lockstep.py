@@ -36,8 +36,9 @@ class Push:
     """``products``: uint32 short keys (p,), sorted; ``surprise``: float64 (p,) minus the decimal logarithm of the
     tail probability; ``choosers`` and ``new``: int64 (p,), shoppers and the new ones among them, at the age that
     surprises most. ``shoppers``: float64 (n,) largest surprise of a product that the shopper chose while new;
-    ``culprit``: int64 (n,) the row in ``products`` of it, -1 where there is none; ``shares``: of a shopper's choices,
-    the share on products of a surprise above 3 digits."""
+    ``culprit``: int64 (n,) the row in ``products`` of it, -1 where there is none; ``second``: float64 (n,) the second
+    largest surprise, of another product that the same shopper chose while new; ``shares``: of a shopper's choices, the
+    share on products of a surprise above 3 digits."""
 
     products: np.ndarray
     surprise: np.ndarray
@@ -45,6 +46,7 @@ class Push:
     new: np.ndarray
     shoppers: np.ndarray
     culprit: np.ndarray
+    second: np.ndarray
     shares: np.ndarray
 
 
@@ -58,7 +60,7 @@ def pushes(chosen: Pairs, first_seen: np.ndarray, shoppers: int) -> Push:
     products, inverse = np.unique(chosen.right, return_inverse=True)
     count = np.bincount(inverse, minlength=len(products))
     surprise, most_new = np.zeros(len(products)), np.zeros(len(products), dtype=np.int64)
-    largest, culprit = np.zeros(shoppers), np.full(shoppers, -1, dtype=np.int64)
+    largest, second, culprit = np.zeros(shoppers), np.zeros(shoppers), np.full(shoppers, -1, dtype=np.int64)
     age = (chosen.first - first_seen[left]) / DAY_S if len(left) else np.empty(0)
     there = np.ones(len(left), dtype=bool)
     for _ in range(_PEELS):
@@ -76,6 +78,7 @@ def pushes(chosen: Pairs, first_seen: np.ndarray, shoppers: int) -> Push:
         stronger = rows[pair[rows] > largest[left[rows]]]
         culprit[left[stronger]] = inverse[stronger]
         np.maximum.at(largest, left[rows], pair[rows])
+        _keep_second(second, left, pair, blamed)
         if last:
             break
         aside = np.zeros(shoppers, dtype=bool)
@@ -84,7 +87,19 @@ def pushes(chosen: Pairs, first_seen: np.ndarray, shoppers: int) -> Push:
     total = np.bincount(left, weights=chosen.counts, minlength=shoppers)
     pushed = np.bincount(left, weights=chosen.counts * (surprise[inverse] > _FLOOR), minlength=shoppers)
     shares = np.divide(pushed, total, out=np.zeros(shoppers), where=total > 0)
-    return Push(products, surprise, count, most_new, largest, culprit, shares)
+    return Push(products, surprise, count, most_new, largest, culprit, second, shares)
+
+
+def _keep_second(second: np.ndarray, left: np.ndarray, pair: np.ndarray, blamed: np.ndarray) -> None:
+    """The second largest surprise of each shopper who is set aside in this round, into ``second``."""
+    aside = np.zeros(len(second), dtype=bool)
+    aside[left[blamed]] = True
+    rows = np.flatnonzero((pair > 1) & aside[left])
+    rows = rows[np.lexsort((-pair[rows], left[rows]))]
+    who = left[rows]
+    # In each shopper's row of values, falling: the one after the first.
+    after = np.flatnonzero(np.r_[False, who[1:] == who[:-1]] & ~np.r_[False, False, who[2:] == who[:-2]])
+    second[who[after]] = pair[rows[after]]
 
 
 def woken_pushes(chosen: Pairs, first_seen: np.ndarray, began: np.ndarray, shoppers: int) -> Push:

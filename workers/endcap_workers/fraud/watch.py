@@ -76,9 +76,11 @@ def watch(
     now = time.time() if now is None else now
     flags = Flags(database)
     behaviour = _streamed(database, settings, progress, light, now)
-    thresholds = Thresholds(settings.fraud_in_step, settings.fraud_strain, woken=settings.fraud_woken)
+    thresholds = Thresholds(
+        settings.fraud_in_step, settings.fraud_strain, woken=settings.fraud_woken, together=settings.fraud_together
+    )
     if light:
-        thresholds = Thresholds(np.inf, settings.fraud_strain, strange=1.0, woken=np.inf)
+        thresholds = Thresholds(np.inf, settings.fraud_strain, strange=1.0, woken=np.inf, together=np.inf)
     progress(0.8, 1.0, "judging")
     judgement = judge(behaviour, None if light else flags.labels(), thresholds)
     found = _shoppers(judgement)
