@@ -1,31 +1,24 @@
-"""Puts the parts together from the settings: the one place that knows which implementation is in force."""
+"""Puts the parts together from the settings: what a server process or a command works with."""
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from endcap.bundles import Bundle
-from endcap.catalog.table import ProductTable
 from endcap.compounds import splits_compounds
 from endcap.dispatch import SWEEP_S, Dispatcher, over_celery
 from endcap.encoders import TextEncoder, text_encoder_at_hand
 from endcap.engines import Engine, WireEngine
-from endcap.errors import ConfigurationError, EndcapError, EngineUnavailable, UnknownIndex
-from endcap.events import Action, Event
+from endcap.errors import ConfigurationError, EndcapError
+from endcap.events import Event
 from endcap.experiments.models import ArmModels
-from endcap.images.fetching import Fetcher
 from endcap.live import LiveModel
+from endcap.opening import open_engine, open_fetcher, open_photos, open_profiles, open_wire
 from endcap.personalizer import Personalizer
-from endcap.pictures import FILE as PICTURES
-from endcap.pictures import PictureSource
 from endcap.policy.opening import follow_policy, open_arranger
 from endcap.popularity import Popularity
 from endcap.rates import INTERVAL_S as RATES_S
@@ -41,9 +34,9 @@ from endcap.stores.aliases import Aliases
 from endcap.stores.background import Background
 from endcap.stores.database import Database, open_database
 from endcap.stores.erasure import Erasure
-from endcap.stores.events import EventLog, kept
+from endcap.stores.events import EventLog
 from endcap.stores.flags import Flags
-from endcap.stores.profiles import LogProfiles, ProfileStore, Restorer
+from endcap.stores.profiles import ProfileStore
 from endcap.stores.rankings import Rankings
 from endcap.stores.rejects import Reject, Rejects
 from endcap.stores.runs import Runs
@@ -51,16 +44,18 @@ from endcap.stores.synonyms import SynonymStore
 from endcap.stores.traffic import WRITE_EVERY_S as TRAFFIC_EVERY_S
 from endcap.stores.traffic import Traffic
 from endcap.synonyms import LiveSynonyms
+from endcap.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from endcap.images.index import PhotoSearch
 
+__all__ = [
+    "Runtime", "Upkeep", "open_database", "open_engine", "open_fetcher", "open_photos", "open_profiles", "open_runtime",
+    "open_wire",
+]  # fmt: skip
+
 log = logging.getLogger(__name__)
 
-#: Loading the products may take at most this share of the time.
-_MOST_LOADING = 0.05
-#: So many changed products are read one by one; of more, or where some were removed, the whole index is read again.
-_MOST_CHANGES = 2_000
 #: Seconds between looks for another live model.
 _MODEL_S = 1.0
 #: Seconds for which a rejected event may wait to be kept.
@@ -71,8 +66,6 @@ _PROFILES_S = 1.0
 _SYNONYMS_S = 1.0
 #: Seconds between looks whether photos can be searched by.
 _PHOTOS_S = 30.0
-#: Seconds between two snapshots of the popularity.
-_SNAPSHOT_S = 60.0
 
 
 @dataclass(slots=True)
@@ -154,247 +147,6 @@ class Runtime:
         self.database.close()
         self.wire.close()
         self.engine.close()
-
-
-class Upkeep:
-    """Three threads that keep a process's view of the world fresh: one follows the event log (popularity, and profiles
-    that other processes' events have changed), one reloads the products when the engine's version changes, one
-    switches to another live model.
-
-    Faults are logged, visible in :attr:`problems`, and tried again at the next turn.
-    """
-
-    def __init__(
-        self, settings: Settings, engine: Engine, log_: EventLog, popularity: Popularity, profiles: ProfileStore,
-        personalizer: Personalizer, model: LiveModel, flags: Flags,
-    ) -> None:  # fmt: skip
-        self._settings = settings
-        self._engine = engine
-        self._log = log_
-        self._popularity = popularity
-        self._profiles = profiles
-        self._personalizer = personalizer
-        self._model = model
-        self._flags = flags
-        self._snapshot = settings.data_dir / "popularity.npz"
-        self._stop = threading.Event()
-        self._caught_up = threading.Event()
-        self._loaded = threading.Event()
-        self._looked = threading.Event()
-        self._version = ""
-        self._loading = threading.Lock()
-        self._pictures = PictureSource(settings.data_dir / PICTURES)
-        self._pictures_read: object = None
-        self.problems: dict[str, str] = {}
-        self.hidden_fields: tuple[str, ...] = ()
-        #: Told of every new product table before searches come with it.
-        self.before_swap: list[Callable[[ProductTable], None]] = [model.prepare]
-        self._threads = [
-            threading.Thread(target=self._loop, args=arguments, daemon=True, name=f"endcap-{arguments[0]}")
-            for arguments in (
-                ("events", self._follow, settings.tail_interval_s),
-                ("products", self._load, settings.product_refresh_s),
-                ("model", self._follow_model, _MODEL_S),
-            )
-        ]
-
-    @property
-    def model(self) -> LiveModel:
-        """What scores in this process, as of the last look."""
-        return self._model
-
-    def add(self, name: str, work: Callable[[], float], interval_s: float) -> None:
-        """Have one more thread call ``work``, which gives the seconds that it wants to rest. Before :meth:`start`."""
-        arguments = (name, work, interval_s)
-        self._threads.append(threading.Thread(target=self._loop, args=arguments, daemon=True, name=f"endcap-{name}"))
-
-    def start(self) -> None:
-        """Start the threads. Must be called after a process has forked, not before."""
-        for thread in self._threads:
-            thread.start()
-
-    def wait_ready(self, timeout_s: float) -> bool:
-        """True once the products are loaded, the event log is caught up with, and the live model was looked for."""
-        until = time.monotonic() + timeout_s
-        parts = (self._loaded, self._caught_up, self._looked)
-        return all(part.wait(max(0.0, until - time.monotonic())) for part in parts)
-
-    @property
-    def ready(self) -> bool:
-        """See :meth:`wait_ready`."""
-        return self._loaded.is_set() and self._caught_up.is_set() and self._looked.is_set()
-
-    def reload(self) -> None:
-        """Load the products now if they have changed; for those who cannot wait for the thread."""
-        self._load()
-
-    def close(self) -> None:
-        """Stop, keeping a snapshot of the popularity for the next start."""
-        self._stop.set()
-        for thread in self._threads:
-            if thread.is_alive():
-                thread.join(timeout=5.0)
-        self._model.close()
-        self._save()
-
-    def _loop(self, name: str, work: Callable[[], float], interval: float) -> None:
-        saved = time.monotonic()
-        while not self._stop.is_set():
-            rest = interval
-            try:
-                rest = max(interval, work())
-                if self.problems.pop(name, None):
-                    log.info("%s: well again", name)
-            except EndcapError as error:
-                if self.problems.get(name) != str(error):
-                    log.warning("%s: %s; trying again", name, error)
-                self.problems[name] = str(error)
-            except Exception as error:
-                log.exception("%s: unexpected; trying again", name)
-                self.problems[name] = f"{type(error).__name__}: {error}"
-            if name == "events" and time.monotonic() - saved > _SNAPSHOT_S:
-                saved = time.monotonic()
-                self._save()
-            self._stop.wait(rest)
-
-    def _follow(self) -> float:
-        if not self._popularity.sequence:
-            self._popularity.restore(self._snapshot, self._log.last_sequence())
-        excluded = self._flags.excluded_shoppers()
-        if excluded != self._popularity.left_out:
-            self._popularity.leave_out(excluded, self._log)
-        while not self._stop.is_set():
-            found = self._log.since(self._popularity.sequence)
-            if not len(found):
-                break
-            self._profiles.touched(dict(zip(found.shoppers, found.sequence.tolist())))
-            logins = np.flatnonzero(found.actions == Action.LOGIN)
-            self._profiles.forgotten({found.shoppers[row] for row in logins.tolist()})
-            counted = found.at(kept(found.shoppers, excluded))
-            self._popularity.add(counted.keys, counted.times, counted.actions, int(found.sequence[-1]))
-        self._caught_up.set()
-        return 0.0
-
-    def _load(self) -> float:
-        # One at a time: who began earlier must not put an older table in place of a newer one.
-        with self._loading:
-            return self._load_alone()
-
-    def _load_alone(self) -> float:
-        started = time.monotonic()
-        try:
-            self.hidden_fields = self._engine.hidden_fields()
-            version = self._engine.version()
-            bundle = self._model.bundle
-            pictures = self._pictures.stamp if bundle is not None and bundle.spec.pictures else None
-            if (version, pictures) == (self._version, self._pictures_read) and self._loaded.is_set():
-                return 0.0
-            table = self._changed()
-            if table is None:
-                margin, added = self._settings.margin_attribute, self._settings.added_attribute
-                table = ProductTable.collect(self._engine.scan(), margin, added)
-                table.pictures = self._pictures
-            for prepare in self.before_swap:
-                prepare(table)
-            self._personalizer.table = table
-            self._version, self._pictures_read = version, pictures
-        except UnknownIndex:  # nothing was indexed yet, or the index was deleted
-            self._personalizer.table = ProductTable([])
-            self._version = ""
-        except EngineUnavailable:
-            raise
-        except EndcapError:
-            # It answers, but cannot be read (OpenSearch refuses the client, a right is missing): what shoppers did and
-            # what sells is enough to rank by. The problem stays visible until it is solved.
-            if self._personalizer.table is None:
-                self._personalizer.table = ProductTable([])
-                self._loaded.set()
-            raise
-        self._loaded.set()
-        return (time.monotonic() - started) / _MOST_LOADING
-
-    def _changed(self) -> ProductTable | None:
-        """The table in use with the few products that have changed since it was loaded; None where they are not few, or
-        the engine cannot tell."""
-        table = self._personalizer.table
-        if not table or not self._version:
-            return None
-        found = self._engine.changes(self._version, _MOST_CHANGES)
-        if found is None:
-            return None
-        try:
-            made = table.with_changes(found)
-        except ValueError:  # vectors of another encoder
-            return None
-        return made if len(made) == self._engine.count() else None
-
-    def _follow_model(self) -> float:
-        try:
-            self._model.look()
-        finally:
-            self._looked.set()
-        return 0.0
-
-    def _save(self) -> None:
-        try:
-            self._popularity.save(self._snapshot)
-        except OSError as error:
-            log.warning("the popularity snapshot could not be written: %s", error)
-
-
-def open_engine(settings: Settings) -> Engine:
-    """The engine that the settings ask for."""
-    if settings.engine_url and settings.index_place != "embedded":
-        from endcap.engines.elasticsearch import ElasticsearchEngine
-
-        return ElasticsearchEngine(settings)
-    from endcap.engines.embedded import EmbeddedEngine
-    from endcap.engines.embedded.schema import language_of
-
-    return EmbeddedEngine(settings.data_dir, settings.index, language=language_of(settings.analyzer))
-
-
-def open_wire(settings: Settings, engine: Engine) -> WireEngine:
-    """What the hook stands in front of: the shop's own engine, or the embedded one."""
-    if settings.engine_url:
-        from endcap.engines.forward import HttpWireEngine
-
-        return HttpWireEngine(settings)
-    from endcap.engines.embedded import EmbeddedEngine
-    from endcap.engines.embedded.wire import EmbeddedWireEngine
-
-    assert isinstance(engine, EmbeddedEngine)
-    return EmbeddedWireEngine(engine, settings.index)
-
-
-def open_fetcher(settings: Settings) -> Fetcher:
-    """Where pictures may come from."""
-    return Fetcher(settings.image_hosts, settings.image_dir, settings.max_image_bytes)
-
-
-def open_photos(settings: Settings, encoder: TextEncoder | None) -> PhotoSearch | None:
-    """Search by photo; None where pictures cannot be read for want of Pillow (the extra ``images``)."""
-    if find_spec("PIL") is None:
-        return None
-    from endcap.images.encoder import image_encoder_at_hand
-    from endcap.images.index import FILE, PhotoSearch
-
-    return PhotoSearch(settings.data_dir / FILE, lambda: image_encoder_at_hand(settings, encoder))
-
-
-def open_profiles(settings: Settings, log_: EventLog, aliases: Aliases) -> ProfileStore:
-    """Profiles in Redis where there is one, else in process.
-
-    Raises:
-        ConfigurationError: Redis's client is not installed, or ``redis_url`` is no URL of one.
-    """
-    restorer = Restorer(log_, aliases, settings.profile_products, settings.profile_recent, settings.half_life_days)
-    in_process = LogProfiles(restorer, settings.profile_cache_mb)
-    if not settings.redis_url:
-        return in_process
-    from endcap.stores.redis_profiles import RedisProfiles
-
-    return RedisProfiles(settings.redis_url, restorer, in_process)
 
 
 def open_runtime(settings: Settings, start: bool = True) -> Runtime:
