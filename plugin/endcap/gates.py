@@ -60,3 +60,15 @@ def load_gate(kind: str, settings: Settings) -> Gate:
         gate: Gate = entry.load()(settings)
         return gate
     raise ConfigurationError(f"no gate judges {kind!r}: the package that does is not installed")
+
+
+def check_passed(candidate: Version) -> None:
+    """Raises GateFailed where a candidate has not been judged, or was refused."""
+    verdict = candidate.verdict
+    if verdict is None:
+        raise GateFailed(
+            f"{candidate.kind} {candidate.version} has not been judged: start the job `promote`, which does it, "
+            "or promote it with force"
+        )
+    if not verdict["passed"]:
+        raise GateFailed(f"the gate refused {candidate.kind} {candidate.version}: {'; '.join(verdict['reasons'])}")

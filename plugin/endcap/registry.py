@@ -18,9 +18,10 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection
 
-from endcap.bundles import DESCRIPTION, Bundle, live_bundle, load_bundle, make_live, make_none_live
+from endcap.bundles import live_bundle, load_bundle, make_live, make_none_live
 from endcap.errors import BundleRefused, EndcapError
-from endcap.gates import GateFailed, Verdict
+from endcap.gates import Verdict, check_passed
+from endcap.pointer import bundle_in_force, pointed_at, written
 from endcap.settings import Settings
 from endcap.stores.database import Database
 from endcap.stores.experiments import RUNNING, ExperimentStore
@@ -169,7 +170,7 @@ class Registry:
         """
         candidate = self.get(kind, version)
         if not force:
-            _passed(candidate)
+            check_passed(candidate)
         return self._switch(candidate, "promote", by, force=force)
 
     def promote_unless_pinned(self, kind: str, version: str, by: str = "") -> str:
@@ -311,19 +312,19 @@ class Registry:
             folder = live_bundle(self.models)
             if folder is None or any(one.folder == folder.name for one in self._versions.list(INTEREST, LIVE)):
                 return
-            if self._refused == _written(folder):  # said once, and not read again and again
+            if self._refused == written(folder):  # said once, and not read again and again
                 return
             bundle = load_bundle(folder)
         except BundleRefused as error:
             log.warning("what live.json names is not in the registry: %s", error)
-            self._refused = _written(folder)
+            self._refused = written(folder)
             return
         version = str(bundle.version)
         self.add_candidate(INTEREST, version, folder, bundle.description.get("metrics"), bundle.provenance)
         with self._versions.writing() as connection:
             live = self._versions.live(connection, INTEREST)
             # Another process may have switched since the look: the pointer is its, and so is the table (and the pin).
-            if _pointed_at(self.models) != folder.name or (live is not None and live.version == version):
+            if pointed_at(self.models) != folder.name or (live is not None and live.version == version):
                 return
             if live is not None:
                 self._versions.change(connection, INTEREST, live.version, state=RETIRED, pinned=False)
@@ -336,30 +337,6 @@ def open_registry(settings: Settings, database: Database) -> Registry:
     return Registry(database, settings.models_folder, {INTEREST: _to_triton(settings)}, settings.keep_versions)
 
 
-def _written(folder: Path | None) -> tuple[str, float]:
-    """Changes when the pointer does, and when what it names is replaced."""
-    try:
-        return ("", 0.0) if folder is None else (folder.name, (folder / DESCRIPTION).stat().st_mtime)
-    except OSError:
-        return str(folder), 0.0
-
-
-def _pointed_at(models: Path) -> str:
-    try:
-        folder = live_bundle(models)
-    except BundleRefused:
-        return ""
-    return folder.name if folder is not None else ""
-
-
-def _live_bundle(models: Path) -> Bundle | None:
-    try:
-        folder = live_bundle(models)
-        return None if folder is None else load_bundle(folder)
-    except BundleRefused:
-        return None
-
-
 def _to_triton(settings: Settings) -> Publish:
     def publish(folder: Path) -> None:
         from endcap import publishing
@@ -368,19 +345,8 @@ def _to_triton(settings: Settings) -> Publish:
         if settings.triton_repository:
             repository = Path(settings.triton_repository)
             publishing.write_version(bundle, repository, settings.triton_device)
-            publishing.make_room(bundle, repository, _live_bundle(settings.models_folder))
+            publishing.make_room(bundle, repository, bundle_in_force(settings.models_folder))
             if settings.triton_url:
                 publishing.load_into_triton(bundle, settings.triton_url)
 
     return publish
-
-
-def _passed(candidate: Version) -> None:
-    verdict = candidate.verdict
-    if verdict is None:
-        raise GateFailed(
-            f"{candidate.kind} {candidate.version} has not been judged: start the job `promote`, which does it, "
-            "or promote it with force"
-        )
-    if not verdict["passed"]:
-        raise GateFailed(f"the gate refused {candidate.kind} {candidate.version}: {'; '.join(verdict['reasons'])}")
