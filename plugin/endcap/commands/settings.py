@@ -20,7 +20,7 @@ _PASSWORD = re.compile(r"(\w+://[^/@\s:]*:)[^/@\s]+@")
 _INTRODUCTION = """\
 # Settings
 
-<!-- Made by `endcap settings --markdown`: change plugin/endcap/settings.py instead. -->
+<!-- Made by `endcap settings --markdown`: change plugin/endcap/setting_topics instead. -->
 
 Every setting is an environment variable, a key of `endcap.toml` (another file: `ENDCAP_CONFIG`), and a keyword argument
 of `endcap.settings.load_settings`. The keyword argument goes before the variable, the variable before the file.

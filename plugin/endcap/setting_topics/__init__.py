@@ -1,0 +1,1 @@
+"""The settings by topic. :mod:`endcap.settings` puts them together; nobody else imports these."""
