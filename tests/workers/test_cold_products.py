@@ -85,6 +85,32 @@ def test_every_row_comes_out_and_generators_find_the_kind(world: World, monkeypa
         assert len(judged.products[kind]) == len(cases)
 
 
+def test_the_command_prints_rows_differences_and_health(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Data:
+        @staticmethod
+        def world(seed: int, report: object, reads_content: bool) -> World:
+            return world
+
+        @staticmethod
+        def search(place: World, vectors: np.ndarray, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+            return np.arange(3.0), np.array([2, 2, 3])
+
+    monkeypatch.setattr(cold_products, "DATA", (("Tiny", Data, True),))
+    monkeypatch.setattr(cold_products, "GAN", "ridge")
+    monkeypatch.setattr(cold_products, "MAKERS", {"content k-NN": NearestGenerator, "MLP": RidgeGenerator})
+    results = cold_products.run(0, seeds=2)
+
+    assert results.command == "endcap evaluate cold-products --seeds 2"
+    assert results.rows["Tiny: MLP"]["cold ndcg@20"] > results.rows["Tiny: no augmentation"]["cold ndcg@20"]
+    assert results.rows["Tiny: MLP"]["search ndcg@10"] == pytest.approx((1 + 1 / np.log2(3) + 0.5) / 3)
+    assert 0 < results.rows["Tiny, health: MLP"]["coverage"] <= 1
+    notes = " ".join(results.notes)
+    assert "validation chose, seed by seed: " in notes
+    assert "chosen by validation minus no augmentation: cold +" in notes
+    assert "± 0.0000" in notes  # twice the same world
+    assert "minutes, " in notes
+
+
 def test_virtual_products_fill_thin_kinds_and_never_stay(world: World) -> None:
     warm = world.learned()
     generator = RidgeGenerator().fit(warm)
