@@ -18,7 +18,7 @@ from endcap_workers.training.learning import Scores
 
 
 def test_lists_are_the_protocols_cases(tmp_path: Path) -> None:
-    judged = journey.load(400)
+    judged = journey.load(400, cut=np.datetime64("2017-02-15"), until=np.datetime64("2017-03-15"))
     table = ProductTable(list(journey.table_products(judged)))
     shared = Alignment(table, Vocabulary(), InputSpec(places=5))
     with CaseWriter(tmp_path, 5) as writer:

@@ -169,7 +169,7 @@ def tree_scores(made: Cases, seed: int, lists: int = TREE_LISTS) -> Scores:
     data = lightgbm.Dataset(
         made.features[rows].astype(np.float32),
         np.minimum(made.wanted[rows].astype(np.float32), 3),
-        group=chosen["size"],
+        group=np.ascontiguousarray(chosen["size"]),
     )
     options = {**_ROUNDS, "objective": "lambdarank", "seed": seed, "verbose": -1}
     trees = lightgbm.train(options, data)
