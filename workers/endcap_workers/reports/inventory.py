@@ -25,6 +25,8 @@ SLOW_COVER_DAYS, SLOW_SALE_DAYS = 180.0, 60
 #: A gap in steady sales that chance makes less often than this is taken for a stock-out.
 _GAP_CHANCE = 1e-3
 _MOST_LOST_DAYS = 90
+#: Ten years: what lasts longer is as good as never sold.
+_MOST_COVER_DAYS = 3_650.0
 
 Progress = Callable[[float, float, str], None]
 
@@ -112,7 +114,10 @@ def _assembled(
     stocked = [one for one in products if one["stock"] is not None]
     order = sorted((one for one in stocked if one["order"] > 0), key=lambda one: (-one["risk"], -one["demand"]))
     risky = [one for one in stocked if one["risk"] > 1 - settings.service_level and one["demand"] > 0]
-    slow = sorted((one for one in products if _is_slow(one)), key=lambda one: -(one["cover"] or one["quiet"]))
+    listed = {item.id for item in items}
+    slow = [one for one in products if _is_slow(one) and (not listed or one["id"] in listed)]
+    # The longest lasting first; of those, what most money lies in.
+    slow.sort(key=lambda one: (-(one["cover"] or one["quiet"]), -(one["stock"] or 0) * (one["price"] or 0)))
     losing = sorted((one for one in products if one["lost"] >= 0.5), key=lambda one: -one["lost"])
     tiles = _tiles(sales, plan, products, stocked, order, risky, slow, settings)
     if asked.searches:
@@ -192,7 +197,9 @@ def _row(row: int, item: Item, sales: SalesLog, plan: Plan, lost: float) -> dict
         "reorder": round(advice.reorder_point, 2),
         "safety": round(advice.safety_stock, 2),
         "order": advice.order_quantity if known else None,
-        "cover": round(advice.days_of_cover, 1) if known and advice.days_of_cover is not None else None,
+        "cover": min(round(advice.days_of_cover, 1), _MOST_COVER_DAYS)
+        if known and advice.days_of_cover is not None
+        else None,
         "risk": round(advice.stockout_risk, 4) if known else None,
         "lost": round(lost, 1),
         "quiet": int(sales.since_sale[row]),
