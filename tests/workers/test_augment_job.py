@@ -139,7 +139,9 @@ def test_the_gan_begins_as_what_the_model_itself_says() -> None:
     )
     unit = torch.nn.functional.normalize(said, dim=1).detach().numpy()
     assert unit == pytest.approx(made.unaided(numbers), abs=1e-5)
-    generator = GanGenerator(replace(GanSettings(), epochs=2, batch=64, negatives=32, hidden=16))
+    generator = GanGenerator(
+        replace(GanSettings(), epochs=2, batch=64, negatives=32, hidden=16, own_words=True, redraw=True)
+    )
     generator.fit(made.warm, 0, validation)
     assert generator.training.values[0] == pytest.approx(validation.judge(made.unaided(numbers)))
     assert generator.training.best >= generator.training.values[0]

