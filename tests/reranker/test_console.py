@@ -222,6 +222,9 @@ def test_promote_and_roll_back(enter: Callable[[str], FlaskClient], runtime: Run
     live = registry.live("interest")
     assert live is not None
     assert live.version == "1"
+    assert "1 was the first of interest" in send(client, f"{page}/interest/roll-back", page)
+    assert registry.live("interest") is None
+    assert "1 is live" in send(client, f"{page}/interest/1/promote", page)
     assert "there is no version" in send(client, f"{page}/interest/99/promote", page)
     assert "pinned" in send(client, f"{page}/interest/1/pin", page)
     assert "is pinned: unpin it first" in send(client, f"{page}/interest/2/promote", page)

@@ -10,7 +10,7 @@ from flask import Response, make_response, request, url_for
 from endcap.jobs import load_jobs
 from endcap.registry import INTEREST, open_registry
 from endcap.stores.runs import ENDED, Runs
-from endcap.stores.versions import Version
+from endcap.stores.versions import LIVE, Version
 from endcap_reranker.admin.access import caller
 from endcap_reranker.admin.runs import known_job
 from endcap_reranker.admin.versions import VersionAnswer, compared
@@ -132,6 +132,8 @@ def _routes(routes: Routes) -> None:
     @routes.post("/<kind>/roll-back")
     def roll_back(kind: str) -> Response:
         one = registry.roll_back(kind, caller().name)
+        if one.state != LIVE:
+            return back(f"Rolled back: {one.version} was the first of {kind}; no model is in force now.")
         return back(f"Rolled back: {kind} {one.version} is live.")
 
     @routes.post("/start/<job>")
