@@ -110,8 +110,9 @@ def add_rows(
         results.add(f"{name}, vote of {len(made)} seeds", judge([one.model for one in made]))
         spread = ", ".join(f"{key} {np.std([one[key] for one in figures], ddof=1):.4f}" for key in row)
         results.notes.append(f"{name}: seeds {', '.join(map(str, seeds))}; standard deviation over them: {spread}.")
-    chosen = ", ".join(f"{one.best:.4f} in epoch {one.epoch}" for one in made)
-    results.notes.append(f"{name}: validation {chosen}.")
+    if not np.isnan(made[0].best):
+        chosen = ", ".join(f"{one.best:.4f} in epoch {one.epoch}" for one in made)
+        results.notes.append(f"{name}: validation {chosen}.")
     return made
 
 
