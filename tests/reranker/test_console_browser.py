@@ -169,6 +169,15 @@ def test_pages_fit_any_screen(enter: Any, url: str, width: int, scheme: str) -> 
         assert (light == "rgb(245, 244, 240)") == (scheme == "light")
 
 
+def test_a_label_of_two_lines_does_not_lie_on_the_next_one(enter: Any, url: str) -> None:
+    page: Page = enter(375, 740)
+    page.goto(f"{url}console/tokens")
+    cell = page.locator(".stacks td:not(:last-child)").first
+    low = cell.evaluate("one => one.getBoundingClientRect().height")
+    cell.evaluate("one => { one.dataset.label = 'calibration error of the held-out'; one.textContent = '1'; }")
+    assert cell.evaluate("one => one.getBoundingClientRect().height") > low + 10
+
+
 def test_by_keyboard_alone(enter: Any) -> None:
     page: Page = enter()
     page.keyboard.press("Tab")
