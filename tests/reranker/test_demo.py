@@ -171,7 +171,11 @@ class TestPreparing:
 
     @pytest.mark.elasticsearch
     def test_it_stands_in_front_of_another_engine_where_one_is_named(
-        self, tmp_path: Path, elasticsearch: str, index: str, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+        self,
+        tmp_path: Path,
+        elasticsearch: str,
+        index: str,
+        monkeypatch: pytest.MonkeyPatch,  # noqa: F811
     ) -> None:
         monkeypatch.setenv("ENDCAP_ENGINE_URL", elasticsearch)
         monkeypatch.setenv("ENDCAP_TEXT_ENCODER", "none")

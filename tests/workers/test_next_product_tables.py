@@ -62,9 +62,7 @@ def test_the_tables_have_all_their_rows(corner: None, tmp_path: Path) -> None:
         assert "popularity" in rows
         assert "neighbours of the last product" in rows
         assert "neighbours ranked by LightGBM (lambdarank)" in rows
-    assert {"LSTM", "LSTM, float32", "transformer", "LSTM, retrained with the validation targets"} < set(
-        last["beauty"]
-    )
+    assert {"LSTM", "LSTM, float32", "transformer", "LSTM, retrained with the validation targets"} < set(last["beauty"])
     assert "the model and neighbours, ranked by LightGBM" in last["beauty"]
     assert {
         "transformer, mean of 2 seeds",
