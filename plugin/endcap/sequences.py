@@ -203,8 +203,8 @@ class Alignment:
         place[-1] = -1
         self.numbers = np.where(place >= 0, place + RESERVED, unknown).astype(np.int32)
         self.codes = np.zeros((len(table) + 1, len(spec.codes)), dtype=np.int32)
-        for place, column in enumerate(spec.codes):
-            self.codes[:, place] = code_column(table, vocabulary, column)
+        for number, column in enumerate(spec.codes):
+            self.codes[:, number] = code_column(table, vocabulary, column)
         self.newcomers = self._newcomers() if unknown != UNKNOWN else None
         # Products that left the catalogue since training still have a meaning in a shopper's history.
         short = short_keys(keys)

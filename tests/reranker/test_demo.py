@@ -174,8 +174,8 @@ class TestPreparing:
         self,
         tmp_path: Path,
         elasticsearch: str,
-        index: str,
-        monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+        index: str,  # noqa: F811
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setenv("ENDCAP_ENGINE_URL", elasticsearch)
         monkeypatch.setenv("ENDCAP_TEXT_ENCODER", "none")

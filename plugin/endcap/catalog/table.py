@@ -77,7 +77,7 @@ class ProductTable:
         self.brand, self.brands = _codes([product.brand for product in products])
         self.category, self.categories = _codes(["\0".join(product.categories) for product in products])
         self.parent, self.parents = _codes(["\0".join(product.categories[:-1]) for product in products])
-        self._attributes_of = {name: [] for name in _telling_attributes(products)}
+        self._attributes_of: dict[str, list[str]] = {name: [] for name in _telling_attributes(products)}
         self.attributes = self._attribute_codes(products)
         self.price = _numbers([product.price for product in products])
         self.stock = _numbers([product.stock for product in products])

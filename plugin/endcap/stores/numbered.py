@@ -36,7 +36,7 @@ class NumberedStore(ABC, Generic[Entry]):
         self._lock = threading.Lock()
 
     @abstractmethod
-    def _read(self, row: Mapping[str, Any]) -> Entry:
+    def _read(self, row: Mapping[Any, Any]) -> Entry:
         """A row as it is given out."""
 
     def version(self) -> tuple[int, int, float]:

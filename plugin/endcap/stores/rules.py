@@ -85,7 +85,7 @@ class Rules(NumberedStore[StoredRule]):
             raise self._missing(number)
         return StoredRule(number, rule, before.created, now, by)
 
-    def _read(self, row: Mapping[str, Any]) -> StoredRule:
+    def _read(self, row: Mapping[Any, Any]) -> StoredRule:
         found = rule_of(orjson.loads(row["definition"]))
         return StoredRule(int(row["id"]), found, row["created"], row["updated"], row["by"])
 

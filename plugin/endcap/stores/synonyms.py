@@ -62,5 +62,5 @@ class SynonymStore(NumberedStore[StoredSynonym]):
         if same is not None:
             raise InvalidInput(f"rule {same} says the same: {values['rule']}")
 
-    def _read(self, row: Mapping[str, Any]) -> StoredSynonym:
+    def _read(self, row: Mapping[Any, Any]) -> StoredSynonym:
         return StoredSynonym(int(row["id"]), row["rule"], row["created"], row["by"])

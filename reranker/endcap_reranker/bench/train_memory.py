@@ -124,9 +124,9 @@ def behaviour(count: int, stock: list[Product], seed: int) -> Iterator[Event]:
                 yield Event(f"{visit}s", time_, shopper, Action.SEARCH, session=session, query=names[shelf[one]])
                 made += 1
             for number in range(int(lengths[one])):
-                product = members[int(place[at] * len(members))]
+                chosen = members[int(place[at] * len(members))]
                 kind = Action(int(kinds[at]))
-                yield Event(f"{visit}-{number}", time_ + 5.0 * (number + 1), shopper, kind, product, session)
+                yield Event(f"{visit}-{number}", time_ + 5.0 * (number + 1), shopper, kind, chosen, session)
                 at += 1
             made += int(lengths[one])
             visit += 1

@@ -59,8 +59,8 @@ class WithQ(nn.Module):
         self.model = model
         products, width = model.spec.products, model.spec.width
         self.heads = nn.ModuleList(nn.Embedding(products, width + 1) for _ in range(2))
-        for head in self.heads:
-            nn.init.normal_(head.weight, std=0.01)
+        for weights in self.heads.parameters():
+            nn.init.normal_(weights, std=0.01)
 
     def q(self, head: int, states: Tensor, products: Tensor) -> Tensor:
         """States (P, width) -> (P, m) for products (m,), or (P, k) for products (P, k)."""
