@@ -11,7 +11,7 @@ in impressions and in rank, that the defence takes back. *Dropped*: genuine even
 that ends below the undisturbed one says that honest new shoppers of the target were dropped with the farm: nothing
 tells them from it.
 
-The thresholds are chosen on the log as it was a window earlier: what is reported, genuine events and farms, is later,
+The thresholds that serve were chosen (seed 0) on the log as it was a window earlier: what is reported, genuine events and farms, is later,
 and its farms have other seeds and targets. There each choice is judged by the share of the farm's purchases of its
 targets that it leaves out, within the genuine events that may be dropped.
 """
@@ -233,21 +233,22 @@ def choose(shop: Shop, seed: int) -> Thresholds:
 
 
 def run(seed: int = 0) -> Results:
-    """Choose the thresholds, then measure farms of other seeds and targets."""
+    """Measure the thresholds that serve, and say what the earlier log would choose.
+
+    Those that serve are what seed 0 chose: another seed has other guests, farms and targets, unseen by the choice.
+    """
     started = time.monotonic()
     results = Results("attack", "endcap evaluate attack", seed)
     shop = Shop(load(seed=seed), seed)
-    chosen = choose(shop, seed)
+    served, chosen = Thresholds(), choose(shop, seed)
     for kind, share in itertools.product(KINDS, SHARES):
-        outcomes = [measure(shop, kind, share, seed * 1_000 + number, chosen) for number in range(REPORTED)]
+        outcomes = [measure(shop, kind, share, seed * 1_000 + number, served) for number in range(REPORTED)]
         results.add(f"{kind}, {share:.1%} of events", _summary(outcomes))
-    quiet = judge(shop.stream.features(shop.now), thresholds=chosen)
+    quiet = judge(shop.stream.features(shop.now), thresholds=served)
     names = [quiet.behaviour.names[row] for row in np.flatnonzero(quiet.suspected)]
     results.add("no attack", {"genuine dropped %": 100 * shop.dropped(names)})
-    served = Thresholds()
-    same = chosen == served
     results.notes.append(
-        f"Chosen: {_said(chosen)}; {'which is what serves' if same else f'what serves is {_said(served)}'}. "
+        f"What serves: {_said(served)}; the earlier log chooses {'the same' if chosen == served else _said(chosen)}. "
         f"{REPORTED} farms a row, {TARGETS} targets each, {SEARCHES} searches a target; "
         f"{len(shop.genuine):,} genuine events, {(time.monotonic() - started) / 60:.1f} minutes."
     )
