@@ -2,9 +2,9 @@
 
 Where one profile is best for long, a learner that keeps doubting pays for it with every ranking; where what is best
 changes, one that never doubts pays more. So the incumbent is only left for a challenger that is ahead by a margin (in
-the manner of conservative exploration, Wu et al. 2016), challengers are tried as often as they may be the best (Thompson
-1933) and the less, the longer all was quiet; and when the incumbent suddenly earns less than it used to, most of what
-was learnt is forgotten and trying begins anew (change detection, Liu et al. 2018; Cao et al. 2019).
+the manner of conservative exploration, Wu et al. 2016), challengers are tried as often as they may be the best
+(Thompson 1933) and the less, the longer all was quiet; and when the incumbent suddenly earns less than it used to, most
+of what was learnt is forgotten and trying begins anew (change detection, Liu et al. 2018; Cao et al. 2019).
 """
 
 from __future__ import annotations
