@@ -71,9 +71,9 @@ def test_training_knows_a_visitor_from_the_log_in_on_and_not_before(runtime: Run
             8.0: {"p0", "p15", "p5", "p10", "p20"}, 9.0: {"p0", "p15", "p5", "p10", "p20", "p25"}, 9.5: set(),
         }  # fmt: skip
         # In the end it is the profile that is served.
-        served = runtime.profiles.get("ann")
-        np.testing.assert_array_equal(world.profiles["ann"].counters["key"], served.counters["key"])
-        np.testing.assert_array_equal(world.profiles["ann"].buys(), served.buys())
+        made, served = world.profiles.look("ann"), runtime.profiles.get("ann")
+        np.testing.assert_array_equal(made.counters["key"], served.counters["key"])
+        np.testing.assert_array_equal(made.buys(), served.buys())
     finally:
         runtime.close()
 
@@ -100,7 +100,7 @@ def test_what_was_joined_to_a_flagged_shopper_is_left_out_with_him(runtime: Runt
 
 def test_a_shopper_and_his_device_are_one_of_those_who_searched(runtime: Runtime) -> None:
     def titles() -> list[str]:
-        return [row["title"] for row in searches(runtime.log.database, {}, (), LOGIN + 60.0)[0].rows]
+        return [row["title"] for row in searches(runtime.log.database, {}, (), LOGIN + 60.0).tables[0].rows]
 
     asked = [Event(f"q-{who}", LOGIN, who, Action.SEARCH, query="unicorn") for who in ("ann", "device", "bob", "eve")]
     try:
