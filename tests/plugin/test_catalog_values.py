@@ -88,6 +88,8 @@ def test_a_file_that_writes_decimal_commas_groups_with_points() -> None:
         True,
         {},
         ["1", "2"],
+        1e31,
+        10**400,
     ],
 )
 def test_what_is_no_price_is_refused(written: Any) -> None:

@@ -67,6 +67,10 @@ def to_id(value: Any) -> str:
     return text
 
 
+#: Product tables hold float32, in which a larger price is infinite, and spoils every list that it is in.
+LARGEST = 1e30
+
+
 def to_text(value: Any, limit: int, strip_tags: bool = False) -> str:
     """Plain text in one line, at most ``limit`` characters: HTML entities resolved, tags stripped where wanted."""
     if is_missing(value):
@@ -111,6 +115,8 @@ def to_number(value: Any, decimal_comma: bool = False) -> float:
             raise Unusable(f"{value!r:.60} is too large") from None
     if not math.isfinite(number):
         raise Unusable(f"{value!r:.60} is not a finite number")
+    if abs(number) > LARGEST:
+        raise Unusable(f"{value!r:.60} is too large")
     return number
 
 
