@@ -11,9 +11,9 @@ in impressions and in rank, that the defence takes back. *Dropped*: genuine even
 that ends below the undisturbed one says that honest new shoppers of the target were dropped with the farm: nothing
 tells them from it.
 
-The thresholds that serve were chosen (seed 0) on the log as it was a window earlier: what is reported, genuine events and farms, is later,
-and its farms have other seeds and targets. There each choice is judged by the share of the farm's purchases of its
-targets that it leaves out, within the genuine events that may be dropped.
+The thresholds that serve were chosen (seed 0) on the log as it was a window earlier: what is reported, genuine events
+and farms, is later, and its farms have other seeds and targets. There each choice is judged by the share of the farm's
+purchases of its targets that it leaves out, within the genuine events that may be dropped.
 """
 
 from __future__ import annotations
