@@ -23,7 +23,7 @@ from endcap.policy.context import NO_VISIT, Visit
 from endcap.popularity import Popularity
 from endcap.profiles import Profile
 from endcap.reasons import reasons
-from endcap.scoring.base import Scored, Scorer, answer
+from endcap.scoring.base import Scored, Scorer, answer, sane
 from endcap.stores.profiles import ProfileReader
 from endcap.tracing import carried
 
@@ -275,10 +275,7 @@ class WarmingUp(ScorerUnavailable):
 def _scored(scorer: Scorer, inputs: RankingInputs) -> Scored:
     """Raises ScorerUnavailable where there are no scores that make sense."""
     scored = answer(scorer, inputs)
-    scores = np.asarray(scored.scores, dtype=np.float32)
-    if scores.shape != (len(inputs.rows),) or not np.isfinite(scores).all():
-        raise ScorerUnavailable(f"scorer {scored.scorer} gave scores of shape {scores.shape} or not finite")
-    return scored._replace(scores=scores)
+    return scored._replace(scores=sane(scored.scores, inputs, f"scorer {scored.scorer}"))
 
 
 def _calibrated(scored: Scored) -> tuple[Scored, np.ndarray | None]:

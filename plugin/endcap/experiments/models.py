@@ -20,7 +20,7 @@ from endcap.errors import EndcapError, InvalidInput, ScorerUnavailable
 from endcap.features import RankingInputs
 from endcap.registry import INTEREST, Registry
 from endcap.scoring.aligned import Aligned
-from endcap.scoring.base import Scored, Scorer, answer
+from endcap.scoring.base import Scored, Scorer, answer, sane
 from endcap.scoring.baseline import BaselineScorer
 from endcap.scoring.onnx import OnnxScorer
 from endcap.stores.versions import UnknownVersion
@@ -58,9 +58,7 @@ class ArmScorer:
         own, why = self._own, self._why
         if own is not None:
             try:
-                scores = np.asarray(own.score(inputs), dtype=np.float32)
-                if scores.shape != (len(inputs.rows),) or not np.isfinite(scores).all():
-                    raise ScorerUnavailable(f"{own.name} gave scores of shape {scores.shape} or not finite")
+                scores = sane(own.score(inputs), inputs, own.name)
                 return Scored(scores, own.name, "", getattr(own, "calibration", None))
             except EndcapError as error:
                 why = error.kind

@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from endcap.errors import ScorerUnavailable
 from endcap.features import RankingInputs
 from endcap.interest import Calibration
 from endcap.tracing import span
@@ -40,6 +41,20 @@ class AnsweringScorer(Protocol):
 
     def answer(self, inputs: RankingInputs) -> Scored:
         """As :meth:`Scorer.score`."""
+
+
+def sane(
+    scores: np.ndarray, inputs: RankingInputs, who: str, error: type[ScorerUnavailable] = ScorerUnavailable
+) -> np.ndarray:
+    """The scores as float32 (n,).
+
+    Raises:
+        ScorerUnavailable: or ``error``: there is not one finite score for each candidate.
+    """
+    found = np.asarray(scores, dtype=np.float32)
+    if found.shape != (len(inputs.rows),) or not np.isfinite(found).all():
+        raise error(f"{who} gave scores of shape {found.shape} or not finite")
+    return found
 
 
 def answer(scorer: Scorer, inputs: RankingInputs) -> Scored:

@@ -10,7 +10,7 @@ import numpy as np
 
 from endcap.errors import EndcapError, ScorerUnavailable
 from endcap.features import RankingInputs
-from endcap.scoring.base import Scored, Scorer
+from endcap.scoring.base import Scored, Scorer, sane
 
 log = logging.getLogger(__name__)
 
@@ -58,9 +58,7 @@ class FallbackScorer:
         last: EndcapError = ScorerUnavailable("no scorer answered")
         for step in self._steps:
             try:
-                scores = np.asarray(step.score(inputs), dtype=np.float32)
-                if scores.shape != (len(inputs.rows),) or not np.isfinite(scores).all():
-                    raise _NotSane(f"{step.name} gave scores of shape {scores.shape} or not finite")
+                scores = sane(step.score(inputs), inputs, step.name, _NotSane)
             except EndcapError as error:
                 last = error
                 passed.append(f"{step.name.partition(':')[0]}:{error.kind}")
