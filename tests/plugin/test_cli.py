@@ -200,15 +200,18 @@ def test_an_engine_that_is_not_there_is_one_clear_line(endcap: Run, catalogue: P
 def test_a_killed_run_goes_on_where_it_was(
     endcap: Run, engine: EmbeddedEngine, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    total = 60_000
+    total = 6_000
     catalogue = tmp_path / "large.jsonl"
     with catalogue.open("w") as stream:
         for n in range(total):
             stream.write(json.dumps({"id": f"p{n}", "title": f"thing {n}", "description": "some words " * 20}) + "\n")
-    # The run kills itself the moment its first products are durable: a signal from here could come after its end.
+    # The run kills itself the moment its first batch is durable, and every batch is: by the clock, or by a signal from
+    # here, that could come after the end.
     killed_at_once = (
         "import os, signal\n"
         "from endcap.catalog.checkpoint import Checkpoint\n"
+        "from endcap.indexing import index_products\n"
+        "index_products.__kwdefaults__['durable_every_s'] = 0.0\n"
         "save = Checkpoint.save\n"
         "Checkpoint.save = lambda *given: (save(*given), os.kill(os.getpid(), signal.SIGKILL))\n"
         "from endcap.cli import main\n"
