@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +80,29 @@ def test_what_was_refreshed_survives_kill_9_and_nothing_is_half_there(tmp_path: 
         found = engine.nearest(vector_of(rounds), PER_ROUND)
         assert set(found.ids) == {"counter", *(f"r{rounds}-{n}" for n in range(PER_ROUND) if n != 1)}
         assert engine.search(SearchRequest(f"round {rounds}", size=0)).total == PER_ROUND - 1
+
+
+def test_a_commit_killed_before_its_last_step_is_done_again(tmp_path: Path) -> None:
+    """All its files are there, but what the index consists of is still the list of the commit before."""
+
+    def changed() -> int:
+        with closing(again(tmp_path)) as engine:
+            engine.delete(["p3"])
+            engine.upsert([(Product("p5", "New"), vector_of(5), "d")])
+            engine.refresh()
+            return engine.count()
+
+    with closing(again(tmp_path)) as engine:
+        engine.ensure(DIMS, "encoder")
+        engine.upsert((Product(f"p{n}", "Old"), vector_of(n), "d") for n in range(9))
+        engine.refresh()
+    (meta,) = (tmp_path / "engine").rglob("meta.json")
+    before = meta.read_bytes()
+    assert changed() == 8
+    left = set(meta.parent.glob("*.del"))
+    meta.write_bytes(before)
+    assert changed() == 8
+    assert left == set(meta.parent.glob("*.del")), "the same changes have the same names"
 
 
 def test_a_rebuild_killed_on_the_way_leaves_the_old_index_and_its_rest_is_swept_up(

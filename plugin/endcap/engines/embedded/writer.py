@@ -32,6 +32,8 @@ class Writer:
         try:
             # One thread: documents keep the order they were written in, and the machine stays free for searches.
             self._writer = index.writer(_HEAP_BYTES, 1)
+            # What a commit left that was killed on the way bears the names that the same changes need again.
+            self._writer.garbage_collect_files()
         except ValueError as error:
             raise EngineError(f"the embedded index cannot be written: {error}", status=500) from error
 
