@@ -87,6 +87,7 @@ def test_bad_items_are_reported_one_by_one_and_the_rest_goes_in(shop: Engine) ->
             (Product("dims"), vector_of(1, DIMS + 1), ""),
             (Product("nan"), crooked, ""),
             (Product("price", price=math.inf), None, ""),
+            (Product("large", stock=1e39), None, ""),
             (Product(""), None, ""),
             (Product("l" * 513), None, ""),
             (Product("half", title="a\ud800"), None, ""),
@@ -94,7 +95,7 @@ def test_bad_items_are_reported_one_by_one_and_the_rest_goes_in(shop: Engine) ->
         ]
     )
     assert report.done == 1
-    assert [product_id for product_id, _ in report.errors] == ["dims", "nan", "price", "", "l" * 513, "half"]
+    assert [product_id for product_id, _ in report.errors] == ["dims", "nan", "price", "large", "", "l" * 513, "half"]
     assert all(reason for _, reason in report.errors)
     shop.refresh()
     assert shop.count() == len(PRODUCTS) + 1

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from endcap.catalog.product import PATH_SEPARATOR, Product
+from endcap.catalog.values import LARGEST
 
 MAX_ID = 512
 _CHANGEABLE = frozenset(one.name for one in fields(Product)) - {"id", "categories"} | {"category"}
@@ -33,6 +34,8 @@ def checked(product: Product) -> Product:
             raise TypeError(f"{name}: {number!r} is not a number")
         if not math.isfinite(number):
             raise ValueError(f"{name}: {number!r} is not finite")
+        if abs(number) > LARGEST:
+            raise ValueError(f"{name}: {number!r} is larger than {LARGEST:g}")
     for name in ("title", "description", "brand", "image", "url"):
         if not isinstance(getattr(product, name), str):
             raise TypeError(f"{name}: {getattr(product, name)!r} is not a string")
