@@ -24,12 +24,15 @@ from endcap.stores.database import Database
 from endcap.stores.events import EventLog
 from endcap.stores.flags import Flags, Suspicion
 from endcap.stores.reports import Kept, Reports, UnknownReport
+from endcap.stores.runs import Runs
+from endcap_workers.fraud.watch import watch
 from endcap_workers.reports.delivery import deliver, signature
 from endcap_workers.reports.fraud import fraud_report
 from endcap_workers.reports.html import render_html
 from endcap_workers.reports.making import make_report, write_files
 from endcap_workers.reports.model import Chart, Column, Report, Table, Tile
 from endcap_workers.reports.sheets import safe_text
+from endcap_workers.tasks.fraud import JOB
 
 NOW = 1_790_000_000.0
 EVIL = [
@@ -186,7 +189,7 @@ def test_the_report_comes_by_mail(tmp_path: Path, files: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    controller = Controller(box, hostname="127.0.0.1", port=port)
+    controller = Controller(box, hostname="127.0.0.1", port=port, ready_timeout=60)
     controller.start()
     settings = load_settings(
         data_dir=tmp_path, report_recipients=["ann@example.org", "bob@example.org"],
@@ -231,6 +234,34 @@ def test_the_fraud_report_tells_flags_decisions_and_strange_purchases(database: 
     assert found.table("orders").rows[0]["quantity"] == 500.0
     left_out = next(tile for tile in found.tiles if tile.title == "Actions left out")
     assert left_out.value == "5.00%"
+
+
+def test_the_fraud_report_says_when_fraud_was_last_looked_for(database: Database, filled: Settings) -> None:
+    def told(after_days: float = 0.0) -> Report:
+        return fraud_report(database, filled, {}, now=time.time() + 86_400.0 * after_days)
+
+    def looks(summary: dict[str, Any]) -> None:
+        run_id = Runs(database).submit(JOB)
+        Runs(database).claim("w", run_id=run_id)
+        Runs(database).finish(run_id, "w", summary)
+
+    never = told()
+    assert never.line.endswith("nobody has looked for fraud yet")
+    assert (never.tiles[0].value, never.tiles[0].state) == ("never", "bad")
+    assert "endcap run fraud --wait" in never.notes[0]
+    assert never.table("devices").line == "Nobody has looked for fraud yet."
+
+    looks(watch(database, filled, lambda *_: None).summary)
+    found = told()
+    assert "looked at 600 actions of 20 shoppers" in found.line
+    assert found.tiles[0].line == "at 600 actions of 20 shoppers"
+    assert not found.notes
+    assert found.table("devices").line == "Looked at 20 shoppers, nothing found."
+    assert found.table("shoppers").line == "Those that wait for a decision first."
+    assert "was 9 days ago; 0 actions came since" in told(9).notes[0]
+
+    looks({"actions": 4, "shoppers": 1, "suspected": {}})
+    assert told().line.endswith("looked at 4 actions of 1 shopper, nothing found")
 
 
 @pytest.mark.parametrize("kind", ["fraud", "inventory"])

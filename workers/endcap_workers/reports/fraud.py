@@ -19,6 +19,7 @@ from endcap.stores.events import events
 from endcap.stores.flags import CONFIRMED, DISMISSED, KINDS, SUSPECTED, Flag, Flags
 from endcap_workers.fraud.label_free import LabelFreeDetector
 from endcap_workers.fraud.sales import sales_features
+from endcap_workers.reports.looked import Looked
 from endcap_workers.reports.model import Chart, Column, Report, Table, Tile
 
 #: Days whose purchases are looked through one by one, and how many of them at most.
@@ -53,6 +54,7 @@ def fraud_report(
     left_out = flags.excluded_shoppers()
     progress(0.2, 1.0, "counting what is left out")
     total, excluded = _actions(database, left_out, now - settings.fraud_window_days * _DAY_S)
+    looked, zone = Looked.last(database, now), ZoneInfo(settings.time_zone)
     progress(0.5, 1.0, "looking at purchases")
     orders = _orders(database, titles, sellers or {}, now)
     progress(0.95, 1.0, "writing")
@@ -60,13 +62,16 @@ def fraud_report(
     open_ = [flag for flag in everything if flag.state == SUSPECTED]
     new = [flag for flag in everything if flag.created >= now - days * _DAY_S]
     counts = flags.counts()
-    tables = [_flag_table(kind, [one for one in found[kind] if one.state != DISMISSED], titles) for kind in KINDS]
+    tables = [
+        _flag_table(kind, [one for one in found[kind] if one.state != DISMISSED], titles, looked) for kind in KINDS
+    ]
     tables += [orders, _decided(everything)]
     share = excluded / total if total else 0.0
     decided = len(labels)
     precision = sum(labels.values()) / decided if decided else None
     said = "" if precision is None else f"{precision:.0%} of the decided were fraud"
     tiles = [
+        looked.tile(zone),
         Tile("Waiting for a decision", f"{len(open_):,}", "suspected", "warn" if open_ else "good"),
         Tile("New", f"{len(new):,}", "in the last day" if days <= 1 else f"in the last {days:.0f} days"),
         Tile("Shoppers left out", f"{len(left_out):,}", "suspected or confirmed"),
@@ -74,16 +79,16 @@ def fraud_report(
         Tile("Confirmed", f"{sum(kinds[CONFIRMED] for kinds in counts.values()):,}"),
         Tile("Dismissed", f"{sum(kinds[DISMISSED] for kinds in counts.values()):,}", said),
     ]
-    notes = []
+    notes = looked.notes(_actions(database, frozenset(), looked.when)[0] if looked.stale else 0)
     for kind in KINDS:
         every = sum(counts[kind].values())
         if every > _MOST_FLAGS:
             notes.append(f"of {every:,} flagged {kind}s the {_MOST_FLAGS:,} with the highest score are listed")
     if not total:
         notes.append("there is no behaviour in the window: nothing could be found")
-    zone = ZoneInfo(settings.time_zone)
+    line = f"Behaviour of the last {settings.fraud_window_days:.0f} days; {looked.line(zone)}"
     return Report(
-        "fraud", "Fraud", f"Behaviour of the last {settings.fraud_window_days:.0f} days", now,
+        "fraud", "Fraud", line, now,
         settings.time_zone, settings.currency, tiles, _charts(everything, now, zone), tables, notes,
     )  # fmt: skip
 
@@ -145,7 +150,7 @@ def _orders(database: Database, titles: Mapping[str, str], sellers: Mapping[str,
     )  # fmt: skip
 
 
-def _flag_table(kind: str, found: Sequence[Flag], titles: Mapping[str, str]) -> Table:
+def _flag_table(kind: str, found: Sequence[Flag], titles: Mapping[str, str], looked: Looked) -> Table:
     rows = [
         {
             "id": flag.subject,
@@ -166,7 +171,8 @@ def _flag_table(kind: str, found: Sequence[Flag], titles: Mapping[str, str]) -> 
     if kind == "shopper":
         columns.append(Column("actions", "Actions", "count"))
     columns += [Column("why", "Why"), Column("flag", "Flag", "count")]
-    return Table(f"{kind}s", f"Flagged {kind}s", columns, rows, "Those that wait for a decision first.")
+    line = "" if rows else looked.nothing(kind)
+    return Table(f"{kind}s", f"Flagged {kind}s", columns, rows, line or "Those that wait for a decision first.")
 
 
 def _decided(found: Sequence[Flag]) -> Table:
