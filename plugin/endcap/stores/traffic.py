@@ -42,7 +42,7 @@ class Traffic:
     def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
         self._database = database
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock, self._writing = threading.Lock(), threading.Lock()
         self._waiting: Counter[tuple[int, str]] = Counter()
         self._cleaned = 0
 
@@ -54,20 +54,22 @@ class Traffic:
                 self._waiting[minute, name] += count  # type: ignore[assignment]
 
     def turn(self) -> float:
-        """Write what waits; gives 0: no rest is wanted beyond the usual.
+        """Write what waits; gives 0: no rest is wanted beyond the usual. What was counted before the call is written
+        after it, whoever else writes.
 
         Raises:
             LogUnavailable: it goes on waiting.
         """
-        with self._lock:
-            taken, self._waiting = self._waiting, Counter()
-        try:
-            self._write(taken)
-        except BaseException:
+        with self._writing:
             with self._lock:
-                if len(self._waiting) < _MOST_WAITING:
-                    self._waiting.update(taken)
-            raise
+                taken, self._waiting = self._waiting, Counter()
+            try:
+                self._write(taken)
+            except BaseException:
+                with self._lock:
+                    if len(self._waiting) < _MOST_WAITING:
+                        self._waiting.update(taken)
+                raise
         return 0.0
 
     def sums(self, minutes: int, step: int = 1) -> tuple[np.ndarray, dict[str, np.ndarray]]:
