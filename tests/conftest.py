@@ -6,6 +6,8 @@ import os
 from collections import defaultdict
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from tests.services.fixtures import (
     chromium,
@@ -46,8 +48,13 @@ MARKERS = {
 
 # A server that a test starts is alone, unless the test is about the worker beside it.
 os.environ.setdefault("ENDCAP_EMBEDDED_WORKER", "false")
-# A busy machine is not the point either: tests of the deadline set their own.
-os.environ.setdefault("ENDCAP_DEADLINE_MS", "5000")
+# A busy machine is not the point either: tests of deadlines set their own.
+os.environ.setdefault("ENDCAP_DEADLINE_MS", "60000")
+os.environ.setdefault("ENDCAP_ENGINE_TIMEOUT_S", "60")
+hypothesis_settings.register_profile(
+    "patient", hypothesis_settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+hypothesis_settings.load_profile("patient")
 
 _deselected: list[str] = []
 

@@ -171,7 +171,8 @@ def in_process(folder: Path) -> OnnxScorer:
     return OnnxScorer(load_bundle(folder, ENCODER))
 
 
-def eventually(true: Callable[[], bool], within_s: float = 30.0) -> bool:
+def eventually(true: Callable[[], object], within_s: float = 90.0) -> bool:
+    """Whether it comes about. Ask for what stays true once it is: what is passed through may be missed."""
     until = time.monotonic() + within_s
     while not true():
         if time.monotonic() > until:

@@ -12,6 +12,7 @@ import pytest
 
 from endcap.events import Action, Event
 from endcap.profiles import Profile
+from endcap.stores import redis_profiles
 from endcap.stores.aliases import Aliases, AliasRefused, UnknownAlias
 from endcap.stores.database import Database, LogUnavailable
 from endcap.stores.erasure import Erasure
@@ -54,7 +55,8 @@ class World:
 
 
 @pytest.fixture(params=["in process", "redis"])
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+def world(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    monkeypatch.setattr(redis_profiles, "TIMEOUT_S", 30.0)  # a busy machine is not the point
     url = request.getfixturevalue("redis") if request.param == "redis" else ""
     made = World(tmp_path, url)
     yield made

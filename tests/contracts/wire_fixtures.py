@@ -48,7 +48,7 @@ def _elasticsearch(request: pytest.FixtureRequest) -> WireEngine:
     engine.refresh()
 
     def remove() -> None:
-        with Elasticsearch(url) as client:
+        with Elasticsearch(url, request_timeout=60) as client:
             client.indices.delete(index=",".join(client.indices.get(index=INDEX)))
 
     request.addfinalizer(remove)

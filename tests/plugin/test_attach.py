@@ -195,13 +195,13 @@ def test_over_opensearch_features_rank_behind_the_hook(opensearch: str, open_sho
     assert settings.index_place == "embedded", "OpenSearch refuses the client that Endcap's own index would need"
     assert len(copied(settings)) == DOCUMENTS
     with closing(open_runtime(settings)) as runtime:
-        assert runtime.upkeep.wait_ready(60)
+        assert runtime.upkeep.wait_ready(120.0)
         assert not runtime.upkeep.problems
         table = runtime.personalizer.table
         assert table is not None
         brands = np.unique(table.brand[table.brand >= 0], return_counts=True)
         with serving(create_app(runtime)) as url:
-            client = OpenSearch(url)
+            client = OpenSearch(url, timeout=60)
             body = {"query": {"match": {"title": "notebook"}}, "size": 50}
             plain = client.search(index=open_shop, body=body)["hits"]["hits"]
             assert len(plain) > 5

@@ -33,6 +33,7 @@ from tests.plugin.elasticsearch_support import (
 from tests.services.elasticsearch import Secured
 from tests.services.process import free_port
 from tests.services.raw_http import RawServer, answer, header
+from tests.serving import eventually
 
 __all__ = ["index", "make", "no_drain"]
 
@@ -62,14 +63,15 @@ def test_an_engine_that_is_silent(make: Make) -> None:
     over = threading.Event()
 
     def nothing(_: bytes, connection: socket.socket) -> bool:
-        over.wait(30)
+        over.wait(60)
         return False
 
     with RawServer(nothing) as server:
         with pytest.raises(EngineUnavailable, match="in time"):
             make(engine_url=server.url, engine_timeout_s=0.2).search(SearchRequest("a"))
-        assert len(server.requests) == 1
+        assert eventually(lambda: server.requests)
         over.set()
+        assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def settings(tmp_path: Path) -> Settings:
 @pytest.fixture
 def runtime(settings: Settings) -> Iterator[Runtime]:
     opened = open_runtime(settings)
-    assert opened.upkeep.wait_ready(30)
+    assert opened.upkeep.wait_ready(120.0)
     genuine = [event for number in range(4) for event in bought(f"ann{number}", number, "tea", "honey")]
     farm = [event for number in range(9) for event in bought("bot", 100 + number, "honey", "junk")]
     farm += [event for number in range(4) for event in bought(f"bot{number}", 200 + number, "honey", "junk")]
@@ -66,28 +66,28 @@ def seen(runtime: Runtime) -> tuple[float, float, float, bool]:
 
 def test_flagging_takes_the_farm_out_and_dismissing_brings_it_back(runtime: Runtime) -> None:
     attacked = (17.0, 13.0, 13.0, True)
-    assert eventually(lambda: seen(runtime) == attacked, 20)
+    assert eventually(lambda: seen(runtime) == attacked)
     farm = ["bot", *(f"bot{number}" for number in range(4))]
     runtime.flags.suspect([Suspicion("shopper", name, 0.99, ["too many"]) for name in farm], "fraud")
-    assert eventually(lambda: seen(runtime) == (4.0, 0.0, 0.0, False), 20), seen(runtime)
+    assert eventually(lambda: seen(runtime) == (4.0, 0.0, 0.0, False)), seen(runtime)
     runtime.record(bought("bot", 300, "honey", "junk"))  # and what it does from now on
-    time.sleep(0.2)
+    assert eventually(lambda: runtime.popularity.sequence >= runtime.log.last_sequence())
     assert seen(runtime)[:2] == (4.0, 0.0)
     for flag in runtime.flags.queue():
         runtime.flags.decide(flag.id, "dismissed", "eve")
-    assert eventually(lambda: seen(runtime) == (18.0, 14.0, 14.0, True), 20), seen(runtime)
+    assert eventually(lambda: seen(runtime) == (18.0, 14.0, 14.0, True)), seen(runtime)
 
 
 def test_who_is_left_out_survives_a_restart(runtime: Runtime, settings: Settings) -> None:
     runtime.flags.suspect([Suspicion("shopper", "bot", 0.99, ["too many"])], "fraud")
-    assert eventually(lambda: seen(runtime)[:2] == (8.0, 4.0), 20)
+    assert eventually(lambda: seen(runtime)[:2] == (8.0, 4.0))
     runtime.upkeep.close()
     again = open_runtime(settings)
     try:
-        assert again.upkeep.wait_ready(30)
+        assert again.upkeep.wait_ready(120.0)
         assert seen(again)[:2] == (8.0, 4.0)
         again.flags.decide(again.flags.queue()[0].id, "dismissed", "eve")
-        assert eventually(lambda: seen(again)[:2] == (17.0, 13.0), 20)
+        assert eventually(lambda: seen(again)[:2] == (17.0, 13.0))
     finally:
         again.close()
 
@@ -99,17 +99,17 @@ def remembered(runtime: Runtime, shopper: str) -> int:
 
 
 def test_what_an_erased_shopper_bought_is_forgotten_also_on_disk(runtime: Runtime, settings: Settings) -> None:
-    assert eventually(lambda: seen(runtime)[2] == 13.0, 20)
+    assert eventually(lambda: seen(runtime)[2] == 13.0)
     assert remembered(runtime, "bot") == 2
     file = settings.data_dir / FILE
     runtime.discovery.behaviour.save(file, runtime.discovery.queries.to_bytes())
     other = open_runtime(settings)  # another process
     try:
-        assert other.upkeep.wait_ready(30)
-        assert eventually(lambda: remembered(other, "bot") == 2, 20)
+        assert other.upkeep.wait_ready(120.0)
+        assert eventually(lambda: remembered(other, "bot") == 2)
         runtime.erasure.erase("bot")
         for one in (runtime, other):
-            assert eventually(lambda one=one: remembered(one, "bot") == 0 and seen(one)[2] == 4.0, 20)
+            assert eventually(lambda one=one: remembered(one, "bot") == 0 and seen(one)[2] == 4.0)
             assert remembered(one, "bot1") == 2, "the others are still known"
 
         def written() -> bool:
@@ -117,21 +117,21 @@ def test_what_an_erased_shopper_bought_is_forgotten_also_on_disk(runtime: Runtim
             assert found.restore(file, newest=2**40) is not None
             return found.erased > 0 and not len(found.repeats.of(shopper_key("bot")))
 
-        assert eventually(written, 20)
+        assert eventually(written)
     finally:
         other.close()
 
 
 def test_an_erasure_while_no_server_ran_is_made_up_for(runtime: Runtime, settings: Settings) -> None:
-    assert eventually(lambda: seen(runtime)[2] == 13.0, 20)
+    assert eventually(lambda: seen(runtime)[2] == 13.0)
     runtime.upkeep.close()
     runtime.discovery.behaviour.save(settings.data_dir / FILE, runtime.discovery.queries.to_bytes())
     runtime.erasure.erase("bot")
     again = open_runtime(settings)
     try:
-        assert again.upkeep.wait_ready(30)
-        assert eventually(lambda: remembered(again, "bot") == 0 and seen(again)[2] == 4.0, 20)
-        assert eventually(lambda: again.discovery.behaviour.erased == again.erasure.version(), 20)
+        assert again.upkeep.wait_ready(120.0)
+        assert eventually(lambda: remembered(again, "bot") == 0 and seen(again)[2] == 4.0)
+        assert eventually(lambda: again.discovery.behaviour.erased == again.erasure.version())
     finally:
         again.close()
 
@@ -142,7 +142,7 @@ def test_a_shopper_who_sends_too_much_is_flagged_at_the_door_and_refused_nothing
     old = [Event(f"o{number}", now - 86_400, "archive", Action.CLICK, "tea") for number in range(most + 1)]
     assert all(runtime.record(burst))
     assert all(runtime.record(old)), "a history that is sent later"
-    assert eventually(lambda: runtime.flags.find("shopper", "robot") is not None, 10)
+    assert eventually(lambda: runtime.flags.find("shopper", "robot") is not None)
     flag = runtime.flags.find("shopper", "robot")
     assert flag is not None
     assert flag.source == "ingest"

@@ -43,7 +43,7 @@ DOCUMENTS = [
 
 @pytest.fixture
 def index(elasticsearch: str) -> Iterator[str]:
-    client = Elasticsearch(elasticsearch)
+    client = Elasticsearch(elasticsearch, request_timeout=60)
     name = f"shop-{uuid.uuid4().hex[:8]}"
     for number, document in enumerate(DOCUMENTS):
         client.index(index=name, id=f"doc-{number}", document=document)
@@ -74,7 +74,7 @@ def test_the_shops_documents_are_read_by_guessed_and_named_roles(
 def test_a_purchase_lifts_the_brand_in_a_foreign_index(elasticsearch: str, index: str, tmp_path: Path) -> None:
     runtime = open_runtime(load_settings(engine_url=elasticsearch, index=index, data_dir=tmp_path, text_encoder="none"))
     try:
-        assert runtime.upkeep.wait_ready(60)
+        assert runtime.upkeep.wait_ready(120.0)
         runtime.record([Event("e1", time.time(), "ann", Action.PURCHASE, "doc-0")])
         ranking = runtime.personalizer.rank("ann", "shoe", ["doc-2", "doc-1", "doc-0"], np.ones(3, np.float32))
         assert ranking.order.tolist() == [2, 1, 0], "the bought one, its brand, the rest"
@@ -86,7 +86,7 @@ def test_a_purchase_lifts_the_brand_in_a_foreign_index(elasticsearch: str, index
 def test_over_opensearch_behaviour_alone_ranks_and_the_problem_is_visible(opensearch: str, tmp_path: Path) -> None:
     runtime = open_runtime(load_settings(engine_url=opensearch, index="absent", data_dir=tmp_path, text_encoder="none"))
     try:
-        assert runtime.upkeep.wait_ready(60)
+        assert runtime.upkeep.wait_ready(120.0)
         assert eventually(lambda: "products" in runtime.upkeep.problems)
         assert "not supported" in runtime.upkeep.problems["products"]
         runtime.record([Event("e1", time.time(), "ann", Action.PURCHASE, "b")])

@@ -20,6 +20,7 @@ from endcap.stores.aliases import Aliases
 from endcap.stores.database import Database
 from endcap.stores.events import EventLog
 from endcap.stores.profiles import LogProfiles, Restorer
+from tests.serving import eventually
 
 IDS = [f"p{number}" for number in range(6)]
 SCORES = np.linspace(2.0, 1.5, 6, dtype=np.float32)
@@ -35,7 +36,7 @@ def restorer(log: EventLog) -> Restorer:
 class Shop:
     """A personalizer over a real log."""
 
-    def __init__(self, folder: Path, deadline_ms: float = 2_000.0) -> None:
+    def __init__(self, folder: Path, deadline_ms: float = 60_000.0) -> None:
         self.log = EventLog(Database.in_folder(folder))
         self.profiles = LogProfiles(restorer(self.log), 8.0)
         self.personalizer = Personalizer(BaselineScorer(), self.profiles, Popularity(), TABLE, deadline_ms, threads=2)
@@ -103,7 +104,7 @@ class Slow:
         self.free = threading.Event()
 
     def score(self, inputs: RankingInputs) -> np.ndarray:
-        self.free.wait(20)
+        self.free.wait(120)
         return np.zeros(len(inputs.rows), dtype=np.float32)
 
 
@@ -176,14 +177,17 @@ def test_a_hanging_scorer_costs_no_more_than_the_deadline_and_heals(tmp_path: Pa
     shop = Shop(tmp_path, deadline_ms=50)
     slow = Slow()
     shop.personalizer.scorer = slow
-    answers = [shop.personalizer.rank("ann", "honey", IDS, SCORES).degraded for _ in range(4)]
-    assert answers == ["deadline", "deadline", "busy", "busy"], "two threads hang, further searches give up in time"
+
+    def degraded() -> str:
+        return shop.personalizer.rank("ann", "honey", IDS, SCORES).degraded
+
+    # A search that a busy machine had not even begun gives its place back when its time is over: as often as it takes.
+    while shop.personalizer._places._value:
+        assert degraded() == "deadline"
+    assert [degraded() for _ in range(2)] == ["busy", "busy"], "two threads hang, further searches give up in time"
     slow.free.set()
     shop.personalizer.scorer = BaselineScorer()
-    until = time.monotonic() + 20
-    while (answer := shop.personalizer.rank("ann", "honey", IDS, SCORES).degraded) and time.monotonic() < until:
-        time.sleep(0.02)
-    assert answer == ""
+    assert eventually(lambda: degraded() == "")
     shop.personalizer.close()
 
 

@@ -51,7 +51,10 @@ class Nobody:
 def personalizer() -> Iterator[Personalizer]:
     policy = FixedPolicy(DEFAULT_BLENDS, Exploration(0.05, 1.0), "v7")
     arranger = Arranger(policy, no_exploration=frozenset({"fragile"}))
-    made = Personalizer(BaselineScorer(), Nobody(), Popularity(), TABLE, 5_000.0, 2, arranger=arranger)  # type: ignore[arg-type]
+    # What is drawn hangs on the hour.
+    made = Personalizer(
+        BaselineScorer(), Nobody(), Popularity(), TABLE, 60_000.0, 2, clock=lambda: NOW, arranger=arranger  # type: ignore[arg-type]
+    )  # fmt: skip
     yield made
     made.close()
 

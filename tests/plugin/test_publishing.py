@@ -351,14 +351,14 @@ def test_a_bundle_of_another_encoder_does_not_go_live(tmp_path: Path) -> None:
 
 @pytest.fixture
 def runtime(tmp_path: Path) -> Iterator[Runtime]:
-    settings = load_settings(data_dir=tmp_path, text_encoder="none", deadline_ms=5_000.0)
+    settings = load_settings(data_dir=tmp_path, text_encoder="none", deadline_ms=60_000)
     engine = EmbeddedEngine(settings.data_dir, settings.index)
     engine.ensure(None, "none")
     engine.upsert([(Product(f"p{number}", "Honey", price=1.0), None, "") for number in range(5)])
     engine.refresh()
     engine.close()
     opened = open_runtime(settings)
-    assert opened.upkeep.wait_ready(30)
+    assert opened.upkeep.wait_ready(120.0)
     yield opened
     opened.close()
 

@@ -24,6 +24,13 @@ from tests.services.process import Server, free_port
 NOW = 1_750_000_000.0
 
 
+@pytest.fixture(autouse=True)
+def patient(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis is given up after a moment that a busy machine may well take: only where it is the point."""
+    if "never_answers" not in request.node.name:
+        monkeypatch.setattr(redis_profiles, "TIMEOUT_S", 30.0)
+
+
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[EventLog]:
     database = Database.in_folder(tmp_path)
@@ -138,7 +145,7 @@ def test_killed_and_restarted_it_is_missed_by_nobody(
         with pytest.raises(ProfilesUnavailable, match="read from the log"):
             store.turn()
         again, _ = redis_service.start(port)
-        until = time.monotonic() + 20
+        until = time.monotonic() + 90
         while time.monotonic() < until:
             try:
                 store.turn()
@@ -161,7 +168,7 @@ def test_marks_made_while_it_was_away_reach_it_later(redis: str, log: EventLog, 
     store, other, shopper = opened(redis), opened(redis), uuid.uuid4().hex
     buys(log, shopper, "a", store)
     assert len(other.get(shopper).counters) == 1
-    store._again = time.monotonic() + 60  # it has just failed
+    store._again = time.monotonic() + 3_600  # it has just failed
     buys(log, shopper, "b", store)
     store.forgotten({f"{shopper} 2"})
     assert len(store.get(shopper).counters) == 2, "this process reads the log meanwhile"
@@ -180,8 +187,9 @@ def test_one_that_never_answers_costs_a_moment_and_then_nothing(log: EventLog, o
         deaf.listen(1)
         store = opened(f"redis://127.0.0.1:{deaf.getsockname()[1]}/0")
         buys(log, "ann", "a", store)
+        before = time.monotonic()
         assert len(store.get("ann").counters) == 1
-        assert store._again > time.monotonic() - 1
+        assert store._again > before, "it is left alone for a while"
 
 
 def test_a_cluster_works_as_well(log: EventLog, opened: Open) -> None:
@@ -189,7 +197,7 @@ def test_a_cluster_works_as_well(log: EventLog, opened: Open) -> None:
     try:
         with client.Redis.from_url(url) as connection:
             connection.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16_383)
-            until = time.monotonic() + 20
+            until = time.monotonic() + 90
             while connection.cluster("INFO")["cluster_state"] != "ok":
                 assert time.monotonic() < until
                 time.sleep(0.1)

@@ -26,7 +26,7 @@ def purchase(number: int, product: str, shopper: str = "ann") -> Event:
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     quick = {"tail_interval_s": 0.02, "product_refresh_s": 0.05}
-    return load_settings(data_dir=tmp_path, text_encoder="none", deadline_ms=5_000.0, **quick)
+    return load_settings(data_dir=tmp_path, text_encoder="none", deadline_ms=60_000, **quick)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def filled(settings: Settings) -> Settings:
 @pytest.fixture
 def runtime(filled: Settings) -> Iterator[Runtime]:
     opened = open_runtime(filled)
-    assert opened.upkeep.wait_ready(30)
+    assert opened.upkeep.wait_ready(120.0)
     yield opened
     opened.close()
 
@@ -88,7 +88,7 @@ def test_popularity_survives_a_restart_without_counting_twice(filled: Settings) 
     EventLog(Database.in_folder(filled.data_dir)).append([purchase(99, "p1")])
     second = open_runtime(filled)
     try:
-        assert second.upkeep.wait_ready(30)
+        assert second.upkeep.wait_ready(120.0)
         assert recent(second, "p1") == pytest.approx(11.0, abs=0.01)
     finally:
         second.close()
@@ -103,7 +103,7 @@ def test_a_lost_event_log_does_not_leave_the_old_counts(filled: Settings) -> Non
         file.unlink()
     second = open_runtime(filled)
     try:
-        assert second.upkeep.wait_ready(30)
+        assert second.upkeep.wait_ready(120.0)
         assert recent(second, "p1") == 0.0
     finally:
         second.close()
@@ -125,7 +125,7 @@ def test_new_products_are_known_without_a_restart(runtime: Runtime) -> None:
 def test_an_empty_shop_is_ready_too(settings: Settings) -> None:
     runtime = open_runtime(settings)
     try:
-        assert runtime.upkeep.wait_ready(30)
+        assert runtime.upkeep.wait_ready(120.0)
         assert runtime.personalizer.rank("ann", "x", ["a", "b"], np.ones(2, np.float32)).degraded == ""
     finally:
         runtime.close()

@@ -206,7 +206,7 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept.close()
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(240)
 def test_a_postgresql_that_says_nothing_is_given_up_soon() -> None:
     # It takes the connection and is silent, as behind a broken network. The driver itself would wait for minutes.
     with socket.create_server(("127.0.0.1", 0)) as silent:

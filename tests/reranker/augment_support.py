@@ -61,7 +61,7 @@ def events(now: float) -> list[Event]:
 def open_up(folder: Path, **more: object) -> Settings:
     """The shop with its log and a trained model that is live; no generator yet."""
     settings = load_settings(
-        data_dir=folder, index="new", text_encoder="none", product_refresh_s=0.2, deadline_ms=5_000.0, **more
+        data_dir=folder, index="new", text_encoder="none", product_refresh_s=0.2, deadline_ms=60_000, **more
     )
     runtime = open_runtime(settings, start=False)
     try:

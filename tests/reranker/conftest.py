@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from flask.testing import FlaskClient
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from endcap.runtime import Runtime
-from tests.reranker.demo_support import serving
+from endcap.stores.tokens import Tokens
+from endcap_reranker.app import create_app
+from tests.reranker.demo_support import PATIENCE_MS, serving
 from tests.reranker.hook_support import Shop, make_index
+
+expect.set_options(timeout=PATIENCE_MS)
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +37,19 @@ def url(runtime: Runtime) -> Iterator[str]:
     """Where the test file's own ``runtime`` is served."""
     with serving(runtime) as address:
         yield address
+
+
+@pytest.fixture(scope="module")
+def client(runtime: Runtime) -> FlaskClient:
+    """Calls of the test file's own ``runtime``."""
+    return create_app(runtime).test_client()
+
+
+@pytest.fixture(scope="module")
+def operator(runtime: Runtime) -> dict[str, str]:
+    """The headers of an operator's call of it."""
+    text, _ = Tokens(runtime.database).create("shopkeeper", "operator")
+    return {"Authorization": f"Bearer {text}"}
 
 
 @pytest.fixture(scope="module")

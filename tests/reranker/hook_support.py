@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import random
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +26,14 @@ from endcap_reranker.hook.reorder import Ranker
 
 #: A call past the hook. Patient, as test machines are busy at times.
 engine_call = urllib3.PoolManager(timeout=60, retries=False, maxsize=8).request
+
+
+def fresh_call(method: str, url: str, **options: Any) -> urllib3.BaseHTTPResponse:
+    """A call on a connection of its own: one that is kept belongs to one process of the server."""
+    with urllib3.PoolManager(timeout=60, retries=False) as pool:
+        options["headers"] = {"Connection": "close", **options.get("headers", {})}
+        return pool.request(method, url, **options)
+
 
 SHOPPER = {"X-Endcap-Shopper": "ann"}
 COUNT = 180
@@ -181,7 +188,7 @@ def make_index(url: str, name: str, shards: int = 1, vectors: bool = True, alias
 
 
 @contextmanager
-def serving(app: Flask) -> Iterator[str]:
+def serving(app: Any) -> Iterator[str]:
     """The application on a socket; gives its URL."""
     server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -194,24 +201,29 @@ def serving(app: Flask) -> Iterator[str]:
         server.server_close()
 
 
-@contextmanager
-def slow_server(seconds: float) -> Iterator[str]:
-    """A server that accepts and then says nothing for a while: an engine that hangs."""
+class Hanging:
+    """An engine that takes a search (``asked``) and says nothing until it is told to (``answer``)."""
 
-    def application(environ: Any, start_response: Any) -> list[bytes]:
-        time.sleep(seconds)
+    def __init__(self) -> None:
+        self.asked, self.answer = threading.Event(), threading.Event()
+        self.url = ""
+
+    def __call__(self, environ: Any, start_response: Any) -> list[bytes]:
+        self.asked.set()
+        self.answer.wait(120)
         start_response("200 OK", [("Content-Type", "application/json")])
         return [b"{}"]
 
-    server = make_server("127.0.0.1", 0, application, threaded=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join(5)
-        server.server_close()
+
+@contextmanager
+def hanging_engine() -> Iterator[Hanging]:
+    """One that is served."""
+    engine = Hanging()
+    with serving(engine) as engine.url:
+        try:
+            yield engine
+        finally:
+            engine.answer.set()
 
 
 class Shop:

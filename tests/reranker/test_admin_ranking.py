@@ -18,7 +18,6 @@ from endcap.runtime import Runtime
 from endcap.settings import load_settings
 from endcap.stores.rankings import Rankings, Served
 from endcap.stores.tokens import Tokens
-from endcap_reranker.app import create_app
 from tests.plugin.test_experiment_service import fill
 from tests.reranker.demo_support import open_shop, serving
 from tests.serving import eventually
@@ -30,7 +29,7 @@ ARMS = [{"name": "old", "weight": 0.5}, {"name": "new", "weight": 0.5, "profile"
 def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
     folder = tmp_path_factory.mktemp("shop")
     settings = load_settings(
-        data_dir=folder, text_encoder="none", admin_calls_per_minute=10_000, deadline_ms=5_000, product_refresh_s=0.2
+        data_dir=folder, text_encoder="none", admin_calls_per_minute=10_000, deadline_ms=60_000, product_refresh_s=0.2
     )
     engine = EmbeddedEngine(folder, "products")
     engine.ensure(None, "none")
@@ -40,11 +39,6 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
     engine.close()
     with open_shop(settings) as opened:
         yield opened
-
-
-@pytest.fixture(scope="module")
-def client(runtime: Runtime) -> FlaskClient:
-    return create_app(runtime).test_client()
 
 
 @pytest.fixture(scope="module")

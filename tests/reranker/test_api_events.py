@@ -21,6 +21,7 @@ from endcap.stores import rejects
 from endcap.stores.rejects import Rejects
 from endcap_reranker.app import create_app
 from tests.reranker.demo_support import shop_settings
+from tests.serving import eventually
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -237,8 +238,6 @@ def test_where_ids_are_signed_both_ids_of_a_login_must_be(client: FlaskClient, r
 def test_what_is_recommended_follows_the_shopper_over_the_login(client: FlaskClient, runtime: Runtime) -> None:
     client.post("/v1/identify", json={"from": "visitor", "to": "ann"})
     client.post("/v1/events", json=[event("purchase", "p1", client_id="visitor"), event("purchase", "p2")])
-    until = time.monotonic() + 30
-    while runtime.discovery.behaviour.sequence < runtime.log.last_sequence() and time.monotonic() < until:
-        time.sleep(0.05)
+    assert eventually(lambda: runtime.discovery.behaviour.sequence >= runtime.log.last_sequence())
     runtime.discovery.behaviour.merge()
     assert len(runtime.discovery.behaviour.repeats.of(shopper_key("ann")).keys) == 2

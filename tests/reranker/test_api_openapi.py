@@ -15,7 +15,6 @@ from pydantic import BaseModel, TypeAdapter
 from endcap.runtime import Runtime
 from endcap_reranker.api import answers
 from endcap_reranker.api.blueprint import ROUTES
-from endcap_reranker.app import create_app
 from tests.reranker.demo_support import open_shop, set_up_shop
 
 
@@ -24,11 +23,6 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
     with open_shop(set_up_shop(tmp_path_factory.mktemp("shop"))) as opened:
         opened.discovery.refresh()
         yield opened
-
-
-@pytest.fixture(scope="module")
-def client(runtime: Runtime) -> FlaskClient:
-    return create_app(runtime).test_client()
 
 
 @pytest.fixture(scope="module")

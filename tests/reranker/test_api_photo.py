@@ -67,7 +67,7 @@ def shop_settings(folder: Path, **settings: Any) -> Settings:
             "image_encoder": "efficientnet-lite0",
             "text_encoder": "use-multilingual",
             "max_image_bytes": LIMIT,
-            "deadline_ms": 5_000.0,
+            "deadline_ms": 60_000,
             **settings,
         }
     )
@@ -103,11 +103,6 @@ def runtime(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             yield opened
         finally:
             opened.close()
-
-
-@pytest.fixture(scope="module")
-def client(runtime: Runtime) -> FlaskClient:
-    return create_app(runtime).test_client()
 
 
 def upload(client: FlaskClient, data: bytes, name: str = "photo.jpg", **form: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from endcap.policy.rules import RuleBook
 from endcap.runtime import Runtime, open_runtime
 from endcap_reranker.app import create_app
 from tests.reranker.demo_support import open_shop, set_up_shop, shop_settings
+from tests.serving import eventually
 
 PATHS = ["recommend", "recommend?placement=basket", "recommend?placement=category&category=Dairy+%26+Eggs", "trending"]
 
@@ -23,16 +23,9 @@ PATHS = ["recommend", "recommend?placement=basket", "recommend?placement=categor
 @pytest.fixture(scope="module")
 def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
     with open_shop(set_up_shop(tmp_path_factory.mktemp("shop"))) as opened:
-        until = time.monotonic() + 60
-        while not (opened.discovery.caught_up and opened.discovery.shelves) and time.monotonic() < until:
-            time.sleep(0.05)
+        assert eventually(lambda: opened.discovery.caught_up and opened.discovery.shelves)
         opened.discovery.refresh()
         yield opened
-
-
-@pytest.fixture(scope="module")
-def client(runtime: Runtime) -> FlaskClient:
-    return create_app(runtime).test_client()
 
 
 @pytest.fixture(scope="module")

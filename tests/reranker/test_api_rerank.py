@@ -25,11 +25,6 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
 
 
 @pytest.fixture(scope="module")
-def client(runtime: Runtime) -> FlaskClient:
-    return create_app(runtime).test_client()
-
-
-@pytest.fixture(scope="module")
 def ids(runtime: Runtime, client: FlaskClient) -> list[str]:
     """Twenty products, the last of which the shopper bought three times."""
     table = runtime.personalizer.table

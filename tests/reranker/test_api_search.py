@@ -33,11 +33,6 @@ def runtime(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="module")
-def client(runtime: Runtime) -> FlaskClient:
-    return create_app(runtime).test_client()
-
-
-@pytest.fixture(scope="module")
 def regular(runtime: Runtime) -> str:
     """The household with most purchases."""
     with sqlite3.connect(runtime.settings.data_dir / "endcap.sqlite") as database:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,20 +12,14 @@ from flask.testing import FlaskClient
 from endcap.runtime import Runtime, open_runtime
 from endcap_reranker.app import create_app
 from tests.reranker.demo_support import open_shop, set_up_shop, shop_settings
+from tests.serving import eventually
 
 
 @pytest.fixture(scope="module")
 def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
     with open_shop(set_up_shop(tmp_path_factory.mktemp("shop"), text_encoder="none")) as opened:
-        until = time.monotonic() + 60
-        while opened.discovery.suggester is None and time.monotonic() < until:
-            time.sleep(0.05)
+        assert eventually(lambda: opened.discovery.suggester is not None)
         yield opened
-
-
-@pytest.fixture(scope="module")
-def client(runtime: Runtime) -> FlaskClient:
-    return create_app(runtime).test_client()
 
 
 def suggested(client: FlaskClient, q: str, shopper: str = "", **more: Any) -> dict[str, Any]:

@@ -300,14 +300,14 @@ def test_a_token_is_shown_once(enter: Callable[[str], FlaskClient], runtime: Run
 def test_the_overview_counts_what_happened(enter: Callable[[str], FlaskClient], app: Flask, runtime: Runtime) -> None:
     shop = app.test_client()
     runtime.traffic.turn()
-    before = runtime.traffic.sums(5)[1]
+    before = runtime.traffic.sums(600)[1]
     for _ in range(3):
         shop.get("/v1/search?q=milk", headers={"X-Endcap-Shopper": "eve"})
     shop.get("/v1/search?q=milk", headers={"X-Endcap-Shopper": "x" * 5_000})
     shop.get("/healthz")
     shop.post("/v1/events", json=[{"action_name": "click", "client_id": "eve"}])
     runtime.traffic.turn()
-    after = runtime.traffic.sums(5)[1]
+    after = runtime.traffic.sums(600)[1]
 
     def grown(name: str) -> float:
         return float(after[name].sum() - before.get(name, after[name] * 0).sum())

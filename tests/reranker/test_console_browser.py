@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from endcap.bundles import load_bundle, write_bundle
+from endcap.keeper import Keeper
 from endcap.personalizer import Ranking
 from endcap.registry import INTEREST, open_registry
 from endcap.runtime import Runtime
@@ -19,7 +20,7 @@ from endcap.settings import Settings, load_settings
 from endcap.stores.tokens import Tokens
 from endcap_reranker.console.pages import PAGES
 from endcap_reranker.worker_beside import worker_beside
-from tests.reranker.demo_support import open_shop
+from tests.reranker.demo_support import PATIENCE_MS, open_shop
 from tests.serving import eventually
 from tests.workers.train_support import events, shop
 
@@ -29,7 +30,9 @@ PATHS = [*(name.rpartition(".")[2] for name in PAGES), "shopper?id=s1&q=shelf1"]
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     made = shop(tmp_path_factory.mktemp("shop"), events(shoppers=40, days=80))
-    return load_settings(**{**made.model_dump(), "deadline_ms": 5_000.0, "schedule": {}})
+    return load_settings(
+        **{**made.model_dump(), "deadline_ms": 60_000, "schedule": {}, "admin_calls_per_minute": 100_000}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +55,7 @@ def enter(browser: Browser, url: str, token: str) -> Iterator[Any]:
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(PATIENCE_MS)
         page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda one: complaints.append(one.url) if not one.url.startswith((url, "data:")) else None)
@@ -90,9 +93,8 @@ def test_the_loop_is_closed_from_the_console(enter: Any, runtime: Runtime, url: 
     expect(page.locator(".note.warn")).to_contain_text("No worker is at work")
     before = _rank(runtime)
     keeper = worker_beside(runtime.settings)
-    keeper.start()
     try:
-        _train(page, url)
+        _train(page, url, keeper)
     finally:
         keeper.close()
     registry = open_registry(runtime.settings, runtime.database)
@@ -123,7 +125,7 @@ def test_the_loop_is_closed_from_the_console(enter: Any, runtime: Runtime, url: 
     expect(page.locator("tbody tr").first).to_contain_text("Ann")
 
 
-def _train(page: Page, url: str) -> None:
+def _train(page: Page, url: str, keeper: Keeper) -> None:
     """By the form of the job, as somebody who does not want to wait for a whole training."""
     page.goto(f"{url}console/jobs")
     row = page.locator("tbody tr", has=page.locator("th", has_text=re.compile("^Train a model.*train$")))
@@ -135,6 +137,7 @@ def _train(page: Page, url: str) -> None:
     expect(page.locator("h1")).to_contain_text("train")
     # It renews itself: waiting, running with its progress, done, without the page being loaded by hand.
     expect(page.locator("progress")).to_be_visible()
+    keeper.start()  # not before: the run might be over by then
     expect(page.locator(".pill.good")).to_have_text("done", timeout=120_000)
     expect(page.locator("pre").first).to_contain_text("version")
 

@@ -22,8 +22,6 @@ from endcap.runtime import Runtime, open_runtime
 from endcap.sequences import Alignment, InputSpec, Vocabulary
 from endcap.settings import load_settings
 from endcap.stores.generated import GeneratedProduct, GeneratedProducts
-from endcap.stores.tokens import Tokens
-from endcap_reranker.app import create_app
 from endcap_workers.augmentation.job import sequences
 from endcap_workers.reports.making import build_report
 from tests.reranker.augment_support import events, product, stock
@@ -37,27 +35,16 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
     """A shop with sales, and a generated row in its store."""
     settings = load_settings(
         data_dir=tmp_path_factory.mktemp("shop"), index="shop", text_encoder="none", product_refresh_s=0.2,
-        deadline_ms=5_000.0,
+        deadline_ms=60_000,
     )  # fmt: skip
     opened = open_runtime(settings)
     index_products(stock(), opened.engine, None)
     opened.record([*events(time.time())[:400], purchase("real", "b1-s1-0")])
     GeneratedProducts(opened.database).add("v1", 3, [ROW])
-    assert opened.upkeep.wait_ready(30.0)
+    assert opened.upkeep.wait_ready(120.0)
     opened.upkeep.reload()
     yield opened
     opened.close()
-
-
-@pytest.fixture(scope="module")
-def client(runtime: Runtime) -> FlaskClient:
-    return create_app(runtime).test_client()
-
-
-@pytest.fixture(scope="module")
-def operator(runtime: Runtime) -> dict[str, str]:
-    text, _ = Tokens(runtime.database).create("shopkeeper", "operator")
-    return {"Authorization": f"Bearer {text}"}
 
 
 def purchase(event_id: str, product_id: str) -> Event:

@@ -103,7 +103,9 @@ def hook(shop_engine: str, request: pytest.FixtureRequest) -> Iterator[tuple[str
 
 def test_elasticsearch_py(hook: tuple[str, Shop]) -> None:
     url, shop = hook
-    client = elasticsearch.Elasticsearch(url, headers={"X-Endcap-Shopper": "ann"}, http_compress=True)
+    client = elasticsearch.Elasticsearch(
+        url, headers={"X-Endcap-Shopper": "ann"}, http_compress=True, request_timeout=60
+    )
     whole = ids(shop.direct({"query": RED, "size": 180}))
     assert ids(client.search(index="shop", query=RED, size=7)) == expected_order(whole)[:7]
     answer = client.msearch(
@@ -195,7 +197,7 @@ def test_opensearch(open_shop: str, phases: str) -> None:
     body = {"query": RED, "highlight": {"fields": {"title": {}}}, "aggs": {"b": {"terms": {"field": "brand"}}}}
     whole = shop.direct({**body, "size": 180})
     with serving(shop.app) as url:
-        client = opensearchpy.OpenSearch(url, headers={"X-Endcap-Shopper": "ann"})
+        client = opensearchpy.OpenSearch(url, headers={"X-Endcap-Shopper": "ann"}, timeout=60)
         answer = client.search(index="shop", body=body)
         assert ids(answer) == expected_order(ids(whole))[:10]
         assert without_hits(answer) == without_hits(whole)

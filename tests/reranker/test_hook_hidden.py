@@ -56,10 +56,10 @@ def shop(elasticsearch: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     runtime.engine.upsert((Product(f"p{n}", f"red shoe {n}", brand="Fleet"), vector, "digest") for n in range(6))
     runtime.engine.refresh()
     runtime.upkeep.start()
-    assert runtime.upkeep.wait_ready(60)
+    assert runtime.upkeep.wait_ready(120.0)
     yield runtime
     runtime.close()
-    with Elasticsearch(elasticsearch) as cluster:
+    with Elasticsearch(elasticsearch, request_timeout=60) as cluster:
         cluster.indices.delete(index=list(cluster.indices.get_alias(name=settings.index)))
 
 

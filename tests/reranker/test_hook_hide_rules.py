@@ -43,7 +43,7 @@ class Scorer:
         if self.mode == "fail":
             raise ScorerUnavailable("it was told to")
         if self.mode == "hang":
-            self.release.wait(30)
+            self.release.wait(120)
         return np.arange(len(inputs.rows), dtype=np.float32)
 
 
@@ -59,7 +59,7 @@ class Ruled:
         self.scorer = Scorer()
         rules = {number: rule_of(one) for number, one in enumerate(HIDE)}
         self.personalizer = Personalizer(
-            self.scorer, Nobody(), Popularity(), table, 5_000.0, 2, arranger=Arranger(rules=RuleBook(rules))  # type: ignore[arg-type]
+            self.scorer, Nobody(), Popularity(), table, 60_000.0, 2, arranger=Arranger(rules=RuleBook(rules))  # type: ignore[arg-type]
         )  # fmt: skip
         self.shop = Shop(url, self.personalizer, **settings)
 

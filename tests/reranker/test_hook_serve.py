@@ -23,7 +23,8 @@ from endcap.events import Action, Event
 from endcap.runtime import open_runtime
 from endcap.settings import Settings
 from endcap_reranker.app import create_app
-from tests.reranker.hook_support import engine_call, ids, slow_server
+from tests.reranker.hook_support import engine_call, fresh_call, hanging_engine, ids
+from tests.serving import eventually
 
 INDEX = "endcap-serve"
 COMMAND = [sys.executable, "-c", "from endcap.cli import main; main()", "serve"]
@@ -46,26 +47,41 @@ class Served:
 
     def url(self) -> str:
         """Where it listens, once it does."""
-        for _ in range(600):
+
+        def listens() -> str:
             found = re.search(r"Listening at: (http://[^\s,]+)", self.log.read_text())
-            if found:
-                break
-            assert self.process.poll() is None, self.log.read_text()
-            time.sleep(0.1)
-        else:
-            raise AssertionError(self.log.read_text())
-        for _ in range(600):
+            assert found or self.process.poll() is None, self.log.read_text()
+            return found[1] if found else ""
+
+        def answers() -> bool:
             try:
-                if engine_call("GET", f"{found[1]}/healthz").status == 200:
-                    return found[1]
+                return fresh_call("GET", f"{listens()}/healthz").status == 200
             except urllib3.exceptions.HTTPError:
-                pass
-            time.sleep(0.1)
-        raise AssertionError(self.log.read_text())
+                return False
+
+        assert eventually(listens), self.log.read_text()
+        assert eventually(answers), self.log.read_text()
+        return listens()
+
+    def one_by_one(self, count: int = 2) -> Iterator[int]:
+        """Its worker processes, each as the only one that answers: the others stand still meanwhile. Who takes a
+        connection is chance otherwise, and it may be the same one every time."""
+        booted = re.compile(r"Booting worker with pid: (\d+)")
+        assert eventually(lambda: len(booted.findall(self.log.read_text())) == count), self.log.read_text()
+        pids = [int(one) for one in booted.findall(self.log.read_text())]
+        for pid in pids:
+            others = [one for one in pids if one != pid]
+            for one in others:
+                os.kill(one, signal.SIGSTOP)
+            try:
+                yield pid
+            finally:
+                for one in others:
+                    os.kill(one, signal.SIGCONT)
 
     def wait(self) -> int:
         """Its exit status, once it ends."""
-        return self.process.wait(timeout=60)
+        return self.process.wait(timeout=120)
 
 
 @contextmanager
@@ -100,7 +116,7 @@ def shop_folder(tmp_path: Path, elasticsearch: str) -> Iterator[Path]:
 
 def test_two_processes_serve_and_count_together(shop_folder: Path, elasticsearch: str) -> None:
     # A busy machine is not the point.
-    patient = {"engine_url": elasticsearch, "index": INDEX, "deadline_ms": 20_000, "open_metrics": True}
+    patient = {"engine_url": elasticsearch, "index": INDEX, "deadline_ms": 60_000, "open_metrics": True}
     with served(shop_folder, "--port", "0", "--workers", "2", **patient) as server:
         url = server.url()
         body = {"query": {"match": {"title": "red"}}, "size": 5}
@@ -111,10 +127,8 @@ def test_two_processes_serve_and_count_together(shop_folder: Path, elasticsearch
             assert answer.status == 200
             return answer
 
-        until = time.monotonic() + 60
-        while sum(engine_call("GET", f"{url}/readyz").json()["personalizing"] for _ in range(8)) < 8:
-            assert time.monotonic() < until
-            time.sleep(0.1)
+        for _ in server.one_by_one():
+            assert eventually(lambda: fresh_call("GET", f"{url}/readyz").json()["personalizing"])
         for _ in range(12):
             answer = search("ann")
             assert answer.headers["X-Endcap-Personalized"] == "1"
@@ -139,7 +153,7 @@ def test_two_processes_serve_and_count_together(shop_folder: Path, elasticsearch
 
 
 def test_a_search_under_way_is_finished_before_the_end(tmp_path: Path) -> None:
-    with slow_server(2.0) as engine, served(tmp_path, "--port", "0", engine_url=engine) as server:
+    with hanging_engine() as engine, served(tmp_path, "--port", "0", engine_url=engine.url) as server:
         url = server.url()
         answers: list[Any] = []
 
@@ -148,9 +162,11 @@ def test_a_search_under_way_is_finished_before_the_end(tmp_path: Path) -> None:
 
         client = threading.Thread(target=search)
         client.start()
-        time.sleep(0.7)  # it is on its way then, and the engine not yet done
+        assert engine.asked.wait(60), "it never came to the engine"
         server.process.send_signal(signal.SIGTERM)
-        client.join(30)
+        assert eventually(lambda: "Handling signal: term" in server.log.read_text()), server.log.read_text()
+        engine.answer.set()
+        client.join(60)
         assert [answer.status for answer in answers] == [200]
         assert server.wait() == 0
 

@@ -18,10 +18,10 @@ from tests.reranker.hook_support import (
     Shop,
     engine_call,
     expected_order,
+    hanging_engine,
     ids,
     make_index,
     serving,
-    slow_server,
     without_hits,
 )
 
@@ -317,8 +317,8 @@ def test_engine_down() -> None:
 
 
 def test_engine_slow() -> None:
-    with slow_server(3) as url:
-        answer = Shop(url, engine_timeout_s=0.2).post(RED)
+    with hanging_engine() as engine:
+        answer = Shop(engine.url, engine_timeout_s=0.2).post(RED)
     assert answer.status_code in {503, 504}
     assert answer.json["error"]["reason"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +15,7 @@ from endcap.stores.outcomes import Outcomes
 from endcap.stores.rankings import Served
 from endcap_reranker.app import create_app
 from tests.reranker.demo_support import open_shop, set_up_shop
+from tests.serving import eventually
 
 HEADERS = {"X-Endcap-Shopper": "ann", "X-Endcap-Session": "visit-1"}
 
@@ -24,9 +24,7 @@ HEADERS = {"X-Endcap-Shopper": "ann", "X-Endcap-Session": "visit-1"}
 def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
     settings = set_up_shop(tmp_path_factory.mktemp("shop"), text_encoder="none", log_features=1.0, open_metrics=True)
     with open_shop(settings) as opened:
-        until = time.monotonic() + 60
-        while not (opened.discovery.caught_up and opened.discovery.shelves) and time.monotonic() < until:
-            time.sleep(0.05)
+        assert eventually(lambda: opened.discovery.caught_up and opened.discovery.shelves)
         yield opened
 
 
@@ -101,7 +99,7 @@ def test_a_search_without_a_result_is_logged_and_counted_once(client: FlaskClien
 
     def counted() -> float:
         runtime.traffic.turn()
-        return float(runtime.traffic.sums(10)[1].get("searches without results", np.zeros(1)).sum())
+        return float(runtime.traffic.sums(600)[1].get("searches without results", np.zeros(1)).sum())
 
     before, who = counted(), {"X-Endcap-Shopper": "bob"}
     nothing = {"query": {"match": {"title": "xyzzyplugh"}}}
@@ -155,19 +153,13 @@ def test_a_log_that_is_away_is_seen_and_heals(client: FlaskClient, runtime: Runt
         database.execute("ALTER TABLE rankings RENAME TO gone")
     try:
         id = hook(client).headers["X-Endcap-Ranking"]
-        until = time.monotonic() + 20
-        while "rankings" not in runtime.upkeep.problems and time.monotonic() < until:
-            time.sleep(0.05)
-        assert "rankings" in runtime.upkeep.problems
+        assert eventually(lambda: "rankings" in runtime.upkeep.problems)
         assert "rankings" in client.get("/readyz").get_json()["problems"]
     finally:
         with sqlite3.connect(file) as database:
             database.execute("ALTER TABLE gone RENAME TO rankings")
     assert logged(runtime, id).shopper == "ann"
-    until = time.monotonic() + 20
-    while "rankings" in runtime.upkeep.problems and time.monotonic() < until:
-        time.sleep(0.05)
-    assert "rankings" not in runtime.upkeep.problems
+    assert eventually(lambda: "rankings" not in runtime.upkeep.problems)
 
 
 def test_events_for_products_that_nobody_knows_are_taken_and_do_no_harm(client: FlaskClient, runtime: Runtime) -> None:

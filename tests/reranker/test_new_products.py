@@ -36,20 +36,9 @@ def trained(settings: Settings) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def runtime(settings: Settings, trained: dict[str, Any]) -> Iterator[Runtime]:
     opened = open_runtime(settings)
-    assert opened.upkeep.wait_ready(30.0)
+    assert opened.upkeep.wait_ready(120.0)
     yield opened
     opened.close()
-
-
-@pytest.fixture(scope="module")
-def client(runtime: Runtime) -> FlaskClient:
-    return create_app(runtime).test_client()
-
-
-@pytest.fixture(scope="module")
-def operator(runtime: Runtime) -> dict[str, str]:
-    text, _ = Tokens(runtime.database).create("shopkeeper", "operator")
-    return {"Authorization": f"Bearer {text}"}
 
 
 def body(product_id: str, brand: str, shelf: int = 1, title: str = "novelty lamp") -> dict[str, Any]:
@@ -134,7 +123,7 @@ def test_triton_scores_a_product_added_after_training_as_this_process_does(
     publishing.load_into_triton(bundle, triton.url)
     other = open_runtime(runtime.settings.model_copy(update={"triton_url": triton.url}))
     try:
-        assert other.upkeep.wait_ready(30.0)
+        assert other.upkeep.wait_ready(120.0)
         over_triton = create_app(other).test_client()
         for number in range(8):
             here = hits(client, f"s{number}", "granite")

@@ -59,7 +59,7 @@ def runtime(settings: Settings, pictures: tuple[str, np.ndarray]) -> Iterator[Ru
     found = augment(settings, names=("ridge",))
     assert found["outcome"] == "live", found
     opened = open_runtime(settings)
-    assert opened.upkeep.wait_ready(30.0)
+    assert opened.upkeep.wait_ready(120.0)
     bundle = opened.live_bundle
     assert bundle is not None
     assert (bundle.spec.pictures, bundle.spec.picture_encoder) == (WIDTH, pictures[0])

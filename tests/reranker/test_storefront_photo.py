@@ -18,6 +18,7 @@ from endcap_reranker.demo import groceries
 from endcap_reranker.demo.command import GROCERIES, demo_settings
 from endcap_reranker.storefront import load_showcase
 from tests.photo_support import packaged_encoders
+from tests.reranker.demo_support import PATIENCE_MS
 from tests.reranker.test_storefront import settled
 
 
@@ -50,7 +51,7 @@ def open_page(browser: Browser, url: str) -> Iterator[Any]:
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(PATIENCE_MS)
         page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(url)

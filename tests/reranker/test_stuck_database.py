@@ -58,7 +58,8 @@ def search(shop: FlaskClient, shopper: str) -> Any:
 def test_a_lock_that_somebody_holds_degrades_and_heals(runtime: Runtime, postgres: str) -> None:
     shop = create_app(runtime).test_client()
     shop.post("/v1/events", json=CLICK)
-    assert search(shop, "ann")["ranking"]["personalized"]
+    # The deadline is short here, and a busy machine misses it now and then.
+    assert eventually(lambda: search(shop, "ann")["ranking"]["personalized"])
     with locked(postgres, "events"):
         answers = [search(shop, f"bob{n}") for n in range(12)]
         assert all(len(one["hits"]) == 9 for one in answers)
@@ -69,8 +70,8 @@ def test_a_lock_that_somebody_holds_degrades_and_heals(runtime: Runtime, postgre
         assert eventually(lambda: bool(runtime.upkeep.problems)), "nobody is told"
     # Had a thread hung with its connection, the pool would be used up by now.
     assert shop.post("/v1/events", json=CLICK | {"client_id": "bob1"}).json["accepted"] == 1
-    found = search(shop, "bob1")
-    assert (found["ranking"]["personalized"], found["hits"][0]["id"]) == (True, "p3")
+    assert eventually(lambda: search(shop, "bob1")["ranking"]["personalized"])
+    assert eventually(lambda: search(shop, "bob1")["hits"][0]["id"] == "p3")
     assert eventually(lambda: not runtime.upkeep.problems), runtime.upkeep.problems
 
 

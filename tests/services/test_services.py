@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from tritonclient.grpc import InferenceServerClient
 from tests.services import patient
 from tests.services.process import GUARD
 from tests.services.triton import Triton
+from tests.serving import eventually
 
 
 def test_elasticsearch_is_real(elasticsearch: str) -> None:
@@ -91,11 +91,7 @@ def _alive(pid: int) -> bool:
 
 
 def _until(holds: Callable[[], bool]) -> None:
-    for _ in range(400):
-        if holds():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it did not come about within 20 s")
+    assert eventually(holds), "it did not come about"
 
 
 @pytest.mark.parametrize("ci", [False, True])

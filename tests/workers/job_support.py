@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from endcap.jobs import Job, load_jobs
 from endcap.settings import Settings, settings_environment
-from tests import serving
 
 MODULE = "endcap_test_jobs"
 SOURCE = '''
@@ -19,17 +17,21 @@ from endcap.errors import EngineUnavailable, InvalidInput, TooLittle
 from endcap.jobs import Job, JobCancelled
 
 def steps(context):
-    """Counts to `steps`, keeping count in its folder: what it has done once it does not do again."""
-    file = context.folder / "count"
+    """Counts to `steps`, keeping count in its folder: what it has done once it does not do again. After each step it
+    waits for the file `gate`, where one is named."""
+    file, new = context.folder / "count", context.folder / "count.new"
     count = int(file.read_text()) if file.exists() else 0
     began = count
-    total = context.parameters.get("steps", 3)
+    total, gate = context.parameters.get("steps", 3), context.parameters.get("gate")
     while count < total:
         context.progress(count, total, "counting")
-        time.sleep(context.parameters.get("pause", 0.05))
         count += 1
-        file.write_text(str(count))
         print("step", count, "in process", os.getpid(), flush=True)
+        new.write_text(str(count))
+        new.replace(file)
+        while gate and not os.path.exists(gate):
+            context.progress(count, total, "counting")
+            time.sleep(0.02)
     return {"began": began, "count": count, "pid": os.getpid()}
 
 def fails(context):
@@ -101,8 +103,3 @@ FAILS = job("test-fails", "light", alone=False)
 DEAF = job("test-deaf", "light", alone=False)
 #: No job starts by itself.
 QUIET = dict.fromkeys([*load_jobs(), "test-timed"], "off")
-
-
-def eventually(true: Callable[[], bool], within_s: float = 90.0) -> bool:
-    """With patience: every step here is a process that starts."""
-    return serving.eventually(true, within_s)

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import os
 import signal
-import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -148,7 +146,8 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
         "import os, sys, torch, torch.distributed as distributed\n"
         "from dataclasses import replace\n"
         "from tests.workers.test_training_loop import SCHEDULE, network, train, weights\n"
-        "distributed.init_process_group('gloo')\n"
+        "meet, rank = f'file://{sys.argv[1]}/meet', int(sys.argv[2])\n"
+        "distributed.init_process_group('gloo', init_method=meet, rank=rank, world_size=2)\n"
         "model = network(seed=distributed.get_rank())\n"
         "outcome = train(model, replace(SCHEDULE, epochs=30))\n"
         "torch.save((weights(model), outcome.values), f'{sys.argv[1]}/{distributed.get_rank()}.pt')\n"
@@ -156,14 +155,10 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
         "distributed.barrier()\n"
         "os._exit(0)\n"
     )
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
     runs = []
     for rank in range(2):
-        settings = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        command = [sys.executable, "-c", script, str(tmp_path)]
-        runs.append(subprocess.Popen(command, env={**os.environ, **settings}, cwd=Path(__file__).parents[2]))
+        command = [sys.executable, "-c", script, str(tmp_path), str(rank)]
+        runs.append(subprocess.Popen(command, cwd=Path(__file__).parents[2]))
     assert [run.wait(timeout=240) for run in runs] == [0, 0]
 
     (first, values), (second, _) = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
