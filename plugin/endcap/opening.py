@@ -66,7 +66,7 @@ def open_profiles(settings: Settings, log_: EventLog, aliases: Aliases) -> Profi
     Raises:
         ConfigurationError: Redis's client is not installed, or ``redis_url`` is no URL of one.
     """
-    restorer = Restorer(log_, aliases, settings.profile_products, settings.profile_recent, settings.half_life_days)
+    restorer = Restorer(log_, aliases, settings.profile_bytes, settings.profile_recent, settings.half_life_days)
     in_process = LogProfiles(restorer, settings.profile_cache_mb)
     if not settings.redis_url:
         return in_process

@@ -1,31 +1,31 @@
-"""A shopper's profile: a bounded memory of what he did, in two small arrays.
+"""A shopper's profile: a bounded memory of what he did, in two arrays.
 
-``counters`` remembers products, ``recent`` the latest actions in order. Both have a fixed number of places, so a
-profile never exceeds ``places * 7 + recent * 9`` bytes (defaults: 3,985), whoever the shopper is. Small places matter:
-on Complete Journey, remembering 160 products of 20 bytes instead of 505 of 7 costs .02 of NDCG@10.
+``counters`` remembers products, ``recent`` the latest actions in order. As bytes (:mod:`endcap.profile_bytes`), which
+is how profiles are stored and kept, one never exceeds :data:`MOST_BYTES`, whoever the shopper is: what is worth least
+is given up until it fits. That leaves some 900 products to a household that shops for groceries. Small places matter:
+on Complete Journey, remembering 160 products instead of 505 costs .02 of NDCG@10.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 
 import numpy as np
 
 from endcap.events import Action
+from endcap.profile_bytes import AGE_BITS, BUYS_BITS, COUNTER, RECENT, pack, profile_keys, unpack
 
 DAY_S = 86_400.0
 
-#: What one product's counter holds: the low half of its key; days between the last action on it and the profile's
-#: latest (11 bits) with purchases less returns (5 bits); and the decayed weight as of that last action, on a log scale.
-COUNTER = np.dtype([("key", "<u4"), ("seen", "<u2"), ("decayed", "u1")])
-RECENT = np.dtype([("key", "<u4"), ("time", "<u4"), ("action", "u1")])
-#: Before the arrays' bytes: sequence, day that ages count from, counters, recent actions.
-_HEADER = struct.Struct("<qiHH")
+#: Bytes of the largest profile, as it is stored and kept.
+MOST_BYTES = 4_000
+#: Products beyond so many are given up before bytes are counted: none takes less than a byte.
+_MOST_PRODUCTS = 50_000
+#: A recent action takes at most 11 bytes: so many of them that they fill a third.
+_RECENT_SHARE = 33
 
-_BUYS_BITS = 5
-_MOST_BUYS = (1 << _BUYS_BITS) - 1
-_OLDEST_DAYS = (1 << (16 - _BUYS_BITS)) - 1
+_MOST_BUYS = (1 << BUYS_BITS) - 1
+_OLDEST_DAYS = (1 << AGE_BITS) - 1
 _LEAST_WEIGHT, _STEPS_PER_DOUBLING = 0.01, 16.0
 
 #: How much an action says about interest in the product, relative to a purchase.
@@ -47,11 +47,20 @@ class Profile:
     the number, in the event log, of the last event that is in it.
     """
 
-    __slots__ = ("_latest", "_places", "_recent_places", "cache", "counters", "half_life_days", "recent", "sequence")
+    __slots__ = (
+        "_latest",
+        "_most_bytes",
+        "_recent_places",
+        "cache",
+        "counters",
+        "half_life_days",
+        "recent",
+        "sequence",
+    )
 
-    def __init__(self, places: int = 505, recent: int = 50, half_life_days: float = 30.0) -> None:
-        self._places = places
-        self._recent_places = recent
+    def __init__(self, most_bytes: int = MOST_BYTES, recent: int = 50, half_life_days: float = 30.0) -> None:
+        self._most_bytes = most_bytes
+        self._recent_places = min(recent, most_bytes // _RECENT_SHARE)
         self._latest = 0  # day (since 1970) that ages in ``seen`` count from
         self.half_life_days = half_life_days
         self.counters = np.empty(0, dtype=COUNTER)
@@ -61,37 +70,34 @@ class Profile:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the two arrays."""
-        return self.counters.nbytes + self.recent.nbytes
+        """Bytes that it takes where it is stored or kept."""
+        return len(self.to_bytes())
 
     def __bool__(self) -> bool:
         return len(self.counters) > 0
 
     def copy(self) -> Profile:
         """An independent profile with the same content."""
-        twin = Profile(self._places, self._recent_places, self.half_life_days)
+        twin = Profile(self._most_bytes, self._recent_places, self.half_life_days)
         twin._latest, twin.sequence = self._latest, self.sequence
         twin.counters, twin.recent = self.counters, self.recent  # arrays are replaced, never changed in place
         return twin
 
     def to_bytes(self) -> bytes:
         """All that it holds; :meth:`from_bytes` gives the profile back."""
-        header = _HEADER.pack(self.sequence, self._latest, len(self.counters), len(self.recent))
-        return header + self.counters.tobytes() + self.recent.tobytes()
+        return pack(self.sequence, self._latest, self.counters, self.recent)
 
     @classmethod
-    def from_bytes(cls, data: bytes, places: int = 505, recent: int = 50, half_life_days: float = 30.0) -> Profile:
-        """Raises ValueError for what is not a profile of these places."""
-        if len(data) < _HEADER.size:
-            raise ValueError(f"{len(data)} bytes are no profile")
-        sequence, latest, counters, actions = _HEADER.unpack_from(data)
-        begin = _HEADER.size + counters * COUNTER.itemsize
-        if counters > places or actions > recent or len(data) != begin + actions * RECENT.itemsize:
-            raise ValueError(f"{len(data)} bytes are no profile of {counters} products and {actions} actions")
-        profile = cls(places, recent, half_life_days)
-        profile.sequence, profile._latest = sequence, latest
-        profile.counters = np.frombuffer(data, COUNTER, counters, _HEADER.size)
-        profile.recent = np.frombuffer(data, RECENT, actions, begin)
+    def from_bytes(
+        cls, data: bytes, most_bytes: int = MOST_BYTES, recent: int = 50, half_life_days: float = 30.0
+    ) -> Profile:
+        """Raises ValueError for what is not a profile of this size."""
+        if len(data) > most_bytes:
+            raise ValueError(f"{len(data)} bytes are no profile of at most {most_bytes}")
+        profile = cls(most_bytes, recent, half_life_days)
+        profile.sequence, profile._latest, profile.counters, profile.recent = unpack(data)
+        if len(profile.recent) > profile._recent_places:
+            raise ValueError(f"{len(profile.recent)} actions are more than a profile holds")
         return profile
 
     def add(self, keys: np.ndarray, times: np.ndarray, actions: np.ndarray) -> None:
@@ -106,9 +112,10 @@ class Profile:
         wanted = WEIGHTS[actions] != 0
         if not wanted.any():
             return
-        keys, times, actions = short_keys(keys[wanted]), times[wanted], actions[wanted]
+        keys, times, actions = profile_keys(keys[wanted]), times[wanted], actions[wanted]
         self._count(keys, times, actions)
         self._remember(keys, times, actions)
+        self._fit()
         self.cache = {}
 
     def buys(self) -> np.ndarray:
@@ -117,7 +124,7 @@ class Profile:
 
     def age_days(self, now: float) -> np.ndarray:
         """Days since the last action on each counter's product, to the day; float32, at least 0."""
-        ages = (self.counters["seen"] >> _BUYS_BITS).astype(np.float32)
+        ages = (self.counters["seen"] >> BUYS_BITS).astype(np.float32)
         return np.maximum(ages + np.float32(now / DAY_S - self._latest), 0.0)
 
     def weights(self, now: float) -> np.ndarray:
@@ -130,7 +137,7 @@ class Profile:
         unique, slot = np.unique(np.concatenate([old["key"], keys]), return_inverse=True)
         old_slot, new_slot = slot[: len(old)], slot[len(old) :]
         last = np.zeros(len(unique))
-        last[old_slot] = self._latest - (old["seen"] >> _BUYS_BITS).astype(float)
+        last[old_slot] = self._latest - (old["seen"] >> BUYS_BITS).astype(float)
         before = last[old_slot]
         np.maximum.at(last, new_slot, np.floor(days))
         buys = np.zeros(len(unique), dtype=np.int64)
@@ -144,12 +151,8 @@ class Profile:
         ages = np.minimum(self._latest - last, _OLDEST_DAYS).astype(np.int64)
         merged = np.empty(len(unique), dtype=COUNTER)
         merged["key"] = unique
-        merged["seen"] = (ages << _BUYS_BITS) | np.clip(buys, 0, _MOST_BUYS)
+        merged["seen"] = (ages << BUYS_BITS) | np.clip(buys, 0, _MOST_BUYS)
         merged["decayed"] = _scale(weight)
-        if len(merged) > self._places:
-            worth = np.log2(1.0 + np.maximum(buys, 0) + np.minimum(weight, 1.0) / 16.0) - ages / _FORGET_DAYS
-            keep = np.argpartition(-worth, self._places - 1)[: self._places]
-            merged = merged[np.sort(keep)]
         self.counters = merged
 
     def _remember(self, keys: np.ndarray, times: np.ndarray, actions: np.ndarray) -> None:
@@ -157,6 +160,23 @@ class Profile:
         tail["key"], tail["time"], tail["action"] = keys, times, actions
         joined = np.concatenate([self.recent, tail])
         self.recent = joined[np.argsort(joined["time"], kind="stable")][-self._recent_places :].copy()
+
+    def _fit(self) -> None:
+        """Give up the products that are worth least, until the bytes suffice."""
+        if len(self.counters) > _MOST_PRODUCTS:
+            self._keep(_MOST_PRODUCTS)
+        if self.counters.nbytes + self.recent.nbytes <= self._most_bytes // 2:
+            return  # no need to look: packed, it is hardly larger
+        while (over := len(self.to_bytes()) - self._most_bytes) > 0 and len(self.counters):
+            each = (self._most_bytes + over) / len(self.counters)
+            self._keep(len(self.counters) - max(1, int(over / each)))
+
+    def _keep(self, count: int) -> None:
+        """The ``count`` products that are worth most."""
+        counters = self.counters
+        weight = np.minimum(_weights(counters["decayed"]), 1.0)
+        worth = np.log2(1.0 + self.buys() + weight / 16.0) - (counters["seen"] >> BUYS_BITS) / _FORGET_DAYS
+        self.counters = counters[np.sort(np.argsort(-worth, kind="stable")[:count])]
 
 
 def _scale(weight: np.ndarray) -> np.ndarray:
@@ -173,8 +193,8 @@ def _weights(steps: np.ndarray) -> np.ndarray:
 
 
 def short_keys(keys: np.ndarray) -> np.ndarray:
-    """The low 32 bits of product keys, as profiles store them; uint32. Among a million products 1 in 4,000 shares its
-    short key with another: it then counts for both, which no ranking notices."""
+    """The low 32 bits of product keys; uint32. Among a million products 1 in 4,000 shares its short key with another:
+    it then counts for both, which no ranking notices."""
     return keys.astype(np.uint32)
 
 
@@ -183,7 +203,7 @@ def build_profiles(
     keys: np.ndarray,
     times: np.ndarray,
     actions: np.ndarray,
-    places: int = 505,
+    most_bytes: int = MOST_BYTES,
     recent: int = 50,
     half_life_days: float = 30.0,
 ) -> dict[object, Profile]:
@@ -194,7 +214,7 @@ def build_profiles(
     profiles: dict[object, Profile] = {}
     for number, name in enumerate(names.tolist()):
         rows = order[bounds[number] : bounds[number + 1]]
-        profile = Profile(places, recent, half_life_days)
+        profile = Profile(most_bytes, recent, half_life_days)
         profile.add(keys[rows], times[rows], actions[rows])
         profiles[name] = profile
     return profiles

@@ -32,7 +32,8 @@ from endcap.events import Action
 from endcap.features import FEATURES, RankingInputs
 from endcap.features.affinity import Affinity, AlignedAffinity
 from endcap.pictures import WIDTH
-from endcap.profiles import DAY_S, Profile, short_keys
+from endcap.profile_bytes import profile_keys
+from endcap.profiles import DAY_S, Profile
 from endcap.vocabulary import CODES as CODES
 from endcap.vocabulary import RESERVED, code_column
 from endcap.vocabulary import Vocabulary as Vocabulary
@@ -207,7 +208,7 @@ class Alignment:
             self.codes[:, number] = code_column(table, vocabulary, column)
         self.newcomers = self._newcomers() if unknown != UNKNOWN else None
         # Products that left the catalogue since training still have a meaning in a shopper's history.
-        short = short_keys(keys)
+        short = profile_keys(keys)
         sorting = np.argsort(short, kind="stable")
         self._gone_order, self._gone_keys = order[sorting], short[sorting]
 
@@ -247,7 +248,7 @@ class Alignment:
             keys = np.concatenate([profile.counters["key"][rest], keys])
             times = np.concatenate([now - ages * DAY_S, times])
             actions = np.concatenate([bought, actions])
-        rows = self.table.rows_of_short_keys(keys)
+        rows = self.table.rows_of_profile_keys(keys)
         numbers = self.numbers[rows].astype(np.int64)
         gone = np.flatnonzero(rows < 0)
         if len(gone):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from endcap.events import Action, Event
-from endcap.profiles import Profile
+from endcap.profiles import MOST_BYTES, Profile
 from endcap.stores import redis_profiles
 from endcap.stores.aliases import Aliases, AliasRefused, UnknownAlias
 from endcap.stores.database import Database, LogUnavailable
@@ -35,7 +35,7 @@ class World:
         self.store = self.other()
 
     def other(self) -> ProfileStore:
-        restorer = Restorer(self.log, self.aliases, 505, 50, 30.0)
+        restorer = Restorer(self.log, self.aliases, MOST_BYTES, 50, 30.0)
         inner = LogProfiles(restorer, 8.0)
         made: ProfileStore = RedisProfiles(self.url, restorer, inner) if self.url else inner
         self.opened.append(made)

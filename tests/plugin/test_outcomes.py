@@ -7,6 +7,7 @@ import pytest
 from itsdangerous import Signer
 
 from endcap.events import Action, Event
+from endcap.profiles import MOST_BYTES
 from endcap.stores.aliases import Aliases
 from endcap.stores.database import Database
 from endcap.stores.erasure import Erasure
@@ -106,7 +107,7 @@ def test_a_purchase_after_the_login_belongs_to_what_the_visitor_was_shown(world:
 
 
 def test_everything_about_a_shopper_is_given_out_and_erased(world: World) -> None:
-    profiles = LogProfiles(Restorer(world.log, world.aliases, 505, 50, 30.0), 8.0)
+    profiles = LogProfiles(Restorer(world.log, world.aliases, MOST_BYTES, 50, 30.0), 8.0)
     erasure = Erasure(world.database, world.log, world.aliases, profiles)
     world.shows("r1", shopper="visitor")
     world.shows("r2", shopper="bob")
@@ -131,7 +132,7 @@ def test_everything_about_a_shopper_is_given_out_and_erased(world: World) -> Non
     ]
     assert out[0]["also_known_as"] == ["visitor"]
     assert out[-3]["products"] == ["a", "b"]
-    elsewhere = LogProfiles(Restorer(world.log, world.aliases, 505, 50, 30.0), 8.0)
+    elsewhere = LogProfiles(Restorer(world.log, world.aliases, MOST_BYTES, 50, 30.0), 8.0)
     other = Erasure(world.database, world.log, world.aliases, elsewhere)
     other.follow()
     assert elsewhere.get("ann")

@@ -2,6 +2,7 @@
 
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +16,7 @@ from endcap.events import Action, Event
 from endcap.features import RankingInputs
 from endcap.personalizer import Personalizer
 from endcap.popularity import Popularity
+from endcap.profiles import MOST_BYTES
 from endcap.scoring.baseline import BaselineScorer
 from endcap.stores.aliases import Aliases
 from endcap.stores.database import Database
@@ -30,7 +32,7 @@ TABLE = ProductTable(
 
 
 def restorer(log: EventLog) -> Restorer:
-    return Restorer(log, Aliases(log.database, log), 505, 50, 30.0)
+    return Restorer(log, Aliases(log.database, log), MOST_BYTES, 50, 30.0)
 
 
 class Shop:
@@ -215,6 +217,28 @@ def test_the_cache_of_profiles_is_bounded_and_refills_from_the_log(tmp_path: Pat
         small.get(f"shopper {number}")
     assert len(small) <= 16
     assert small.get("shopper 0").buys().tolist() == [1.0]
+
+
+def test_what_is_kept_takes_the_memory_that_was_given(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    shop.log.append(
+        [Event(f"{s}-{p}", time.time(), f"s{s}", Action.PURCHASE, f"{s}-{p}") for s in range(300) for p in range(10)]
+    )
+    store = LogProfiles(restorer(shop.log), memory_mb=0.2)
+    tracemalloc.start()
+    for number in range(300):
+        store.get(f"s{number}").cache["derived"] = np.zeros(500)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 0.25e6
+    assert 150 < len(store) < 300, "most are kept as bytes"
+    assert len(store._at_hand) < 20
+    oldest = store.kept()[0]
+    with shop.log.database.transaction() as connection:
+        connection.exec_driver_sql("ALTER TABLE events RENAME TO gone")
+    profile = store.get(oldest)
+    assert len(profile.counters) == 10, "without a look into the log"
+    assert store.get(oldest) is profile
 
 
 def test_events_of_another_process_arrive_once(tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from endcap.catalog.product import Product
+from endcap.catalog.product import Product, product_keys
 from endcap.catalog.table import ProductTable
 from endcap.catalog.texts import PackedTexts
+from endcap.profile_bytes import profile_keys
 from endcap.profiles import short_keys
 
 BEFORE = [
@@ -65,6 +66,9 @@ def test_it_is_the_table_that_reading_everything_would_give() -> None:
     assert (made.keys == whole.keys).all()
     assert made.rows(["f", "a", "nope"]).tolist() == [5, 0, -1]
     assert made.rows_of_short_keys(short_keys(made.keys[:-1])).tolist() == list(range(6))
+    assert made.rows_of_profile_keys(profile_keys(made.keys[:-1])).tolist() == list(range(6))
+    strangers = profile_keys(product_keys([f"nobody {number}" for number in range(50)]))
+    assert made.rows_of_profile_keys(strangers).tolist() == [-1] * 50
     # The table before is a snapshot: those who read it are not disturbed.
     assert described(before) == was
     assert len(before) == 4

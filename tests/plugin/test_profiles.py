@@ -1,5 +1,8 @@
 """Profiles: bounded, order-independent, exact about what they promise."""
 
+import contextlib
+import struct
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +10,8 @@ from hypothesis import strategies as st
 
 from endcap.catalog.product import product_keys
 from endcap.events import Action
-from endcap.profiles import DAY_S, Profile, build_profiles, short_keys
+from endcap.profile_bytes import COUNTER, RECENT, profile_keys
+from endcap.profiles import DAY_S, MOST_BYTES, Profile, build_profiles
 
 NOW = 1_750_000_000.0
 
@@ -19,7 +23,7 @@ def add(profile: Profile, *events: tuple[str, float, Action]) -> Profile:
 
 
 def counter(profile: Profile, product: str) -> int:
-    return int(np.flatnonzero(profile.counters["key"] == short_keys(product_keys([product]))[0])[0])
+    return int(np.flatnonzero(profile.counters["key"] == profile_keys(product_keys([product]))[0])[0])
 
 
 def test_purchases_count_and_returns_take_back() -> None:
@@ -38,7 +42,8 @@ def test_a_weight_halves_in_a_half_life() -> None:
 def test_impressions_and_searches_leave_no_trace() -> None:
     profile = add(Profile(), ("milk", NOW, Action.IMPRESSION), ("", NOW, Action.SEARCH))
     assert not profile
-    assert profile.nbytes == 0
+    assert not len(profile.recent)
+    assert profile.nbytes < 40
 
 
 def test_a_million_events_stay_within_the_promised_bytes() -> None:
@@ -47,15 +52,79 @@ def test_a_million_events_stay_within_the_promised_bytes() -> None:
     for _ in range(10):
         keys = rng.integers(1, 2**63, 100_000, dtype=np.uint64)
         profile.add(keys, NOW + rng.random(100_000), np.full(100_000, Action.CLICK, dtype=np.uint8))
-    assert profile.nbytes <= 4_000
+    assert 3_900 < profile.nbytes <= MOST_BYTES
+    assert len(profile.counters) > 900
     assert len(profile.recent) == 50
     assert (np.diff(profile.counters["key"].astype(np.int64)) > 0).all()
 
 
 def test_regular_purchases_outlive_a_flood_of_clicks() -> None:
-    profile = add(Profile(places=20), *[("milk", NOW - day * DAY_S, Action.PURCHASE) for day in range(5)])
+    profile = add(Profile(most_bytes=500), *[("milk", NOW - day * DAY_S, Action.PURCHASE) for day in range(5)])
     add(profile, *[(f"bait{number}", NOW, Action.CLICK) for number in range(500)])
     assert profile.buys()[counter(profile, "milk")] == 5
+
+
+def shopper(seed: int, products: int, days: int, actions: list[Action], size: int = 5_000) -> tuple[np.ndarray, ...]:
+    rng = np.random.default_rng(seed)
+    keys = rng.integers(1, 2**63, products, dtype=np.uint64)[rng.integers(0, products, size)]
+    times = NOW - DAY_S * rng.integers(0, days, size) - rng.integers(0, 3_600, size)
+    return keys, times.astype(float), rng.choice(np.array(actions, dtype=np.uint8), size)
+
+
+@pytest.mark.parametrize("days", [1, 100, 4_000])
+@pytest.mark.parametrize("products", [1, 300, 3_000])
+@pytest.mark.parametrize("kinds", [[Action.CLICK], [Action.PURCHASE], list(Action)])
+@pytest.mark.parametrize("recent", [1, 50, 1_000])
+def test_whoever_the_shopper_is_the_bytes_suffice_and_give_him_back(
+    days: int, products: int, kinds: list[Action], recent: int
+) -> None:
+    for most in (500, MOST_BYTES):
+        profile = Profile(most, recent)
+        keys, times, actions = shopper(days + products, products, days, kinds)
+        profile.add(keys[:4_000], times[:4_000], actions[:4_000])
+        profile.add(keys[4_000:], times[4_000:], actions[4_000:])
+        profile.sequence = 2**40
+        data = profile.to_bytes()
+        assert len(data) == profile.nbytes <= most
+        again = Profile.from_bytes(data, most, recent)
+        assert again.sequence == 2**40
+        np.testing.assert_array_equal(again.counters, profile.counters)
+        np.testing.assert_array_equal(again.recent, profile.recent)
+        assert (again.counters.dtype, again.recent.dtype) == (COUNTER, RECENT)
+        assert again.age_days(NOW).tolist() == profile.age_days(NOW).tolist()
+        for one in (profile, again):
+            one.add(keys[:7], times[:7] + DAY_S, actions[:7])
+        assert again.to_bytes() == profile.to_bytes()
+
+
+def test_a_household_of_many_habits_keeps_far_more_than_500_products() -> None:
+    rng = np.random.default_rng(1)
+    often = np.arange(300).repeat(rng.integers(2, 12, 300))
+    bought = np.concatenate([often, np.arange(300, 2_000)])
+    days = rng.choice(300, 110, replace=False)[rng.integers(0, 110, len(bought))]
+    profile = Profile()
+    keys = product_keys([str(one) for one in bought.tolist()])
+    profile.add(keys, NOW - days * DAY_S, np.full(len(keys), Action.PURCHASE, dtype=np.uint8))
+    assert len(profile.counters) > 850
+    assert (profile.buys() > 1).sum() > 290, "what was bought once goes first"
+
+
+def test_bytes_that_are_no_profile_are_refused() -> None:
+    profile = Profile()
+    profile.add(*shopper(0, 300, 100, list(Action)))
+    data = profile.to_bytes()
+    old = struct.pack("<qiHH", 2, 17_000, 1, 1) + bytes(7 + 9)  # as they were once
+    for junk in (b"", b"x", bytes(27), old, data[:-1], data + b"\0", data[:200], data + bytes(4_000)):
+        with pytest.raises(ValueError, match="profile"):
+            Profile.from_bytes(junk)
+    with pytest.raises(ValueError, match="actions"):
+        Profile.from_bytes(data, recent=10)
+    rng = np.random.default_rng(0)
+    for _ in range(300):  # whatever is read, it ends in a profile or in that error
+        broken = np.frombuffer(data, dtype=np.uint8).copy()
+        broken[rng.integers(0, len(broken), 3)] = rng.integers(0, 256, 3)
+        with contextlib.suppress(ValueError):
+            Profile.from_bytes(broken.tobytes())
 
 
 EVENTS = st.lists(

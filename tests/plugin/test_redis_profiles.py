@@ -12,6 +12,7 @@ import redis as client
 
 from endcap.errors import ConfigurationError
 from endcap.events import Action, Event
+from endcap.profiles import MOST_BYTES
 from endcap.stores import redis_profiles
 from endcap.stores.aliases import Aliases
 from endcap.stores.database import Database
@@ -46,7 +47,7 @@ def opened(log: EventLog) -> Iterator[Open]:
     made: list[RedisProfiles] = []
 
     def one(url: str, **changes: object) -> RedisProfiles:
-        restorer = Restorer(log, Aliases(log.database, log), int(str(changes.pop("places", 505))), 50, 30.0)
+        restorer = Restorer(log, Aliases(log.database, log), int(str(changes.pop("most_bytes", MOST_BYTES))), 50, 30.0)
         made.append(RedisProfiles(url, restorer, LogProfiles(restorer, 8.0), **changes))  # type: ignore[arg-type]
         return made[-1]
 
@@ -119,7 +120,7 @@ def test_bytes_of_another_shape_or_none_at_all_are_read_anew(redis: str, log: Ev
     store, shopper = opened(redis), uuid.uuid4().hex
     buys(log, shopper, "a", store)
     store.get(shopper)
-    assert len(opened(redis, places=7).get(shopper).counters) == 1
+    assert len(opened(redis, most_bytes=3_000).get(shopper).counters) == 1
     with client.Redis.from_url(redis) as connection:
         for junk in (b"", b"x" * 5_000, (connection.hget(redis_profiles._key(shopper), "p") or b"")[:-3]):
             connection.hset(redis_profiles._key(shopper), "p", junk)

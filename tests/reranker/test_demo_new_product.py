@@ -32,7 +32,7 @@ def purchases_of(runtime: Runtime, household: str, shelf: int, makers: tuple[int
     table = runtime.personalizer.table
     assert table is not None
     profile = runtime.profiles.get(household)
-    rows = table.rows_of_short_keys(profile.counters["key"])
+    rows = table.rows_of_profile_keys(profile.counters["key"])
     here = (rows >= 0) & (table.category[rows] == shelf)
     return [float(profile.buys()[here & (table.brand[rows] == maker)].sum()) for maker in makers]
 

@@ -58,6 +58,7 @@ def test_served_and_evaluated_features_are_the_same_code(cases: journey.Cases, t
     from endcap.catalog.product import product_keys
     from endcap.events import Action, Event
     from endcap.features import ranking_inputs
+    from endcap.profiles import MOST_BYTES
     from endcap.stores.aliases import Aliases
     from endcap.stores.database import Database
     from endcap.stores.events import EventLog
@@ -73,7 +74,7 @@ def test_served_and_evaluated_features_are_the_same_code(cases: journey.Cases, t
             for number, (time, product) in enumerate(zip(bought.transaction_timestamp, bought.product_id))
         ]
     )
-    profile = LogProfiles(Restorer(log, Aliases(log.database, log), 505, 50, 30.0), 8.0).get(str(household))
+    profile = LogProfiles(Restorer(log, Aliases(log.database, log), MOST_BYTES, 50, 30.0), 8.0).get(str(household))
     candidates = cases.candidates[name]
     served = ranking_inputs(
         profile, name, [str(one) for one in candidates.tolist()], np.zeros(len(candidates), np.float32),

@@ -14,7 +14,7 @@ def act(profile: Profile, key: int) -> None:
 
 
 def test_profiles_that_were_packed_go_on_as_they_were() -> None:
-    packed, plain = PackedProfiles(100, 10, 30.0, most=3), [Profile(100, 10, 30.0) for _ in range(8)]
+    packed, plain = PackedProfiles(1_000, 10, 30.0, most=3), [Profile(1_000, 10, 30.0) for _ in range(8)]
     for turn in range(5):
         for number, profile in enumerate(plain):
             for one in (packed.take(f"s{number}"), profile):
@@ -27,6 +27,6 @@ def test_profiles_that_were_packed_go_on_as_they_were() -> None:
 
 
 def test_looking_keeps_nobody() -> None:
-    packed = PackedProfiles(100, 10, 30.0)
+    packed = PackedProfiles(1_000, 10, 30.0)
     assert not packed.look("stranger")
     assert len(packed) == 0

@@ -13,6 +13,7 @@ from endcap.catalog.product import Product, product_keys
 from endcap.catalog.texts import PackedTexts
 from endcap.catalog.values import number_or_none, time_or_none
 from endcap.pictures import PictureSource
+from endcap.profile_bytes import profile_keys
 
 
 class ProductTable:
@@ -142,6 +143,14 @@ class ProductTable:
     def rows_of_short_keys(self, keys: np.ndarray) -> np.ndarray:
         """Row of each uint32 product key (:func:`~endcap.profiles.short_keys`); int64 (n,), -1 where there is none."""
         return lookup(self._short_keys, self._short_order, keys)
+
+    def rows_of_profile_keys(self, keys: np.ndarray) -> np.ndarray:
+        """The same for keys as profiles hold them (:func:`~endcap.profile_bytes.profile_keys`)."""
+        if not len(self):
+            return np.full(len(keys), -1, dtype=np.int64)
+        # The other bits of such a key are 0: of the keys that begin like it, none comes before it.
+        place = np.minimum(np.searchsorted(self._short_keys, keys), len(self) - 1)
+        return np.where(profile_keys(self._short_keys[place]) == keys, self._short_order[place], -1)
 
     @classmethod
     def collect(

@@ -70,7 +70,7 @@ def memory_of(profile: Profile, table: ProductTable, now: float) -> Memory:
     cached = profile.cache.get("memory")
     if isinstance(cached, tuple) and cached[0] is table and abs(now - cached[1]) < _FRESH_S:
         return cached[2]
-    rows = table.rows_of_short_keys(profile.counters["key"])
+    rows = table.rows_of_profile_keys(profile.counters["key"])
     decayed, buys = profile.weights(now), profile.buys()
     # A quarter of the count stays for ever, so that what was bought long ago is not forgotten altogether.
     weight = decayed + np.float32(0.25) * buys

@@ -11,7 +11,8 @@ import numpy as np
 from endcap.catalog.table import ProductTable
 from endcap.features.memory import Memory, above_of
 from endcap.features.names import INDEX
-from endcap.profiles import Profile, short_keys
+from endcap.profile_bytes import profile_keys
+from endcap.profiles import Profile
 
 #: Imaginary purchases at everybody's taste: shares of little are shrunk.
 _PRIOR = 5.0
@@ -55,7 +56,7 @@ def personal_features(
 def _own(columns: np.ndarray, profile: Profile, keys: np.ndarray, now: float) -> np.ndarray:
     """Gives the days since the last action on each candidate, infinite where there was none."""
     counters = profile.counters
-    short = short_keys(keys)
+    short = profile_keys(keys)
     place = np.minimum(np.searchsorted(counters["key"], short), len(counters) - 1)  # counters are sorted by key
     known = counters["key"][place] == short
     at = place[known]

@@ -58,7 +58,7 @@ class Situation:
         """Rows of the shopper's latest products by these actions, latest first, each once."""
         recent = self.profile.recent
         keys = recent["key"][np.isin(recent["action"], actions)][::-1]
-        rows = self.shelves.table.rows_of_short_keys(keys)
+        rows = self.shelves.table.rows_of_profile_keys(keys)
         rows = rows[rows >= 0]
         _, first = np.unique(rows, return_index=True)
         return rows[np.sort(first)]
@@ -97,7 +97,7 @@ def taste(one: Situation) -> Proposed:
     table, counters = one.shelves.table, one.profile.counters
     if table.vectors is None or one.nearest is None or not len(counters):
         return _nothing()
-    rows = table.rows_of_short_keys(counters["key"])
+    rows = table.rows_of_profile_keys(counters["key"])
     weight = one.profile.weights(one.now)
     strongest = np.argsort(-weight, kind="stable")[:100]
     strongest = strongest[(rows[strongest] >= 0) & (weight[strongest] > 0)]
@@ -169,7 +169,7 @@ def own_categories(one: Situation) -> Proposed:
     table, counters = one.shelves.table, one.profile.counters
     if not len(counters):
         return _nothing()
-    rows = table.rows_of_short_keys(counters["key"])
+    rows = table.rows_of_profile_keys(counters["key"])
     known = (rows >= 0) & (table.category[rows] >= 0)
     if not known.any():
         return _nothing()

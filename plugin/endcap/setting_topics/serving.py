@@ -43,8 +43,18 @@ class Serving(BaseModel):
     log_features: float = Field(
         0.1, ge=0, le=1, description="Share of the logged rankings that is logged with the features as served."
     )
-    profile_products: int = Field(505, ge=1, description="Products remembered per shopper (7 bytes each).")
-    profile_recent: int = Field(50, ge=1, description="Latest actions remembered per shopper (9 bytes each).")
+    profile_bytes: int = Field(
+        4_000,
+        ge=500,
+        le=100_000,
+        description="Bytes of the largest profile of a shopper: some 900 products fit into 4,000.",
+    )
+    profile_recent: int = Field(
+        50,
+        ge=1,
+        le=1_000,
+        description="Latest actions remembered per shopper (5 to 11 bytes each; at most a third of them all).",
+    )
     profile_cache_mb: float = Field(64.0, gt=0, description="Memory for profiles in process; older ones are reloaded.")
     half_life_days: float = Field(30.0, gt=0, description="After so many days an action counts half in a profile.")
     popularity_half_life_days: float = Field(30.0, gt=0, description="The same for a product's recent popularity.")

@@ -1,4 +1,8 @@
-"""Where profiles are kept: in process, restored from the event log when first asked for."""
+"""Where profiles are kept: in process, restored from the event log when first asked for.
+
+As bytes a profile is a tenth of what it is with all that readers derive from it. So very many are kept as bytes, and
+those of the shoppers who search just now are kept at hand beside that; together they take the memory that was given.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,15 @@ from collections import Counter, OrderedDict
 from collections.abc import Collection, Mapping
 from typing import Protocol
 
-from endcap.profiles import COUNTER, RECENT, Profile
+from endcap.profile_bytes import sequence_of
+from endcap.profiles import Profile
 from endcap.stores.aliases import Aliases
 from endcap.stores.events import EventLog
+
+#: Bytes that Python takes to keep one profile's bytes: its name, the objects, their places in tables.
+_BESIDES = 350
+#: Bytes of a profile at hand, with what is derived from it: of any, and of each product in it.
+_AT_HAND, _AT_HAND_PRODUCT = 6_000, 80
 
 
 class ProfileReader(Protocol):
@@ -52,15 +62,10 @@ class ProfileStore(ProfileReader, Protocol):
 class Restorer:
     """Makes profiles from the log. Thread-safe."""
 
-    def __init__(self, log: EventLog, aliases: Aliases, places: int, recent: int, half_life_days: float) -> None:
-        self.shape = (places, recent, half_life_days)
+    def __init__(self, log: EventLog, aliases: Aliases, most_bytes: int, recent: int, half_life_days: float) -> None:
+        self.shape = (most_bytes, recent, half_life_days)
         self.log = log
         self.aliases = aliases
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the largest profile."""
-        return self.shape[0] * COUNTER.itemsize + self.shape[1] * RECENT.itemsize
 
     def caught_up(self, shopper: str, old: Profile | None) -> tuple[Profile, list[str]]:
         """A new object, since readers of the old one keep a consistent profile; and the ids joined to the shopper.
@@ -77,15 +82,53 @@ class Restorer:
         return profile, also
 
 
+class AtHand:
+    """Profiles as readers want them, with what was derived from them, beside the bytes that each was made of. Bounded
+    in bytes, the least recently used go first. Not thread-safe."""
+
+    def __init__(self, most_bytes: float) -> None:
+        self._most = most_bytes
+        self._held = 0
+        self._profiles: OrderedDict[str, tuple[bytes, Profile, int]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._profiles)
+
+    def get(self, shopper: str, data: bytes) -> Profile | None:
+        """The profile that was made of these bytes; None where it is not at hand."""
+        found = self._profiles.get(shopper)
+        if found is None or found[0] != data:
+            return None
+        self._profiles.move_to_end(shopper)
+        return found[1]
+
+    def put(self, shopper: str, data: bytes, profile: Profile) -> None:
+        """Take up a shopper's latest profile."""
+        self.drop(shopper)
+        size = _AT_HAND + _AT_HAND_PRODUCT * len(profile.counters)
+        self._profiles[shopper] = data, profile, size
+        self._held += size
+        while self._held > self._most and len(self._profiles) > 1:
+            self.drop(next(iter(self._profiles)))
+
+    def drop(self, shopper: str) -> None:
+        """Forget a shopper's."""
+        found = self._profiles.pop(shopper, None)
+        if found is not None:
+            self._held -= found[2]
+
+
 class LogProfiles:
     """Profiles in memory, least recently used first out, rebuilt from the log; see :class:`ProfileStore`."""
 
     def __init__(self, restorer: Restorer, memory_mb: float) -> None:
         self._restorer = restorer
-        # Arrays, bookkeeping of Python and derived sums come to about four times the arrays themselves.
-        self.most = max(16, int(memory_mb * 1e6 / (4 * restorer.nbytes)))
+        #: Bytes for profiles at hand; as many are for those that are kept as bytes.
+        self.share = memory_mb * 1e6 / 2
         self._lock = threading.Lock()
-        self._profiles: OrderedDict[str, Profile] = OrderedDict()
+        self._profiles: OrderedDict[str, bytes] = OrderedDict()
+        self._held = 0
+        self._at_hand = AtHand(self.share)
         self._stale: set[str] = set()
         self._loading: Counter[str] = Counter()
         self._void: set[str] = set()  # forgotten while being loaded: what is loaded must not be kept
@@ -97,26 +140,31 @@ class LogProfiles:
 
     def get(self, shopper: str) -> Profile:
         """See :class:`ProfileStore`."""
+        profile: Profile | None = None
         with self._lock:
-            profile = self._profiles.get(shopper)
-            stale = shopper in self._stale
-            if profile is not None:
+            data = self._profiles.get(shopper)
+            if data is not None:
                 self._profiles.move_to_end(shopper)
-                if not stale:
-                    return profile
+                profile = self._at_hand.get(shopper, data)
+                if shopper not in self._stale:
+                    return self._unpacked(shopper, data) if profile is None else profile
             # An event that arrives while the log is being read marks the shopper stale again.
             self._stale.discard(shopper)
             self._loading[shopper] += 1
         fresh: Profile | None = None
+        packed = b""
         joined: list[str] = []
         try:
+            if data is not None and profile is None:
+                profile = Profile.from_bytes(data, *self._restorer.shape)
             fresh, joined = self._restorer.caught_up(shopper, profile)
+            packed = fresh.to_bytes()
         finally:
             with self._lock:
-                self._loaded(shopper, fresh, joined)
+                self._loaded(shopper, fresh, packed, joined)
         return fresh
 
-    def _loaded(self, shopper: str, fresh: Profile | None, joined: list[str]) -> None:
+    def _loaded(self, shopper: str, fresh: Profile | None, packed: bytes, joined: list[str]) -> None:
         void = shopper in self._void
         self._loading[shopper] -= 1
         if not self._loading[shopper]:
@@ -130,17 +178,31 @@ class LogProfiles:
         if void:
             return
         current = self._profiles.get(shopper)
-        if current is None or current.sequence <= fresh.sequence:
-            self._profiles[shopper] = fresh
+        if current is None or sequence_of(current) <= fresh.sequence:
+            self._keep(shopper, packed, fresh)
             if joined:
                 self._joined[shopper] = joined
                 self._owner.update(dict.fromkeys(joined, shopper))
         self._profiles.move_to_end(shopper)
-        while len(self._profiles) > self.most:
+        while self._held > self.share and len(self._profiles) > 1:
             self._drop(next(iter(self._profiles)))
 
+    def _unpacked(self, shopper: str, data: bytes) -> Profile:
+        profile = Profile.from_bytes(data, *self._restorer.shape)
+        self._at_hand.put(shopper, data, profile)
+        return profile
+
+    def _keep(self, shopper: str, data: bytes, profile: Profile) -> None:
+        old = self._profiles.get(shopper)
+        self._held += len(data) - len(old) if old is not None else len(data) + _BESIDES
+        self._profiles[shopper] = data
+        self._at_hand.put(shopper, data, profile)
+
     def _drop(self, shopper: str) -> None:
-        self._profiles.pop(shopper, None)
+        data = self._profiles.pop(shopper, None)
+        if data is not None:
+            self._held -= len(data) + _BESIDES
+        self._at_hand.drop(shopper)
         self._stale.discard(shopper)
         for alias in self._joined.pop(shopper, ()):
             self._owner.pop(alias, None)

@@ -22,15 +22,15 @@ import struct
 import threading
 import time
 import zlib
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from endcap.errors import ConfigurationError, EndcapError
-from endcap.profiles import COUNTER, DAY_S, RECENT, Profile
+from endcap.profile_bytes import VERSION
+from endcap.profiles import DAY_S, Profile
 from endcap.stores.database import LogUnavailable
-from endcap.stores.profiles import LogProfiles, Restorer
+from endcap.stores.profiles import AtHand, LogProfiles, Restorer
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +48,9 @@ MOST_PENDING = 100_000
 _CHUNK = 1_000
 
 #: Differs where what a profile's bytes mean differs.
-_FORMAT = zlib.crc32(repr((1, COUNTER.descr, RECENT.descr)).encode())
-#: Format, places, recent places, half-life (days), generation, log read up to, when (seconds since 1970).
-_HEADER = struct.Struct("<IHHf8sqI")
+_FORMAT = zlib.crc32(repr(("endcap profile", 2, VERSION)).encode())
+#: Format, most bytes, recent places, half-life (days), generation, log read up to, when (seconds since 1970).
+_HEADER = struct.Struct("<IIHf8sqI")
 
 _RAISE = """
 if tonumber(ARGV[1]) > tonumber(redis.call('HGET', KEYS[1], 's') or '0') then
@@ -113,7 +113,7 @@ class RedisProfiles:
         self._fallback = fallback
         self._clock = clock
         self._lock = threading.Lock()
-        self._decoded: OrderedDict[str, tuple[bytes, Profile]] = OrderedDict()
+        self._at_hand = AtHand(fallback.share)
         self._pending: dict[str, int] = {}
         self._void: set[str] = set()
         self._problem = ""
@@ -215,13 +215,12 @@ class RedisProfiles:
         """What Redis holds, None where it is nothing that can be used."""
         if raw is None or len(raw) < _HEADER.size:
             return None
-        form, places, recent, half_life, drawn, reach, checked = _HEADER.unpack_from(raw)
-        if form != _FORMAT or (places, recent, half_life) != self._shape or drawn != generation.ljust(8, b"\0"):
+        form, most_bytes, recent, half_life, drawn, reach, checked = _HEADER.unpack_from(raw)
+        if form != _FORMAT or (most_bytes, recent, half_life) != self._shape or drawn != generation.ljust(8, b"\0"):
             return None
-        remembered = self._decoded.get(shopper)
-        if remembered is not None and remembered[0] == raw:
-            profile = remembered[1]  # with what was derived from it
-        else:
+        with self._lock:
+            profile = self._at_hand.get(shopper, raw)
+        if profile is None:
             try:
                 profile = Profile.from_bytes(raw[_HEADER.size :], *self._restorer.shape)
             except ValueError:
@@ -231,15 +230,12 @@ class RedisProfiles:
 
     @property
     def _shape(self) -> tuple[float, ...]:
-        places, recent, half_life = self._restorer.shape
-        return places, recent, struct.unpack("<f", struct.pack("<f", half_life))[0]
+        most_bytes, recent, half_life = self._restorer.shape
+        return most_bytes, recent, struct.unpack("<f", struct.pack("<f", half_life))[0]
 
     def _remember(self, shopper: str, data: bytes, profile: Profile) -> None:
         with self._lock:
-            self._decoded[shopper] = data, profile
-            self._decoded.move_to_end(shopper)
-            while len(self._decoded) > self._fallback.most:
-                self._decoded.popitem(last=False)
+            self._at_hand.put(shopper, data, profile)
 
     def _mark(self, marks: Mapping[str, int]) -> None:
         waiting = list(marks.items())

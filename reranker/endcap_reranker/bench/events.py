@@ -19,6 +19,7 @@ from rich.console import Console
 
 from endcap.events import Action, Event, to_ubi
 from endcap.features import FEATURES
+from endcap.profiles import MOST_BYTES
 from endcap.results import Results
 from endcap.settings import load_settings
 from endcap.stores.aliases import Aliases
@@ -136,7 +137,7 @@ def _million(database: Database, seed: int) -> dict[str, float]:
     log, draw = EventLog(database), random.Random(seed)  # noqa: S311
     source = (Event(f"m{n}", 1.7e9 + n, "million", Action.CLICK, f"{draw.randrange(50_000)}") for n in range(MILLION))
     sum(log.append_many(source))
-    restorer = Restorer(log, Aliases(database, log), 505, 50, 30.0)
+    restorer = Restorer(log, Aliases(database, log), MOST_BYTES, 50, 30.0)
     started = time.perf_counter()
     profile = LogProfiles(restorer, 64.0).get("million")
     return {"profile from the log ms": (time.perf_counter() - started) * 1000.0, "bytes": float(profile.nbytes)}

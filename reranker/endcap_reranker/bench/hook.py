@@ -218,7 +218,7 @@ def _memory(data: Path, journey: Journey) -> dict[str, float]:
     shoppers = journey.purchases["household"].unique().tolist()[:1_000]
     with _log(data) as log:
         aliases = Aliases(log.database, log)
-        shape = (settings.profile_products, settings.profile_recent, settings.half_life_days)
+        shape = (settings.profile_bytes, settings.profile_recent, settings.half_life_days)
         profiles = LogProfiles(Restorer(log, aliases, *shape), 64.0)
         tracemalloc.start()
         largest = max(profiles.get(shopper).nbytes for shopper in shoppers)

@@ -25,7 +25,7 @@ from endcap.events import Action
 from endcap.features import RankingInputs, ranking_inputs
 from endcap.metrics import expected_rank, ndcg_at, reciprocal_rank
 from endcap.popularity import Popularity
-from endcap.profiles import Profile, build_profiles
+from endcap.profiles import MOST_BYTES, Profile, build_profiles
 from endcap.recommend.behaviour import Behaviour
 from endcap.results import Results
 from endcap.scoring import Scorer
@@ -139,7 +139,7 @@ def baselines(cases: Cases) -> dict[str, Score]:
 class World:
     """What Endcap would know at the cut: the product table, the popularity and every household's profile."""
 
-    def __init__(self, cases: Cases, places: int = 505, vectors: np.ndarray | None = None) -> None:
+    def __init__(self, cases: Cases, most_bytes: int = MOST_BYTES, vectors: np.ndarray | None = None) -> None:
         self.now = cases.cut.astype("datetime64[s]").astype(float)
         self.products = list(table_products(cases))
         self.table = ProductTable(self.products, vectors)
@@ -150,7 +150,7 @@ class World:
         self.popularity = Popularity()
         self.popularity.add(keys, times, actions)
         self.profiles: dict[Any, Profile] = build_profiles(
-            cases.train.household_id.to_numpy(), keys, times, actions, places=places
+            cases.train.household_id.to_numpy(), keys, times, actions, most_bytes=most_bytes
         )
         self._empty = Profile()
         self._log = (keys, times, actions)

@@ -88,7 +88,7 @@ class Replay:
         self._logins = Logins(self.logins)
         behaviour = Behaviour(MOST_PAIRS, MOST_REPEATS)
         settings = self.settings
-        profiles = PackedProfiles(settings.profile_products, settings.profile_recent, settings.half_life_days)
+        profiles = PackedProfiles(settings.profile_bytes, settings.profile_recent, settings.half_life_days)
         world = World(profiles, self.popularity, None, np.zeros(len(table) + 1, dtype=np.int64))
         due = list(plan.renewals)
         first = 0.0
