@@ -105,8 +105,16 @@ def test_the_request_says_whose_event_it_is(client: FlaskClient, runtime: Runtim
 
 
 def test_nobodys_event_is_refused(client: FlaskClient) -> None:
-    answer = client.post("/v1/events", json={**event(), "client_id": None}).get_json()
-    assert answer["items"][0] == {"status": "rejected", "id": None, "reason": "client_id is missing"}
+    """As a bad request: no sender looks into the answers that say all is well."""
+    nobodys = {**event(), "client_id": None}
+    sent = client.post("/v1/events", json=nobodys)
+    assert (sent.status_code, sent.mimetype) == (400, "application/problem+json")
+    answer = sent.get_json()
+    assert (answer["type"], answer["detail"]) == ("urn:endcap:error:events_rejected", "client_id is missing")
+    assert answer["items"] == [{"status": "rejected", "id": None, "reason": "client_id is missing"}]
+    several = client.post("/v1/events", json=[nobodys, nobodys]).get_json()
+    assert (several["detail"], several["rejected"]) == ("client_id is missing (and 1 more)", 2)
+    assert client.post("/v1/events", json=[nobodys, event()]).status_code == 200
 
 
 @pytest.mark.parametrize("runtime", [{"shopper_secret": "s3cret"}], indirect=True)

@@ -21,6 +21,18 @@ from endcap_reranker.identity import Identifier, Identity
 _TYPES = {"application/json", "application/x-ndjson", "application/ndjson", "application/jsonl", "text/plain", ""}
 
 
+class EventsRefused(InvalidInput):
+    """Not one of the events could be used; ``members`` of the answer say why, as they do where some could."""
+
+    kind = "events_rejected"
+
+    def __init__(self, answer: dict[str, Any]) -> None:
+        items = answer["items"]
+        others = f" (and {len(items) - 1} more)" if len(items) > 1 else ""
+        super().__init__(f"{items[0]['reason']}{others}")
+        self.members = answer
+
+
 def accept_events(
     runtime: Runtime, identifier: Identifier, body: bytes, mimetype: str, sender: Identity
 ) -> dict[str, Any]:
@@ -28,6 +40,7 @@ def accept_events(
 
     Raises:
         InvalidInput: the body as a whole is unusable.
+        EventsRefused: every event of it is.
         TooLarge: more events than allowed.
         LogUnavailable: nothing was stored: the sender has to try again.
     """
@@ -67,12 +80,15 @@ def accept_events(
     counts = {name: sum(item["status"] == name for item in items) for name in ("accepted", "duplicate", "rejected")}
     for name, count in counts.items():
         telemetry.events(name, count)
-    return {
+    answer = {
         "accepted": counts["accepted"],
         "duplicates": counts["duplicate"],
         "rejected": counts["rejected"],
         "items": items,
     }
+    if items and counts["rejected"] == len(items):
+        raise EventsRefused(answer)
+    return answer
 
 
 def _signed(raw: Any, identifier: Identifier, sender: Identity) -> Any:

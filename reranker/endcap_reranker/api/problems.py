@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 import orjson
 from flask import Blueprint, Response, request
@@ -13,9 +15,11 @@ from endcap.errors import EndcapError
 logger = logging.getLogger(__name__)
 
 
-def problem(status: int, kind: str, detail: str) -> Response:
-    """An error answer. ``kind`` is the short stable name that a program can act on; ``detail`` is for people."""
+def problem(status: int, kind: str, detail: str, members: Mapping[str, Any] | None = None) -> Response:
+    """An error answer. ``kind`` is the short stable name that a program can act on; ``detail`` is for people;
+    ``members`` are extensions."""
     body = {
+        **(members or {}),
         "type": f"urn:endcap:error:{kind}",
         "title": kind.replace("_", " ").capitalize(),
         "status": status,
@@ -26,7 +30,7 @@ def problem(status: int, kind: str, detail: str) -> Response:
 
 def problem_of(error: EndcapError) -> Response:
     """The answer to one of Endcap's own errors; a fault that passes says when to try again."""
-    response = problem(error.status, error.kind, str(error))
+    response = problem(error.status, error.kind, str(error), getattr(error, "members", None))
     if error.status == 503:
         response.headers["Retry-After"] = "1"
     response.headers.update(getattr(error, "headers", {}))
