@@ -213,15 +213,15 @@ def _ingest(address: str, seed: int, batches: int = 100, size: int = 500) -> flo
 
 
 def _memory(data: Path, journey: Journey) -> dict[str, float]:
-    """Bytes that Python holds per cached profile, arrays and bookkeeping together."""
+    """Bytes that Python holds per shopper who is kept, those at hand and bookkeeping included."""
     settings = load_settings(data_dir=data)
     shoppers = journey.purchases["household"].unique().tolist()[:1_000]
     with _log(data) as log:
         aliases = Aliases(log.database, log)
         shape = (settings.profile_bytes, settings.profile_recent, settings.half_life_days)
-        profiles = LogProfiles(Restorer(log, aliases, *shape), 64.0)
+        profiles = LogProfiles(Restorer(log, aliases, *shape), 4.0)  # room for all of them, at hand for few
         tracemalloc.start()
         largest = max(profiles.get(shopper).nbytes for shopper in shoppers)
         held, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-    return {"bytes/shopper": held / len(shoppers), "largest profile": float(largest)}
+    return {"bytes/shopper": held / len(profiles), "kept": float(len(profiles)), "largest profile": float(largest)}
