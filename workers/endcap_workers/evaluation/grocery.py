@@ -31,7 +31,7 @@ from endcap.encoders.base import unit
 from endcap.images.lite import LiteEncoder, square
 from endcap.images.reading import read_image
 from endcap.results import Results
-from endcap_workers.evaluation.grocery_tuning import open_network, pooled
+from endcap_workers.evaluation.grocery_network import open_network, pooled
 from endcap_workers.evaluation.shared_data import shared_file
 
 if TYPE_CHECKING:
