@@ -72,7 +72,9 @@ def fraud_report(
     said = "" if precision is None else f"{precision:.0%} of the decided were fraud"
     tiles = [
         looked.tile(zone),
-        Tile("Waiting for a decision", f"{len(open_):,}", "suspected", "warn" if open_ else "good"),
+        Tile(
+            "Waiting for a decision", f"{len(open_):,}", "suspected", "warn" if open_ else "good" if looked.when else ""
+        ),
         Tile("New", f"{len(new):,}", "in the last day" if days <= 1 else f"in the last {days:.0f} days"),
         Tile("Shoppers left out", f"{len(left_out):,}", "suspected or confirmed"),
         Tile("Actions left out", f"{share:.2%}", f"{excluded:,} of {total:,}", "bad" if share > 0.05 else ""),

@@ -60,7 +60,7 @@ class Looked:
         if not self.when:
             return Tile("Last look for fraud", "never", f"the job {JOB.name} does it", "bad")
         when = datetime.fromtimestamp(self.when, zone)
-        return Tile("Last look for fraud", f"{when:%d %b, %H:%M}", f"at {self._seen}", "warn" if self.stale else "")
+        return Tile("Last look for fraud", f"{when:%d %b}", f"{when:%H:%M}, {self._seen}", "warn" if self.stale else "")
 
     def notes(self, since: int) -> list[str]:
         """What is to be done, where something is. ``since``: actions that have come after the look."""
