@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
+from endcap.stores.database import Database
 from tests.services.fixtures import (
     chromium,
     elasticsearch,
@@ -57,6 +61,13 @@ hypothesis_settings.register_profile(
 hypothesis_settings.load_profile("patient")
 
 _deselected: list[str] = []
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    """An empty one, in the test's folder."""
+    with closing(Database.in_folder(tmp_path)) as made:
+        yield made
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -12,8 +12,9 @@ from pydantic import BaseModel
 
 from endcap.errors import InvalidInput
 from endcap.jobs import Job
-from endcap.stores.database import Database, metadata
+from endcap.stores.database import Database
 from endcap.stores.runs import LOG_BYTES, Run, RunConflict, RunLost, Runs, UnknownRun, back_off, firings, runs
+from tests.services.fixtures import either_database
 
 #: Longer than any test: whoever is to be dead is made so.
 LEASE_S = 3_600.0
@@ -29,15 +30,8 @@ LIGHT = Job("report", "Report", lambda context: {}, alone=False)
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    if request.param == "sqlite":
-        made = Database.in_folder(tmp_path)
-    else:
-        made = Database(request.getfixturevalue("postgres"))
-        with made.transaction() as connection:
-            for table in (runs, firings):
-                connection.execute(metadata.tables[table.name].delete())
-    yield made
-    made.close()
+    with either_database(request, tmp_path, runs.name, firings.name) as made:
+        yield made
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from endcap.stores.audit import MAX_PARAMETERS_BYTES, AuditLog, Entry
 from endcap.stores.database import Database
 from endcap.stores.tokens import RoleTooLow, TokenRefused, Tokens, UnknownToken, allows
 from endcap.stores.traffic import BOUNDS_MS, KEEP_MINUTES, Traffic, bucket, quantile
+from tests.services.fixtures import either_database
 
 
 class Clock:
@@ -27,13 +28,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = Database.in_folder(tmp_path)
-    yield opened
-    opened.close()
 
 
 def refused(tokens: Tokens, given: str) -> str:
@@ -181,15 +175,9 @@ def test_the_audit_log_keeps_what_was_done_and_no_secret(database: Database) -> 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def shared_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    """Either kind; PostgreSQL's table is emptied before."""
-    if request.param == "sqlite":
-        opened = Database.in_folder(tmp_path)
-    else:
-        opened = Database(request.getfixturevalue("postgres"))
-        with opened.transaction() as connection:
-            connection.execute(text("DELETE FROM traffic"))
-    yield opened
-    opened.close()
+    """Either kind."""
+    with either_database(request, tmp_path, "traffic") as made:
+        yield made
 
 
 def test_the_traffic_of_all_servers_adds_up(shared_database: Database) -> None:

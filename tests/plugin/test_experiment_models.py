@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -76,13 +77,15 @@ class Shop:
         inputs = self.personalizer._inputs("ann", "honey", IDS, ENGINE, TABLE)
         return in_process(self.registry.models / f"interest-{version}").score(inputs)
 
+    def close(self) -> None:
+        self.personalizer.close()
+        self.database.close()
+
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Iterator[Shop]:
-    made = Shop(tmp_path)
-    yield made
-    made.personalizer.close()
-    made.database.close()
+    with closing(Shop(tmp_path)) as made:
+        yield made
 
 
 def test_each_arm_is_ranked_by_its_own_model(shop: Shop) -> None:

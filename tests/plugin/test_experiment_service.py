@@ -1,8 +1,6 @@
 """Experiments as they are run: defined, started beside others, changed, assigned, measured, judged."""
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,13 +34,6 @@ NO_VISIT = Visit()
 def raw(name: str = "order", **more: Any) -> dict[str, Any]:
     arms = [{"name": "old", "weight": 0.5}, {"name": "new", "weight": 0.5, "profile": "engine"}]
     return {"name": name, "arms": arms, **more}
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    made = Database.in_folder(tmp_path)
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import time
 import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -55,13 +56,15 @@ class Shop:
         assert sorted(ranking.order.tolist()) == list(range(6))
         return [IDS[place] for place in ranking.order]
 
+    def close(self) -> None:
+        self.personalizer.close()
+        self.log.close()
+
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Iterator[Shop]:
-    made = Shop(tmp_path)
-    yield made
-    made.personalizer.close()
-    made.log.close()
+    with closing(Shop(tmp_path)) as made:
+        yield made
 
 
 def test_a_purchase_moves_the_product_up_in_the_very_next_search(shop: Shop) -> None:

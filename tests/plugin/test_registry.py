@@ -14,6 +14,7 @@ from endcap.gates import GateFailed, Verdict
 from endcap.registry import INTEREST, Registry, VersionConflict
 from endcap.stores.database import Database
 from endcap.stores.versions import UnknownVersion, versions
+from tests.services.fixtures import either_database
 from tests.serving import make_bundle
 
 PASSED = Verdict(True, ("NDCG 0.31 against 0.30",), {"searches": 500})
@@ -22,15 +23,8 @@ REFUSED = Verdict(False, ("new shoppers: NDCG 0.20, the live version has 0.30",)
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    if request.param == "sqlite":
-        made = Database.in_folder(tmp_path)
-    else:
-        made = Database(request.getfixturevalue("postgres"))
-        with made.transaction() as connection:
-            for name in ("model_versions", "model_changes"):
-                connection.exec_driver_sql(f"DELETE FROM {name}")
-    yield made
-    made.close()
+    with either_database(request, tmp_path, "model_versions", "model_changes") as made:
+        yield made
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 
 import pytest
@@ -11,8 +12,9 @@ from playwright.sync_api import Browser, expect, sync_playwright
 from endcap.runtime import Runtime
 from endcap.stores.tokens import Tokens
 from endcap_reranker.app import create_app
-from tests.reranker.demo_support import PATIENCE_MS, serving
+from tests.reranker.demo_support import serving
 from tests.reranker.hook_support import Shop, make_index
+from tests.reranker.pages import PATIENCE_MS
 
 expect.set_options(timeout=PATIENCE_MS)
 
@@ -50,6 +52,14 @@ def operator(runtime: Runtime) -> dict[str, str]:
     """The headers of an operator's call of it."""
     text, _ = Tokens(runtime.database).create("shopkeeper", "operator")
     return {"Authorization": f"Bearer {text}"}
+
+
+@pytest.fixture(scope="module")
+def regular(runtime: Runtime) -> str:
+    """The household with most purchases."""
+    with sqlite3.connect(runtime.settings.data_dir / "endcap.sqlite") as database:
+        row = database.execute("SELECT shopper FROM events GROUP BY shopper ORDER BY count(*) DESC LIMIT 1").fetchone()
+    return str(row[0])
 
 
 @pytest.fixture(scope="module")

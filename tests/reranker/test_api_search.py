@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,14 +29,6 @@ def runtime(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         set_up_shop(folder, window=WINDOW, index=f"api-{uuid.uuid4().hex[:8]}", open_metrics=True, **where)
     ) as opened:
         yield opened
-
-
-@pytest.fixture(scope="module")
-def regular(runtime: Runtime) -> str:
-    """The household with most purchases."""
-    with sqlite3.connect(runtime.settings.data_dir / "endcap.sqlite") as database:
-        row = database.execute("SELECT shopper FROM events GROUP BY shopper ORDER BY count(*) DESC LIMIT 1").fetchone()
-    return str(row[0])
 
 
 def found(client: FlaskClient, shopper: str = "", **query: Any) -> dict[str, Any]:

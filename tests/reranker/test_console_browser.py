@@ -20,7 +20,8 @@ from endcap.settings import Settings, load_settings
 from endcap.stores.tokens import Tokens
 from endcap_reranker.console.pages import PAGES
 from endcap_reranker.worker_beside import worker_beside
-from tests.reranker.demo_support import PATIENCE_MS, open_shop
+from tests.reranker.demo_support import open_shop
+from tests.reranker.pages import opened
 from tests.serving import eventually
 from tests.workers.train_support import events, shop
 
@@ -48,33 +49,24 @@ def token(runtime: Runtime) -> str:
 
 @pytest.fixture
 def enter(browser: Browser, url: str, token: str) -> Iterator[Any]:
-    """A page of a browser that has just logged in; in the end, nothing was complained about or fetched elsewhere."""
-    contexts, complaints = [], []
+    """A page of a browser that has just logged in."""
+    with opened(browser, url) as pages:
 
-    def entered(width: int = 1280, height: int = 860, **options: Any) -> Page:
-        context = browser.new_context(viewport={"width": width, "height": height}, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(PATIENCE_MS)
-        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda one: complaints.append(one.url) if not one.url.startswith((url, "data:")) else None)
-        page.on("dialog", lambda dialog: dialog.accept())
-        page.goto(f"{url}console")
-        if options.get("java_script_enabled") is False:
-            page.fill("#token", token)
-            page.click("text=Log in >> nth=-1")
-        else:
-            expect(page.locator("#token")).to_be_focused()
-            page.keyboard.type(token)
-            page.keyboard.press("Enter")
-        expect(page.locator("h1")).to_have_text("Overview")
-        return page
+        def entered(width: int = 1280, height: int = 860, **options: Any) -> Page:
+            page = pages.new(width, height, **options)
+            page.on("dialog", lambda dialog: dialog.accept())
+            page.goto(f"{url}console")
+            if options.get("java_script_enabled") is False:
+                page.fill("#token", token)
+                page.click("text=Log in >> nth=-1")
+            else:
+                expect(page.locator("#token")).to_be_focused()
+                page.keyboard.type(token)
+                page.keyboard.press("Enter")
+            expect(page.locator("h1")).to_have_text("Overview")
+            return page
 
-    yield entered
-    for context in contexts:
-        context.close()
-    assert complaints == []
+        yield entered
 
 
 def test_a_wrong_token_says_so(browser: Browser, url: str) -> None:

@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
 
 from tests.reranker.hook_support import (
+    RED,
     SHOPPER,
     Shop,
+    auto_shop,
     engine_call,
+    expected,
     expected_order,
     ids,
     whole_hits,
     without_hits,
 )
 
-RED: dict[str, Any] = {"query": {"match": {"title": "red"}}, "size": 6}
-VENDOR = "application/vnd.elasticsearch+json; compatible-with=8"
-
-
-@pytest.fixture
-def shop(shop_engine: str) -> Shop:
-    """In as many phases as pay."""
-    return Shop(shop_engine, two_phase="auto", searchable_indices=["shop", "articles"])
-
-
-def expected(shop: Shop, shopper: str = "ann") -> list[str]:
-    return expected_order(ids(shop.direct({**RED, "size": 180})), shopper)[:6]
+__all__ = ["auto_shop"]
 
 
 @pytest.mark.parametrize(

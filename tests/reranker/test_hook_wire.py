@@ -13,10 +13,14 @@ import pytest
 import urllib3
 
 from tests.reranker.hook_support import (
+    RED,
     SHOPPER,
+    VENDOR,
     Broken,
     Shop,
+    auto_shop,
     engine_call,
+    expected,
     expected_order,
     hanging_engine,
     ids,
@@ -25,18 +29,7 @@ from tests.reranker.hook_support import (
     without_hits,
 )
 
-RED: dict[str, Any] = {"query": {"match": {"title": "red"}}, "size": 6}
-VENDOR = "application/vnd.elasticsearch+json; compatible-with=8"
-
-
-@pytest.fixture
-def shop(shop_engine: str) -> Shop:
-    """In as many phases as pay."""
-    return Shop(shop_engine, two_phase="auto", searchable_indices=["shop", "articles"])
-
-
-def expected(shop: Shop, shopper: str = "ann") -> list[str]:
-    return expected_order(ids(shop.direct({**RED, "size": 180})), shopper)[:6]
+__all__ = ["auto_shop"]
 
 
 def raw(shop: Shop, path: str, body: bytes, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:

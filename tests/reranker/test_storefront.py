@@ -17,7 +17,8 @@ from endcap.policy.rules import RuleBook
 from endcap.runtime import Runtime
 from endcap_reranker.app import create_app
 from endcap_reranker.storefront import ShopperCard, Showcase, load_showcase, save_showcase
-from tests.reranker.demo_support import PATIENCE_MS, open_shop, serving, set_up_shop
+from tests.reranker.demo_support import open_shop, serving, set_up_shop
+from tests.reranker.pages import opened
 from tests.serving import eventually
 
 PHONES = [(320, 640), (375, 780), (400, 860)]
@@ -30,32 +31,17 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
 
 
 @pytest.fixture
-def complaints() -> list[str]:
-    """What a page must not do: errors on the console, requests elsewhere."""
-    return []
+def open_page(browser: Browser, url: str) -> Iterator[Any]:
+    with opened(browser, url) as pages:
 
+        def opener(width: int = 1280, height: int = 860, query: str = "", **options: Any) -> Page:
+            page = pages.new(width, height, **options)
+            page.goto(url + query)
+            page.wait_for_selector("#cards-mine .card")
+            settled(page)
+            return page
 
-@pytest.fixture
-def open_page(browser: Browser, url: str, complaints: list[str]) -> Iterator[Any]:
-    contexts = []
-
-    def opener(width: int = 1280, height: int = 860, query: str = "", **options: Any) -> Page:
-        context = browser.new_context(viewport={"width": width, "height": height}, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(PATIENCE_MS)
-        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda one: complaints.append(one.url) if not one.url.startswith((url, "data:")) else None)
-        page.goto(url + query)
-        page.wait_for_selector("#cards-mine .card")
-        settled(page)
-        return page
-
-    yield opener
-    for context in contexts:
-        context.close()
-    assert complaints == []
+        yield opener
 
 
 def settled(page: Page) -> None:

@@ -18,7 +18,7 @@ from endcap_reranker.demo import groceries
 from endcap_reranker.demo.command import GROCERIES, demo_settings
 from endcap_reranker.storefront import load_showcase
 from tests.photo_support import packaged_encoders
-from tests.reranker.demo_support import PATIENCE_MS
+from tests.reranker.pages import opened
 from tests.reranker.test_storefront import settled
 
 
@@ -44,25 +44,16 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
 
 @pytest.fixture
 def open_page(browser: Browser, url: str) -> Iterator[Any]:
-    complaints: list[str] = []
-    contexts = []
+    with opened(browser, url, but_for="422") as pages:
 
-    def opener(width: int = 1280, height: int = 860, **options: Any) -> Page:
-        context = browser.new_context(viewport={"width": width, "height": height}, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(PATIENCE_MS)
-        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(url)
-        page.wait_for_selector("#cards-mine .card")
-        settled(page)
-        return page
+        def opener(width: int = 1280, height: int = 860, **options: Any) -> Page:
+            page = pages.new(width, height, **options)
+            page.goto(url)
+            page.wait_for_selector("#cards-mine .card")
+            settled(page)
+            return page
 
-    yield opener
-    for context in contexts:
-        context.close()
-    assert [one for one in complaints if "422" not in one] == []
+        yield opener
 
 
 def iconic(runtime: Runtime, name: str) -> Path:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
+from endcap.stores.database import Database
 from tests.services import elasticsearch as elasticsearch_service
 from tests.services import opensearch as opensearch_service
 from tests.services import postgres as postgres_service
@@ -117,3 +119,17 @@ def shared_dir() -> Path:
     if not folder.is_dir():
         pytest.skip("shared: no folder `shared` beside the checkout (or ENDCAP_SHARED), so its data cannot be read")
     return folder
+
+
+@contextmanager
+def either_database(request: pytest.FixtureRequest, folder: Path, *tables: str) -> Iterator[Database]:
+    """SQLite in the folder or PostgreSQL, as ``request.param`` says; there, nothing is left in these tables."""
+    if request.param == "sqlite":
+        made = Database.in_folder(folder)
+    else:
+        made = Database(request.getfixturevalue("postgres"))
+        with made.transaction() as connection:
+            for table in tables:
+                connection.exec_driver_sql(f"DELETE FROM {table}")
+    with closing(made):
+        yield made

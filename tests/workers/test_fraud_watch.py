@@ -1,7 +1,6 @@
 """Fraud in the event log: found, told in words, let go when it ends; in bounded memory."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -54,13 +53,6 @@ def farm(accounts: int = 40, device: str = "") -> list[Event]:
 
 def bot(count: int = 600) -> list[Event]:
     return [Event(f"bot-{n}", NOW - 7_000 + 5 * n, "bot", Action.CLICK, "p55", session="b") for n in range(count)]
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = Database.in_folder(tmp_path)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Demand and stock from the event log: returns, gaps, time zones, odd values; forecasts that add up; price bands."""
 
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -33,13 +32,6 @@ def sale(product: str, ago: float, quantity: float = 1.0, value: float | None = 
     when = more.pop("time", NOW - ago * DAY)
     return Event(f"s{next(_number)}", when, str(more.pop("shopper", "ann")), action, product, quantity=quantity,
                  value=quantity * 2.0 if value is None else value, **more)  # type: ignore[arg-type]  # fmt: skip
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = Database.in_folder(tmp_path)
-    yield opened
-    opened.close()
 
 
 def read(database: Database, batch: list[Event], zone: str = "Europe/Berlin", **more: object) -> SalesLog:
