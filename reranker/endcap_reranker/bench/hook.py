@@ -219,7 +219,7 @@ def _memory(data: Path, journey: Journey) -> dict[str, float]:
     with _log(data) as log:
         aliases = Aliases(log.database, log)
         shape = (settings.profile_bytes, settings.profile_recent, settings.half_life_days)
-        profiles = LogProfiles(Restorer(log, aliases, *shape), 4.0)  # room for all of them, at hand for few
+        profiles = LogProfiles(Restorer(log, aliases, *shape), 6.0)  # room for all of them, at hand for few
         tracemalloc.start()
         largest = max(profiles.get(shopper).nbytes for shopper in shoppers)
         held, _ = tracemalloc.get_traced_memory()
