@@ -40,7 +40,7 @@ def test_a_file_is_replaced_in_one_step_and_nothing_is_left_behind(tmp_path: Pat
 
 
 def test_threads_that_write_the_same_file_do_not_meet(tmp_path: Path) -> None:
-    file, both = tmp_path / "state", threading.Barrier(2, timeout=20)
+    file, both = tmp_path / "state", threading.Barrier(2, timeout=120)
 
     def write(text: bytes) -> None:
         with replacing(file) as partial:

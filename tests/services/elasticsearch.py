@@ -78,7 +78,7 @@ def start(port: int | None = None, prepare: Callable[[Path], Mapping[str, str]] 
         server.start(
             [str(home / "bin" / "elasticsearch")],
             (lambda: listening(port)) if secured else (lambda: answers(ready)),
-            timeout_s=240,
+            timeout_s=600,
             env={
                 "ES_JAVA_HOME": str(java),
                 "ES_JAVA_OPTS": HEAP,

@@ -48,7 +48,7 @@ def start() -> tuple[Server, str]:
                 cluster,
             ],
             lambda: _is(url, cluster),
-            timeout_s=240,
+            timeout_s=600,
         )
     except BaseException:
         server.stop()

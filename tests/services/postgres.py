@@ -46,7 +46,7 @@ def start() -> tuple[Server, str]:
                 *(part for setting in settings for part in ("-c", setting)),
             ],
             lambda: _accepts(folder, port),
-            timeout_s=60,
+            timeout_s=300,
         )
     except BaseException:
         server.stop()

@@ -107,7 +107,7 @@ class Server:
         """End the server and remove its folder. Safe to call twice."""
         if self._guard is not None and self._guard.stdin is not None:
             self._guard.stdin.close()
-            self._guard.wait(timeout=30)
+            self._guard.wait(timeout=120)
             self._guard = None
         shutil.rmtree(self.folder, ignore_errors=True)
 

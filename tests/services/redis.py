@@ -32,7 +32,7 @@ def start(port: int = 0, *options: str) -> tuple[Server, str]:
                 *options,
             ],
             lambda: _pong(port),
-            timeout_s=30,
+            timeout_s=300,
         )
     except BaseException:
         server.stop()
