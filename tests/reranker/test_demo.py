@@ -27,6 +27,7 @@ from endcap_reranker.storefront import load_showcase
 from tests.plugin.elasticsearch_support import concrete, index  # noqa: F401
 from tests.reranker.demo_support import open_shop, set_up_shop, shop_settings, small_journey
 from tests.reranker.hook_support import engine_call
+from tests.services.process import free_port
 from tests.serving import eventually
 
 DAY_S = 86_400.0
@@ -206,9 +207,7 @@ class TestPreparing:
 
 
 def test_the_command_sets_up_serves_and_ends(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     folder = tmp_path / "shop"
     command = [sys.executable, "-c", "from endcap_reranker.demo.command import demo; demo()", "--small", "--no-browser"]
     environment = {**os.environ, "ENDCAP_TEXT_ENCODER": "none", "ENDCAP_DATABASE_URL": "sqlite:////nowhere/events.db"}

@@ -95,7 +95,7 @@ class Triton:
             "ENDCAP_TRITON_SITE_PACKAGES": os.pathsep.join(site.getsitepackages()),
         }
         try:
-            server.start(command, lambda: answers(f"http://127.0.0.1:{http}/v2/health/ready"), 60, environment)
+            server.start(command, lambda: answers(f"http://127.0.0.1:{http}/v2/health/ready"), 300, environment)
         except BaseException:
             server.stop()
             raise

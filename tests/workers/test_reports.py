@@ -3,7 +3,6 @@
 import csv
 import email
 import email.policy
-import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -32,6 +31,7 @@ from endcap_workers.reports.making import make_report, write_files
 from endcap_workers.reports.model import Chart, Column, Report, Table, Tile
 from endcap_workers.reports.sheets import safe_text
 from endcap_workers.tasks.fraud import JOB
+from tests.services.process import free_port
 
 NOW = 1_790_000_000.0
 EVIL = [
@@ -178,9 +178,7 @@ class Mailbox:
 
 def test_the_report_comes_by_mail(tmp_path: Path, files: Path) -> None:
     box = Mailbox()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     controller = Controller(box, hostname="127.0.0.1", port=port, ready_timeout=60)
     controller.start()
     settings = load_settings(
