@@ -44,11 +44,11 @@ def main() -> None:
         with engine.rebuild(DIMS, "another") as new:
             new.upsert((Product(f"new{number}", "New"), vector_of(number), "d") for number in range(500))
             print("filled", flush=True)
-            time.sleep(60)
+            time.sleep(600)
     elif doing == "hold":
         engine.upsert([(Product("uncommitted", "Held"), None, "")])
         print("holding", flush=True)
-        time.sleep(60)
+        time.sleep(600)
 
 
 if __name__ == "__main__":
