@@ -178,7 +178,7 @@ class _Reader:
             return np.zeros(count, dtype=np.int64)
         windows: np.ndarray = np.ndarray((size + 1,), "<i8", self._data, begin, (1,))
         first = np.arange(0, count * width, width)
-        return (windows[first >> 3] >> (first & 7)) & ((1 << width) - 1)
+        return (windows.take(first >> 3) >> (first & 7)) & ((1 << width) - 1)
 
     def rising(self, count: int, bits: int) -> np.ndarray:
         """The high parts of rising numbers, in their place; int64."""
@@ -187,7 +187,7 @@ class _Reader:
             return np.zeros(0, dtype=np.int64)
         size = (count + (1 << (bits - low)) + 7) // 8
         raw = np.frombuffer(self._data, np.uint8, size, self._step(size))
-        ones = np.flatnonzero(np.unpackbits(raw, bitorder="little").view(bool))
+        ones = np.unpackbits(raw, bitorder="little").view(bool).nonzero()[0]
         if len(ones) != count:
             raise ValueError("a profile's bytes contradict themselves")
         return (ones - np.arange(count)) << low
