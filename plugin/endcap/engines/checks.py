@@ -34,7 +34,7 @@ def checked(product: Product) -> Product:
             raise TypeError(f"{name}: {number!r} is not a number")
         if not math.isfinite(number):
             raise ValueError(f"{name}: {number!r} is not finite")
-        if abs(number) > LARGEST:
+        if abs(float(number)) > LARGEST:
             raise ValueError(f"{name}: {number!r} is larger than {LARGEST:g}")
     for name in ("title", "description", "brand", "image", "url"):
         if not isinstance(getattr(product, name), str):
