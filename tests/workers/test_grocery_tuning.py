@@ -36,10 +36,10 @@ def test_it_learns_kinds_and_leaves_the_first_layers_alone() -> None:
     before = {name: value.clone() for name, value in tuned.network.state_dict().items()}
     shown = [partial(drawn, kind, (60 + 4 * n, 80)) for n in range(6) for kind in KINDS]
     tuned.train(shown, np.arange(len(shown)) % len(KINDS))
-    scores = tuned.scores([partial(drawn, kind, (100, 90 + n)) for n in range(4) for kind in KINDS])
-    assert scores.shape == (12, 3)
-    np.testing.assert_allclose(scores.sum(axis=1), 1.0, atol=1e-4)
-    assert (scores.argmax(axis=1) == np.arange(12) % 3).mean() > 0.9
+    features, logits = tuned.look([partial(drawn, kind, (100, 90 + n)) for n in range(4) for kind in KINDS])
+    assert features.shape == (12, 1280)
+    assert logits.shape == (12, 3)
+    assert (logits.argmax(axis=1) == np.arange(12) % 3).mean() > 0.9
     after = tuned.network.state_dict()
     same = {name for name in before if before[name].equal(after[name])}
     assert {name for name in before if name.startswith("first.") or name.endswith((".mean", ".spread"))} <= same
@@ -53,11 +53,11 @@ def test_the_same_seed_trains_the_same_network() -> None:
     for seed in (0, 0, 1):
         tuned = Tuned(few, len(KINDS), seed)
         tuned.train(shown, np.arange(3))
-        said.append(tuned.scores(shown))
+        said.append(tuned.look(shown)[1])
     np.testing.assert_array_equal(said[0], said[1])
     assert not np.array_equal(said[0], said[2])
     np.testing.assert_array_equal(
-        Tuned(few, len(KINDS), 2, tuned.network).scores(shown), said[2], "it goes on from there"
+        Tuned(few, len(KINDS), 2, tuned.network).look(shown)[1], said[2], "it goes on from there"
     )
 
 

@@ -142,21 +142,26 @@ def run(seed: int = 0) -> Results:
 
 
 def looks(encoder: LiteEncoder, folder: Path, files: Sequence[str], side: int = HEAD_SIDE) -> np.ndarray:
-    """Features of photos and of their mirror images: float32 (n, 2, 1280), the square root of the network's, of unit
-    length (Hellinger: a few strong channels would outweigh all others)."""
+    """Features of photos and of their mirror images, see :func:`rooted`: float32 (n, 2, 1280)."""
     made = []
     for file in track(files, f"{len(files):,} photos at {side} pixels", transient=True):
         pixels = square(picture(folder, file), side)
         features, _ = encoder.look(np.stack([pixels, pixels[:, :, ::-1]]))
-        made.append(unit(np.sqrt(np.maximum(features, 0.0))))
+        made.append(rooted(features))
     return np.stack(made)
 
 
 def look_twice(folder: Path, files: Sequence[str]) -> np.ndarray:
     """Features of photos by EfficientNet-Lite0 and -Lite2 side by side, each as in :func:`looks`; (n, 1, 2560)."""
     opened = [partial(picture, folder, file) for file in files]
-    made = [unit(np.sqrt(np.maximum(pooled(open_network(size), opened, side), 0.0))) for size, side in BOTH.items()]
+    made = [rooted(pooled(open_network(size), opened, side)) for size, side in BOTH.items()]
     return np.concatenate(made, axis=1)[:, None]
+
+
+def rooted(features: np.ndarray) -> np.ndarray:
+    """The square root of what a network holds (n, d), of unit length (Hellinger: a few strong channels would outweigh
+    all others)."""
+    return unit(np.sqrt(np.maximum(features, 0.0)))
 
 
 def fit_head(features: np.ndarray, fine: np.ndarray, shrinkage: float = SHRINKAGE) -> object:

@@ -2,7 +2,8 @@
 
 The same data and split (:mod:`.grocery`); how it is trained: :mod:`.grocery_tuning`. First on train, where val has its
 say; then on train and val, from the weights so far on. The product pictures are trained on too, as a shop always has
-them.
+them. *Own head*: what the trained network itself says. *Linear head*: the discriminant of :mod:`.grocery` over its
+features beside those of the two packaged networks as they are.
 """
 
 from __future__ import annotations
@@ -16,7 +17,18 @@ from pathlib import Path
 import numpy as np
 
 from endcap.results import Results
-from endcap_workers.evaluation.grocery import Photos, kinds, picture, scores_of, unpack
+from endcap_workers.evaluation.grocery import (
+    SHRINKAGE_BOTH,
+    Photos,
+    fit_head,
+    kinds,
+    look_twice,
+    picture,
+    predict,
+    rooted,
+    scores_of,
+    unpack,
+)
 from endcap_workers.evaluation.grocery_tuning import Tuned, Tuning
 
 FIRST = Tuning()
@@ -37,16 +49,29 @@ def run(seed: int = 0) -> Results:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         unpack(folder)
+        opened = {name: [partial(picture, folder, file) for file in part.files] for name, part in parts.items()}
+        shown = [partial(picture, folder, one.picture) for one in products]
+        frozen = {name: look_twice(folder, part.files) for name, part in parts.items()}
         for used, judged, tuning in ((["train"], ["val", "test"], FIRST), (["train", "val"], ["test"], THEN)):
             started = time.process_time()
             tuned = Tuned(tuning, len(products), seed + len(used) - 1, tuned.network if tuned else None)
-            files = [file for part in used for file in parts[part].files] + [one.picture for one in products]
-            fine = [parts[part].fine for part in used] + [np.array([one.fine for one in products])]
-            tuned.train([partial(picture, folder, file) for file in files], np.concatenate(fine))
+            fine = np.concatenate([parts[part].fine for part in used])
+            tuned.train(
+                [one for part in used for one in opened[part]] + shown,
+                np.concatenate([fine, [one.fine for one in products]]),
+            )
             trained = time.process_time() - started
-            name = f"tuned on {used[0]}" if len(used) == 1 else f"then on {' and '.join(used)}"
+            looked = {part: tuned.look(opened[part]) for part in dict.fromkeys(used + judged)}
+            held = {
+                part: np.concatenate([rooted(features)[:, None], frozen[part]], axis=2)
+                for part, (features, _) in looked.items()
+            }
+            head = fit_head(np.concatenate([held[part] for part in used]), fine, SHRINKAGE_BOTH)
+            name = "tuned on train" if used == ["train"] else "then on train and val"
             for part in judged:
-                said = tuned.scores([partial(picture, folder, file) for file in parts[part].files])
-                results.add(f"{name}: {part}", scores_of(said.argmax(axis=1), coarse_of, parts[part]))
+                said = looked[part][1].argmax(axis=1)
+                results.add(f"{name}, own head: {part}", scores_of(said, coarse_of, parts[part]))
+                said = predict(head, held[part])
+                results.add(f"{name}, linear head: {part}", scores_of(said, coarse_of, parts[part]))
             results.notes.append(f"{name}: {tuning.epochs} epochs, {trained / 60:.0f} minutes of processor time")
     return results

@@ -117,14 +117,16 @@ class Tuned:
             _follow(mean, network, min(tuning.kept, (2 + step) / (11 + step)))
         network.load_state_dict(mean, strict=False)
 
-    def scores(self, pictures: Sequence[Callable[[], Image]]) -> np.ndarray:
-        """The probability of each kind, mean over a photo and its mirror image; float32 (n, kinds)."""
-        network, made = self.network.eval(), []
+    def look(self, pictures: Sequence[Callable[[], Image]]) -> tuple[np.ndarray, np.ndarray]:
+        """What the network holds of the middle of each picture, and what its own head says of it: features (n, 1280)
+        and logits (n, kinds), float32."""
+        network, held, said = self.network.eval(), [], []
         with torch.no_grad():
-            for start in track(range(0, len(pictures), 8), f"{len(pictures):,} photos judged", transient=True):
-                x = channels_last(np.stack([square(one(), self._tuning.judged) for one in pictures[start : start + 8]]))
-                made.append(((network(x).softmax(dim=1) + network(x.flip(3)).softmax(dim=1)) / 2.0).numpy())
-        return np.concatenate(made)
+            for start in track(range(0, len(pictures), 16), f"{len(pictures):,} photos judged", transient=True):
+                pixels = [square(one(), self._tuning.judged) for one in pictures[start : start + 16]]
+                held.append(network.features(channels_last(np.stack(pixels))))
+                said.append(network.head(held[-1]))
+        return torch.cat(held).numpy(), torch.cat(said).numpy()
 
     def _train_head(self, pictures: Sequence[Callable[[], Image]], wanted: Tensor) -> None:
         tuning, head, dropout = self._tuning, self.network.head, self.network.dropout
