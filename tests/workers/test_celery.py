@@ -123,8 +123,10 @@ def test_cancel(shop: Shop) -> None:
 def test_a_worker_process_killed_in_the_middle_goes_on_from_the_checkpoint(shop: Shop) -> None:
     run_id, gate = shop.begun()
     # The process that Celery's pool forked for the task; the run's own process is its child.
-    os.kill(int(shop.runs.get(run_id).owner.split(":")[1]), signal.SIGKILL)
-    gate.touch()
+    owner = shop.runs.get(run_id).owner
+    os.kill(int(owner.split(":")[1]), signal.SIGKILL)
+    assert eventually(lambda: shop.runs.get(run_id).owner != owner), "nobody gave it back"
+    gate.touch()  # not before: the orphan might be done by then
     run = shop.ended(run_id)
     assert run.state == "done"
     assert (run.result or {})["began"] >= 1, "it began anew instead of where it was"

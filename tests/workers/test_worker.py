@@ -106,7 +106,8 @@ def test_a_worker_killed_in_the_middle_is_replaced_and_the_run_goes_on(shop: Sho
     run_id = shop.begun()
     first.kill()
     first.wait()
-    shop.gate.touch()
+    assert eventually(lambda: shop.runs.get(run_id).state == "queued"), "nobody gave it back"
+    shop.gate.touch()  # not before: the orphan might be done by then
     shop.worker()
     run = shop.ended(run_id)
     assert run.state == "done"
