@@ -18,6 +18,7 @@ import numpy as np
 
 from endcap.results import Results
 from endcap_workers.evaluation.grocery import (
+    PUBLISHED,
     SHRINKAGE_BOTH,
     Photos,
     fit_head,
@@ -74,4 +75,5 @@ def run(seed: int = 0) -> Results:
                 said = predict(head, held[part])
                 results.add(f"{name}, linear head: {part}", scores_of(said, coarse_of, parts[part]))
             results.notes.append(f"{name}: {tuning.epochs} epochs, {trained / 60:.0f} minutes of processor time")
+    results.add("published (Antioquia, PCSC 2021, originals)", PUBLISHED)
     return results
