@@ -60,7 +60,7 @@ def test_what_is_not_the_token_does_not_open(database: Database) -> None:
     given, made = tokens.create("ann", "reader")
     other, _ = tokens.create("bob", "admin")
     wrong = [
-        "", "x", given[:-1], given + "a", given.swapcase(), f"endcap_{made.id}_" + other.rpartition("_")[2],
+        "", "x", given[:-1], given + "a", given.swapcase(), f"endcap_{made.id}_" + other.split("_", 2)[2],
         given.replace(made.id, "0" * 12), "endcap_" + "\x00" * 12 + "_", f" {given}", "é" * 60,
     ]  # fmt: skip
     for one in wrong:
@@ -69,7 +69,7 @@ def test_what_is_not_the_token_does_not_open(database: Database) -> None:
 
 def test_the_database_does_not_hold_the_secret(database: Database, tmp_path: Path) -> None:
     given, _ = Tokens(database).create("ann", "admin")
-    secret = given.rpartition("_")[2].encode()
+    secret = given.split("_", 2)[2].encode()  # which may hold underscores itself
     database.close()
     kept = b"".join(file.read_bytes() for file in tmp_path.iterdir() if file.is_file())
     assert b"ann" in kept

@@ -203,14 +203,16 @@ def serving(app: Any) -> Iterator[str]:
 
 
 class Hanging:
-    """An engine that takes a search (``asked``) and says nothing until it is told to (``answer``)."""
+    """An engine that says nothing until it is told to (``answer``); ``asked``: it was sent a search, as a server asks
+    other things by itself."""
 
     def __init__(self) -> None:
         self.asked, self.answer = threading.Event(), threading.Event()
         self.url = ""
 
     def __call__(self, environ: Any, start_response: Any) -> list[bytes]:
-        self.asked.set()
+        if environ["PATH_INFO"].endswith("_search"):
+            self.asked.set()
         self.answer.wait(120)
         start_response("200 OK", [("Content-Type", "application/json")])
         return [b"{}"]
