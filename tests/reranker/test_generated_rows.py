@@ -25,6 +25,7 @@ from endcap.stores.generated import GeneratedProduct, GeneratedProducts
 from endcap_workers.augmentation.job import sequences
 from endcap_workers.reports.making import build_report
 from tests.reranker.augment_support import events, product, stock
+from tests.serving import eventually
 
 MADE_UP = f"{GENERATED_PREFIX}v1:0"
 ROW = GeneratedProduct(MADE_UP, "Shop > shelf0", 2.0, {"brand": "Brand 1"}, ("b1-s0-0", "b2-s0-0"), ((MADE_UP,),))
@@ -157,7 +158,8 @@ def test_it_is_not_counted(client: FlaskClient, operator: dict[str, str], runtim
     assert (catalogue["products"], catalogue["loaded"]) == (len(stock()), len(stock()))
     metrics = client.get("/metrics", headers=operator).text
     assert f"endcap_products {len(stock())}" in metrics.replace(".0", "")
-    # Popularity.
+    # Popularity; a thread of its own follows the log.
+    assert eventually(lambda: runtime.popularity.sequence >= runtime.log.last_sequence())
     known, unknown = runtime.popularity.read(product_keys(["b1-s1-0", MADE_UP]), time.time())
     assert known.any()
     assert not unknown.any()
