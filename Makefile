@@ -8,8 +8,10 @@ BIN := $(VENV)/bin
 demo: $(VENV)/demo.done
 	$(BIN)/endcap demo $(ARGS)
 
+# With real servers, processes and clocks, a machine can be in a test's way. CI gives up to three tests a second try, shows
+# why the first one failed, and names them at the end; what fails twice fails.
 test: $(VENV)/dev.done lint services
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest $(if $(CI),--reruns 1 --max-suite-reruns 3 --rerun-show-tracebacks) $(ARGS)
 
 bench: $(VENV)/dev.done
 	$(BIN)/python -m tests.services.run $(BIN)/endcap bench hook

@@ -83,7 +83,12 @@ def pytest_deselected(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Name what did not run, and why: silence must never look like success."""
+    """Name what did not run, and why, and what needed a second try: silence must never look like success."""
+    again = terminalreporter.stats.get("rerun", [])
+    if again:
+        terminalreporter.section("needed a second try")
+        for name in sorted({report.nodeid for report in again}):
+            terminalreporter.write_line(f"  {name}")
     reasons: dict[str, list[str]] = defaultdict(list)
     for report in terminalreporter.stats.get("skipped", []):
         why = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
