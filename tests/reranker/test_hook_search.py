@@ -206,8 +206,9 @@ def test_filtered_sources_come_out_as_filtered(shop: Shop, part: dict[str, Any])
     assert ids(answer) == expected_order(engine_order(shop, QUERY))[:50]
 
 
-def test_hits_without_ids_are_left_alone(shop: Shop) -> None:
-    body = {**QUERY, "stored_fields": "_none_", "_source": False}
+@pytest.mark.parametrize("none", ["_none_", ["_none_"]])
+def test_hits_without_ids_are_left_alone(shop: Shop, none: Any) -> None:
+    body = {**QUERY, "stored_fields": none, "_source": False}
     assert shop.search(body)["hits"] == shop.direct(body)["hits"]
 
 
@@ -264,6 +265,26 @@ def test_knn_reorders_what_matched(shop: Shop) -> None:
     pages = [shop.search({**body, "from": start}) for start in range(0, 15, 5)]
     assert [one for page in pages for one in ids(page)] == expected_order(ids(direct))
     assert all(without_hits(page) == without_hits(direct) for page in pages)
+
+
+NEAR = {"field": "vector", "query_vector": [0.1, 0.2, 0.3, 0.4]}
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"knn": NEAR},
+        {"knn": [{**NEAR, "num_candidates": 20}]},
+        {"query": {"knn": NEAR}},
+        {"query": {"bool": {"should": [{"knn": {**NEAR, "num_candidates": 20}}, {"match": {"title": "kids"}}]}}},
+    ],
+)
+def test_knn_without_k_finds_as_many_as_the_client_asked_for(shop: Shop, part: dict[str, Any]) -> None:
+    """Elasticsearch takes ``size`` for it: the window must not find more, nor ask for more than ``num_candidates``."""
+    body = {**part, "size": 8, "aggs": {"brands": {"terms": {"field": "brand"}}}}
+    direct, answer = shop.direct(body), shop.post(body)
+    assert without_hits(answer.json) == without_hits(direct)
+    assert answer.headers["X-Endcap-Personalized"] == "1"
 
 
 def test_hybrid_search_reorders_the_window(shop: Shop) -> None:

@@ -7,7 +7,8 @@ repeat or lose a hit.
 
 ``knn`` and compound retrievers decide by ``k`` and ``rank_window_size`` which products *match*: totals, facets and the
 pages' ends follow from them. They are therefore not raised, which would change the answer's meaning; what the engine
-matches is reordered. A shop that wants a wider choice raises them in its query.
+matches is reordered. A shop that wants a wider choice raises them in its query. A ``k`` that is not said is the
+``size`` of the request, so it is written down before the window is fetched (:func:`settle_neighbours`).
 """
 
 from __future__ import annotations
@@ -91,9 +92,29 @@ def _left_alone(body: dict[str, Any], params: Params) -> str:
     if body.get("rank") is not None or body.get("sub_searches") is not None:
         return "rank"
     # Without _id nobody can tell which product a hit is.
-    if "_none_" in (body.get("stored_fields"), last(params, "stored_fields")):
+    stored = body.get("stored_fields")
+    if "_none_" in (stored, last(params, "stored_fields")) or (isinstance(stored, list) and "_none_" in stored):
         return "no_ids"
     return ""
+
+
+def settle_neighbours(body: dict[str, Any], size: int) -> None:
+    """Write down how many neighbours each kNN search of a body means where it leaves that to ``size``; in place.
+
+    Elasticsearch takes the request's ``size`` for it, which the hook is about to raise.
+    """
+    stack: list[Any] = [body]
+    while stack:
+        node = stack.pop()
+        if type(node) is list:
+            stack += node
+        elif type(node) is dict:
+            found = node.get("knn")
+            for search in found if type(found) is list else [found]:
+                asks = type(search) is dict and ("query_vector" in search or "query_vector_builder" in search)
+                if asks and "field" in search and "k" not in search:
+                    search["k"] = size
+            stack += node.values()
 
 
 def _by_score(sort: Any) -> bool:

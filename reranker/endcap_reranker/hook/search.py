@@ -22,7 +22,7 @@ from endcap_reranker.hook import two_phase
 from endcap_reranker.hook.guard import Guard, telltale
 from endcap_reranker.hook.hidden import hide_in_body
 from endcap_reranker.hook.marks import mark
-from endcap_reranker.hook.plan import Plan, plan_search, query_text
+from endcap_reranker.hook.plan import Plan, plan_search, query_text, settle_neighbours
 from endcap_reranker.hook.reorder import Ranker, hits_of, ordered_page, places_of, put_page, rank_hits, shown_of
 from endcap_reranker.hook.wire import Params, dump_search, parse_search
 from endcap_reranker.identity import Identifier, Identity
@@ -165,6 +165,8 @@ class Searches:
                 search.untouched = plan
             else:
                 search.plan = plan
+                if b"knn" in raw:
+                    settle_neighbours(body, plan.size)
                 search.query = plan.query
                 search.two_phase = two_phase.possible(raw, body, params, plan, indices) and self.thrift.pays(
                     body, plan, indices[0]
