@@ -5,10 +5,12 @@ from __future__ import annotations
 from flask import Response, request
 
 from endcap.settings import Settings
+from endcap_reranker.identity import SESSION_HEADER
 
 #: Answer headers that scripts may read.
 EXPOSED = (
-    "X-Endcap-Ranking, X-Endcap-Personalized, X-Endcap-Degraded, X-Endcap-Fallback, Server-Timing, X-Elastic-Product"
+    "X-Endcap-Ranking, X-Endcap-Personalized, X-Endcap-Degraded, X-Endcap-Fallback, X-Endcap-Sponsored, "
+    "Server-Timing, X-Elastic-Product"
 )
 
 
@@ -19,6 +21,7 @@ class Cors:
         self.origins = frozenset(settings.cors_origins)
         self._headers = ", ".join(
             ("Content-Type", "Authorization", "X-Opaque-Id", settings.shopper_header, settings.personalize_header)
+            + (settings.segment_header, SESSION_HEADER)
         )
 
     def __call__(self, response: Response) -> Response:
