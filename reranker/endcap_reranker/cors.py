@@ -19,10 +19,8 @@ class Cors:
 
     def __init__(self, settings: Settings) -> None:
         self.origins = frozenset(settings.cors_origins)
-        self._headers = ", ".join(
-            ("Content-Type", "Authorization", "X-Opaque-Id", settings.shopper_header, settings.personalize_header)
-            + (settings.segment_header, SESSION_HEADER)
-        )
+        own = (settings.shopper_header, settings.personalize_header, settings.segment_header, SESSION_HEADER)
+        self._headers = ", ".join(("Content-Type", "Authorization", "X-Opaque-Id", *own))
 
     def __call__(self, response: Response) -> Response:
         """Add the headers that the calling page's origin needs."""
