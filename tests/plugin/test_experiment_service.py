@@ -205,7 +205,7 @@ def test_metrics_of_a_shopper() -> None:
         metric: measured.sample(metric, "old").mean for metric in ("conversion", "ctr", "revenue", "ndcg", "latency_ms")
     }
     assert means == pytest.approx(
-        {"conversion": 0.5, "ctr": 0.25, "revenue": 2.5, "ndcg": 0.25 / np.log2(3), "latency_ms": 2.5}
+        {"conversion": 0.5, "ctr": 0.25, "revenue": 1.25, "ndcg": 0.25 / np.log2(3), "latency_ms": 2.5}
     )
     assert measured.sample("conversion", "new").count == 0
     assert measured.moved == {"ann"}
@@ -261,7 +261,7 @@ def test_what_was_bought_before_makes_the_interval_narrower(experiments: Experim
         events += [
             # Half of them were anonymous then.
             Event(f"x{number}", started - 86_400.0, who if number % 2 else f"anonymous {who}", Action.PURCHASE, "a",
-                  value=usual),
+                  quantity=1.0 + number % 3, value=usual),
             Event(f"o{number}", started - 60 * 86_400.0, who, Action.PURCHASE, "a", value=float(random.gamma(2, 900))),
             Event(f"e{number}", started + 2, who, Action.PURCHASE, "a", query_id=f"r{number}", value=max(spent, 0.0)),
         ]  # fmt: skip

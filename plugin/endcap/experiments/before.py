@@ -35,7 +35,7 @@ def bought_before(
         LogUnavailable: the database cannot be read.
     """
     found: dict[str, Before] = {}
-    worth = events.c.value * events.c.quantity
+    worth = events.c.value  # of the whole line
     bought = events.c.action == int(Action.PURCHASE)
     totals = (
         events.c.shopper,

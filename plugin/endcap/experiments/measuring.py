@@ -159,7 +159,7 @@ def _count(one: _Shopper, outcome: Outcome) -> None:
     one.clicked += bool(clicks)
     one.bought = one.bought or Action.PURCHASE in actions
     for reaction in outcome.reactions:
-        worth = max(reaction.value, 0.0) * max(reaction.quantity, 0.0)
+        worth = max(reaction.value, 0.0)  # of the whole line, however many pieces
         one.revenue += worth if reaction.action is Action.PURCHASE else 0.0
         one.revenue -= worth if reaction.action is Action.RETURN else 0.0
     places = sorted({position for position in clicks if position > 0})
