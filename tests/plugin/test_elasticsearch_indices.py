@@ -162,6 +162,29 @@ def test_a_rebuild_that_goes_on_holds_the_index_for_as_long(
             other.upsert(plain(Product("lost")))
 
 
+@pytest.mark.parametrize("there_was_one", [True, False])
+def test_of_two_rebuilds_at_once_the_second_is_told_and_loses_nothing(
+    make: Make, elasticsearch: str, index: str, monkeypatch: pytest.MonkeyPatch, there_was_one: bool
+) -> None:
+    engine, other = make(), make()
+    if there_was_one:
+        engine.ensure(None, "")
+    monkeypatch.setattr(other._indices, "check_free", lambda meta: None)  # both looked before either said so
+    first, second = engine.rebuild(None, ""), other.rebuild(None, "")
+    first.__enter__()
+    second.__enter__()
+    first.upsert(plain(Product("first")))
+    second.upsert(plain(Product("second")))
+    first.__exit__(None, None, None)
+    assert engine.upsert(plain(Product("since"))).done == 1
+    with pytest.raises(IndexBusy, match="was done first"):
+        second.__exit__(None, None, None)
+    assert engine.upsert(plain(Product("later"))).done == 1, "it can still be written"
+    engine.refresh()
+    assert engine.count() == 3
+    assert len(concrete(elasticsearch, index)) == 1
+
+
 def test_a_rebuild_changes_encoder_and_analyzer(make: Make, index: str) -> None:
     engine = make()
     engine.ensure(3, "e1")

@@ -132,10 +132,14 @@ class Indices:
         if meta.held_until > time.time():
             raise IndexBusy(f"index [{self.alias}] is being rebuilt: changes can be made once that is done")
 
-    def switch(self, name: str, meta: IndexMeta) -> None:
+    def switch(self, name: str, meta: IndexMeta, instead_of: str) -> None:
         """Make all of ``name`` visible, put the alias on it in one step and remove the index that it was on.
 
+        Args:
+            instead_of: what served when the filling began; empty: nothing did.
+
         Raises:
+            IndexBusy: another index with products has taken its place since; they would be lost.
             EngineError: the index was removed meanwhile, or other processes kept switching the alias.
         """
         found = self._client.options(ignore_status=404).indices.get_mapping(index=name).get(name, {})
@@ -144,7 +148,7 @@ class Indices:
             raise EngineError(f"[{name}] was removed while it was being filled: start again", status=409)
         self._client.indices.refresh(index=name)
         self._client.indices.put_settings(index=name, settings={"index": {"refresh_interval": None}})
-        old = self._switch(name)
+        old = self._switch(name, instead_of)
         self._client.indices.put_mapping(index=name, meta=replace(meta, filling=False).to_mapping())
         if old:
             time.sleep(DRAIN_S)
@@ -154,9 +158,14 @@ class Indices:
                 # The new one serves: that the old one is still there must not undo it.
                 logger.warning("%s serves no more, but could not be removed: %s", old, error)
 
-    def _switch(self, name: str) -> str:
+    def _switch(self, name: str, instead_of: str) -> str:
         for attempt in range(1, _ATTEMPTS + 1):
             old = self.serving()
+            if old and old[0] != instead_of and self._holds_products(old[0]):
+                raise IndexBusy(
+                    f"another rebuild of [{self.alias}] was done first, and what has been written since would be lost: "
+                    "start again"
+                )
             actions: list[dict[str, Any]] = [{"add": {"index": name, "alias": self.alias, "is_write_index": True}}]
             if old:
                 actions.append({"remove": {"index": old[0], "alias": self.alias, "must_exist": True}})
@@ -167,6 +176,10 @@ class Indices:
                 if attempt == _ATTEMPTS or error.status_code not in (400, 404, 500):
                     raise
         raise AssertionError("unreachable")
+
+    def _holds_products(self, name: str) -> bool:
+        self._client.indices.refresh(index=name)
+        return bool(self._client.count(index=name)["count"])
 
     def discard(self, name: str) -> None:
         """Remove an index that was to serve, unless it does already."""

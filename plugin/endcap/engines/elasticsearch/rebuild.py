@@ -91,7 +91,7 @@ class IndexRebuild:
             return
         try:
             with self._guard():
-                self._indices.switch(name, self._meta)
+                self._indices.switch(name, self._meta, self._old[0] if self._old else "")
         except BaseException:
             self._discard(name)
             raise
