@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import resource
 import uuid
 from collections.abc import Iterator
 from datetime import date
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +120,14 @@ def test_the_day_that_is_not_over_is_written_again(database: Database, tmp_path:
     made = export(database, "events", tmp_path, today=today)
     assert (made.kept, made.files) == (3, 1)
     assert "late" in parquet.read_table(tmp_path / "events-2025-06-19.parquet")["id"].to_pylist()
+    # Run every night, it finds a file that was written before the day was over; and days whose events came late.
+    EventLog(database).append([Event(f"later {day}", NOON + day * DAY, "s", Action.CLICK, "p") for day in (1, 3)])
+    made = export(database, "events", tmp_path, today=date(2025, 6, 20))
+    assert (made.kept, made.files) == (2, 2)
+    for name, event in (("events-2025-06-17", "later 1"), ("events-2025-06-19", "later 3")):
+        assert event in parquet.read_table(tmp_path / f"{name}.parquet")["id"].to_pylist()
+    expire(database, 1.0, now=NOON + 3 * DAY)
+    assert export(database, "events", tmp_path, today=date(2025, 6, 21)).files == 0, "what retention deleted stays"
 
 
 def test_some_days_only(database: Database, tmp_path: Path) -> None:
@@ -134,7 +144,33 @@ def test_a_folder_with_something_else_in_it(tmp_path: Path) -> None:
     (tmp_path / "events-2025-01-01.parquet").write_bytes(b"PAR1 but no more")
     with pytest.raises(InvalidInput, match="cannot be read"):
         restore(database, tmp_path)
+    EventLog(database).append([Event("e", NOON, "s", Action.CLICK, "p")])
+    export(database, "events", tmp_path / "out")
+    (file,) = (tmp_path / "out").iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(whole[:4] + bytes(200) + whole[204:])
+    with pytest.raises(InvalidInput, match="damaged"):
+        restore(database, tmp_path / "out")
+    table = parquet.read_table(BytesIO(whole))
+    parquet.write_table(table.set_column(3, "action", [["levitate"]]), file)
+    with pytest.raises(InvalidInput, match=r"events-2025-06-16.*cannot read"):
+        restore(database, tmp_path / "out")
     database.close()
+
+
+def test_years_of_files_come_back_whatever_a_process_may_have_open(tmp_path: Path) -> None:
+    database, other = Database.in_folder(tmp_path / "data"), Database.in_folder(tmp_path / "other")
+    EventLog(database).append([Event(f"e{n}", NOON + n * DAY, "s", Action.CLICK, "p") for n in range(60)])
+    export(database, "events", tmp_path / "out")
+    few, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(map(int, (one.name for one in Path("/proc/self/fd").iterdir())))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 40, most))
+    try:
+        assert restore(other, tmp_path / "out")["events"] == {"new": 60, "known": 0}
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (few, most))
+    database.close()
+    other.close()
 
 
 def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """Events and rankings as Parquet files, one a day (UTC), and back again.
 
 Memory stays bounded: rows are read in the order of time through an index, and written as row groups. A day that is over
-and has its file is not written again, so an export that was cut short goes on where it stopped.
+and has all its rows in its file is not written again, so an export that was cut short goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Progress = Callable[[int, int, date], None]
 
 @dataclass(slots=True)
 class Exported:
-    """``files`` written, with their ``rows``; ``kept``: days whose file was there already."""
+    """``files`` written, with their ``rows``; ``kept``: days whose file was there already, and whole."""
 
     files: int = 0
     rows: int = 0
@@ -57,7 +57,9 @@ def export(
 ) -> Exported:
     """Write ``folder/KIND-YYYY-MM-DD.parquet`` for each day from ``begin`` to ``end``, both included.
 
-    Days without a row get no file. ``today`` and what follows is always written anew: it is not over.
+    Days without a row get no file. ``today`` and what follows is always written anew: it is not over. So is a day of
+    which the log holds more rows than its file: that was written before the day's end, or events came late. One of
+    which it holds fewer is left alone: retention has deleted them.
 
     Raises:
         ConfigurationError: pyarrow is not installed.
@@ -80,11 +82,15 @@ def export(
     for number in range((end - begin).days + 1):
         day = begin + timedelta(days=number)
         file = folder / f"{kind}-{day.isoformat()}.parquet"
-        if file.exists() and day < today:
-            made.kept += 1
-            done += parquet.read_metadata(file).num_rows
-            progress(done, max(done, total), day)
-            continue
+        if day < today and (held := _rows_in(parquet, file)) is not None:
+            during = (table.c.time >= _start(day), table.c.time < _start(day + timedelta(days=1)))
+            with database.transaction(read_only=True) as connection:
+                there = int(connection.execute(select(func.count()).where(*during)).scalar() or 0)
+            if there <= held:
+                made.kept += 1
+                done += held
+                progress(done, max(done, total), day)
+                continue
         pages, rows = _pages(database, kind, day), 0
         first = next(pages, None)
         if first is None:  # nothing happened that day
@@ -120,27 +126,39 @@ def restore(
     log = EventLog(database)
     aliases, served = Aliases(database, log), Rankings(database)
     counts = {kind: {"new": 0, "known": 0} for kind in KINDS}
-    try:
-        opened = [(kind, file, parquet.ParquetFile(file)) for kind, file in files]
-    except (OSError, ValueError) as error:
-        raise InvalidInput(f"a file cannot be read: {error}") from None
-    total, done = sum(one.metadata.num_rows for _, _, one in opened), 0
-    for kind, file, one in opened:
+    days: list[date] = []
+    total, done = 0, 0
+    for kind, file in files:  # all of them are looked at before the first row is stored
+        rows_there = _rows_in(parquet, file)
+        if rows_there is None:
+            raise InvalidInput(f"{file} cannot be read: it is damaged, or no Parquet file")
         try:
-            day = date.fromisoformat(file.stem.removeprefix(f"{kind}-"))
+            days.append(date.fromisoformat(file.stem.removeprefix(f"{kind}-")))
         except ValueError:
             raise InvalidInput(f"{file.name} is no file of `endcap export`") from None
-        for batch in one.iter_batches(_PAGE[kind]):
-            rows = batch.to_pylist()
-            if kind == "events":
-                new = _restore_events(log, aliases, [_event(row) for row in rows])
-            else:
-                new = served.append([_ranking(row) for row in rows])
+        total += rows_there
+    for (kind, file), day in zip(files, days, strict=True):
+        for rows in _batches(parquet, file, _PAGE[kind]):
+            try:
+                read = [_event(row) if kind == "events" else _ranking(row) for row in rows]
+            except (KeyError, TypeError, ValueError) as error:
+                raise InvalidInput(f"{file} holds what this Endcap cannot read, a newer one's?: {error!r}") from None
+            new = _restore_events(log, aliases, read) if kind == "events" else served.append(read)
             counts[kind]["new"] += new
             counts[kind]["known"] += len(rows) - new
             done += len(rows)
             progress(done, total, day)
     return counts
+
+
+def _batches(parquet: Any, file: Path, size: int) -> Iterator[list[dict[str, Any]]]:
+    """A file's rows in pieces; it is open only while it is read: years are more files than a process may have open."""
+    try:
+        with parquet.ParquetFile(file) as opened:
+            for batch in opened.iter_batches(size):
+                yield batch.to_pylist()
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{file} is damaged, what stood before the damage was restored: {error}") from None
 
 
 def _restore_events(log: EventLog, aliases: Aliases, batch: Sequence[Event]) -> int:
@@ -176,6 +194,14 @@ def _pages(database: Database, kind: Kind, day: date) -> Iterator[list[dict[str,
             return
         yield page
         time, sequence = last
+
+
+def _rows_in(parquet: Any, file: Path) -> int | None:
+    """Rows of a file; None where it is not there, or damaged."""
+    try:
+        return int(parquet.read_metadata(file).num_rows)
+    except (OSError, ValueError):
+        return None
 
 
 def _event_row(one: Event) -> dict[str, Any]:
