@@ -144,6 +144,19 @@ def test_batches_make_no_difference(database: Database) -> None:
     np.testing.assert_allclose(one.features.values[order], other.features.values[place], rtol=1e-5)
 
 
+def test_logging_in_is_no_behaviour(database: Database) -> None:
+    log = EventLog(database)
+    log.append(genuine(60))
+    plain = BehaviourStream(NOW - 90 * DAY)
+    for lines in read_log(database):
+        plain.add(lines)
+    log.append([Event(f"in-{n}", NOW - (n // 2) * DAY, "ann1", Action.LOGIN) for n in range(1, 40)])
+    named = BehaviourStream(NOW - 90 * DAY)
+    for lines in read_log(database):
+        named.add(lines)
+    np.testing.assert_array_equal(named.features(NOW).features.values, plain.features(NOW).features.values)
+
+
 def test_made_up_shoppers_do_not_fill_the_memory(database: Database) -> None:
     log = EventLog(database)
     log.append([Event(f"x{n}", NOW - DAY + n, f"made-up-{n}", Action.CLICK, f"q{n}") for n in range(3_000)])

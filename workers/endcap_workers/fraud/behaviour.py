@@ -128,9 +128,11 @@ class BehaviourStream:
         who = slots[starts]
         sums = self._sums
         sums[who, _AT["first"]] = np.minimum(sums[who, _AT["first"]], times[starts])
-        active = lines.action[order] != Action.IMPRESSION
+        action = lines.action[order]
+        named = action != Action.LOGIN  # it says who somebody is, and has no column
+        active = named & (action != Action.IMPRESSION)
         self._rhythm.add(slots[active], times[active], len(self))
-        inside = times >= self._since
+        inside = named & (times >= self._since)
         order, slots, times = order[inside], slots[inside], times[inside]
         if not len(order):
             return
