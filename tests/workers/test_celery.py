@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from endcap.stores.workers import Workers
 from tests.services import redis as redis_service
 from tests.services.process import ServiceMissing
 from tests.serving import eventually
-from tests.workers.job_support import QUICK, QUIET, STEPS, install_jobs, start
+from tests.workers.job_support import QUICK, QUIET, STEPS, environment, install_jobs, start
 
 LEASE_S = 3.0
 pytestmark = pytest.mark.redis
@@ -159,8 +160,11 @@ def test_a_broker_that_goes_away_and_forgets_loses_no_run(shop: Shop) -> None:
     assert shop.ended(flushed).state == "done"
 
 
-def test_a_worker_told_to_stop_gives_the_run_back(shop: Shop) -> None:
+def test_a_worker_told_to_stop_gives_the_run_back_even_where_a_process_of_its_pool_was_killed(shop: Shop) -> None:
     run_id, gate = shop.begun()
+    owner = shop.runs.get(run_id).owner
+    os.kill(int(owner.split(":")[1]), signal.SIGKILL)
+    assert eventually(lambda: shop.runs.get(run_id).owner not in ("", owner))
     shop.worker.terminate()
     assert shop.worker.wait(90) == 0
     run = shop.runs.get(run_id)
@@ -168,3 +172,36 @@ def test_a_worker_told_to_stop_gives_the_run_back(shop: Shop) -> None:
     gate.touch()
     shop.worker = shop.start_worker()
     assert (shop.ended(run_id).result or {})["began"] >= 1
+
+
+EARLY = """
+import sys, threading
+from endcap.settings import load_settings
+from endcap.stores.database import Database
+from endcap.stores.runs import Runs
+from endcap_workers import celery_app
+celery_app._tell(None, Runs(Database.in_folder(load_settings().data_dir, upgrade=False)), "a run under way")
+threading.Thread(target=celery_app._upkeep, args=(["light"],), daemon=True).start()
+sys.stdin.read()
+"""
+
+
+def test_a_database_that_is_away_ends_no_run_and_a_worker_that_comes_up_before_it_waits(tmp_path: Path) -> None:
+    settings = load_settings(
+        data_dir=tmp_path, redis_url="redis://127.0.0.1:1/0", embedded_worker=False, schedule=QUIET
+    )
+    away = tmp_path / "endcap.sqlite"
+    away.mkdir()
+    command = [sys.executable, "-c", EARLY]
+    with subprocess.Popen(
+        command, env=environment(settings, tmp_path), stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as worker:
+        assert worker.stdin is not None
+        assert worker.stderr is not None
+        assert "the progress of a run under way could not be told" in worker.stderr.readline()
+        assert "cannot open the event log" in worker.stderr.readline()
+        away.rmdir()
+        database = Database.in_folder(tmp_path)
+        assert eventually(lambda: [one.kind for one in Workers(database).alive()] == ["celery"])
+        database.close()
+        worker.stdin.close()

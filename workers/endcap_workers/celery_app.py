@@ -9,7 +9,8 @@ and workers may run: a slot is fired once, a run is claimed once.
 from __future__ import annotations
 
 import logging
-import multiprocessing
+import math
+import mmap
 import os
 import socket
 import threading
@@ -39,8 +40,34 @@ from endcap_workers.running.worker import Scheduler
 log = logging.getLogger("endcap.worker")
 
 FIRE = "endcap.fire"
-#: Shared with the processes that the worker forks: a warm shutdown must not wait for the end of a long training.
-_stop = multiprocessing.Event()
+#: Seconds between looks at whether the worker goes down.
+_LOOK_S = 0.05
+
+
+class _Stop:
+    """Shared with the processes that the worker forks: a warm shutdown must not wait for the end of a long training.
+
+    A byte and no :class:`multiprocessing.Event`: to set that one waits for those who wait for it, one who was killed
+    meanwhile included, and so for ever.
+    """
+
+    def __init__(self) -> None:
+        self._shared = mmap.mmap(-1, 1)
+
+    def set(self) -> None:
+        self._shared[0] = 1
+
+    def is_set(self) -> bool:
+        return bool(self._shared[0])
+
+    def wait(self, timeout: float | None = None) -> bool:
+        until = math.inf if timeout is None else time.monotonic() + timeout
+        while not self.is_set() and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, _LOOK_S))
+        return self.is_set()
+
+
+_stop = _Stop()
 
 
 class Crontab(BaseSchedule):  # type: ignore[misc, unused-ignore]
@@ -113,12 +140,7 @@ def run(self: Any, run_id: str) -> dict[str, Any]:
         nonlocal told
         if time.monotonic() - told > 1.0:
             told = time.monotonic()
-            found = runs.get(run_id)
-            meta = {"phase": found.phase, "done": found.done, "total": found.total}
-            try:
-                self.update_state(state="PROGRESS", meta=meta)
-            except Exception as error:  # the result backend is away: the table has it all
-                log.warning("the progress of %s could not be told: %s", run_id, error)
+            _tell(self, runs, run_id)
 
     watch_over(claimed, load_jobs().get(claimed.job), settings, runs, _stop, look)
     ended = runs.get(run_id)
@@ -127,6 +149,15 @@ def run(self: Any, run_id: str) -> dict[str, Any]:
     if ended.state in (DONE, SKIPPED):
         return {"run": run_id, "state": ended.state, "result": ended.result}
     return {"run": run_id, "state": ended.state if ended.state != RUNNING else "lost"}
+
+
+def _tell(task: Any, runs: Runs, run_id: str) -> None:
+    """How far a run is, as the task's state. Nothing depends on it: a fault of the table must not end the run."""
+    try:
+        found = runs.get(run_id)
+        task.update_state(state="PROGRESS", meta={"phase": found.phase, "done": found.done, "total": found.total})
+    except Exception as error:  # the result backend or the table is away
+        log.warning("the progress of %s could not be told: %s", run_id, error)
 
 
 class RunFailed(Exception):
@@ -154,24 +185,46 @@ def _begin(sender: Any, **_: Any) -> None:
     threading.Thread(target=_upkeep, args=(names,), name="endcap-dispatch", daemon=True).start()
 
 
+class _Upkeep:
+    """What a worker's first process does beside its tasks."""
+
+    def __init__(self, settings: Settings, queues: list[str]) -> None:
+        """Raises LogUnavailable where the database is away."""
+        database = open_database(settings, limited=True)
+        self._settings, self._queues = settings, queues
+        self._runs = Runs(database, settings.worker_lease_s, settings.run_attempts)
+        self._dispatcher = Dispatcher(settings, self._runs, min(AGAIN_S, 2 * settings.worker_lease_s))
+        self._workers, self._name = Workers(database), f"{socket.gethostname()}:{os.getpid()}"
+        self._scheduler = Scheduler(settings, load_jobs(), self._runs)
+        self._told, self._tidied = 0.0, time.monotonic()
+
+    def turn(self) -> None:
+        """Once a second."""
+        self._scheduler.tick()
+        self._dispatcher.sweep()
+        if time.monotonic() - self._told > self._settings.worker_lease_s / 3:
+            self._told = time.monotonic()
+            self._workers.seen(self._name, "celery", self._queues, [])
+        if time.monotonic() - self._tidied > 600:
+            self._tidied = time.monotonic()
+            tidy(self._settings, self._runs)
+
+    def end(self) -> None:
+        """Say that the worker has gone."""
+        try:
+            self._workers.gone(self._name)
+        except EndcapError:
+            pass
+
+
 def _upkeep(queues: list[str]) -> None:
-    settings = load_settings()
-    database = open_database(settings, limited=True)
-    runs = Runs(database, settings.worker_lease_s, settings.run_attempts)
-    dispatcher = Dispatcher(settings, runs, min(AGAIN_S, 2 * settings.worker_lease_s))
-    workers, name = Workers(database), f"{socket.gethostname()}:{os.getpid()}"
-    scheduler = Scheduler(settings, load_jobs(), runs)
-    told, problem, tidied = 0.0, "", time.monotonic()
+    settings, problem = load_settings(), ""
+    upkeep: _Upkeep | None = None
     while not _stop.wait(SWEEP_S):
         try:
-            scheduler.tick()
-            dispatcher.sweep()
-            if time.monotonic() - told > settings.worker_lease_s / 3:
-                told = time.monotonic()
-                workers.seen(name, "celery", queues, [])
-            if time.monotonic() - tidied > 600:
-                tidied = time.monotonic()
-                tidy(settings, runs)
+            # Not before the loop: a worker may come up before its database does.
+            upkeep = upkeep or _Upkeep(settings, queues)
+            upkeep.turn()
             problem = ""
         except EndcapError as error:
             if str(error) != problem:
@@ -179,10 +232,8 @@ def _upkeep(queues: list[str]) -> None:
             problem = str(error)
         except Exception:
             log.exception("unexpected; trying again")
-    try:
-        workers.gone(name)
-    except EndcapError:
-        pass
+    if upkeep is not None:
+        upkeep.end()
 
 
 @worker_shutting_down.connect

@@ -98,9 +98,10 @@ def watch_over(
 
 def _still_ours(run: Run, runs: Runs) -> bool:
     try:
-        runs.beat(run.id, run.owner)
-    except RunLost:
-        return runs.get(run.id).owner == run.owner  # it may just have ended
+        try:
+            runs.beat(run.id, run.owner)
+        except RunLost:
+            return runs.get(run.id).owner == run.owner  # it may just have ended
     except LogUnavailable as error:
         log.warning("the run's heartbeat could not be written: %s", error)
     return True
