@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 import pytest
 from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import AuthResult
 from openpyxl import load_workbook
 
 from endcap.errors import InvalidInput
@@ -31,7 +32,6 @@ from endcap_workers.reports.making import make_report, write_files
 from endcap_workers.reports.model import Chart, Column, Report, Table, Tile
 from endcap_workers.reports.sheets import safe_text
 from endcap_workers.tasks.fraud import JOB
-from tests.services.process import free_port
 
 NOW = 1_790_000_000.0
 EVIL = [
@@ -155,6 +155,31 @@ def test_the_webhook_is_signed_and_tried_again(tmp_path: Path) -> None:
     assert orjson.loads(body)["tables"] == [{"name": "demand", "title": "What: [sells]/now", "rows": len(EVIL) + 1}]
 
 
+def test_what_a_webhook_says_is_not_waited_for(tmp_path: Path) -> None:
+    over = threading.Event()
+
+    class Talker(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "1000000000")
+            self.end_headers()
+            self.wfile.write(b"so ")
+            over.wait(60)
+
+        def log_message(self, *given: Any) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Talker)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    settings = load_settings(data_dir=tmp_path, report_webhook=f"http://127.0.0.1:{server.server_port}/")
+    try:
+        assert deliver(report(), "r-1", {}, settings, lambda seconds: over.set()) == {"webhook": "sent"}
+    finally:
+        over.set()
+        server.shutdown()
+        server.server_close()
+
+
 def test_a_receiver_that_stays_away_is_told_of_and_harms_nothing(tmp_path: Path) -> None:
     settings = load_settings(
         data_dir=tmp_path, report_webhook="http://127.0.0.1:9/x", report_recipients=["a@example.org"],
@@ -176,11 +201,19 @@ class Mailbox:
         return "250 OK"
 
 
+class MailServer(Controller):
+    """On whatever port is free when it begins to listen."""
+
+    def _trigger_server(self) -> None:
+        self.port = self.server.sockets[0].getsockname()[1]
+        super()._trigger_server()
+
+
 def test_the_report_comes_by_mail(tmp_path: Path, files: Path) -> None:
     box = Mailbox()
-    port = free_port()
-    controller = Controller(box, hostname="127.0.0.1", port=port, ready_timeout=60)
+    controller = MailServer(box, hostname="127.0.0.1", port=0, ready_timeout=60)
     controller.start()
+    port = controller.port
     settings = load_settings(
         data_dir=tmp_path, report_recipients=["ann@example.org", "bob@example.org"],
         smtp_url=f"smtp://127.0.0.1:{port}", smtp_from="endcap@example.org",
@@ -196,6 +229,58 @@ def test_the_report_comes_by_mail(tmp_path: Path, files: Path) -> None:
     assert message["Subject"] == "Demand: A line"
     names = [part.get_filename() for part in message.iter_attachments()]
     assert names == ["inventory.html", "inventory.xlsx"]
+
+
+def test_a_password_is_not_sent_where_everyone_could_read_it(tmp_path: Path) -> None:
+    told: list[Any] = []
+
+    def take(server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> AuthResult:
+        told.append(data)
+        return AuthResult(success=True)
+
+    # Another address than those that are known to be this machine, as a server elsewhere has.
+    controller = MailServer(
+        Mailbox(), hostname="127.0.0.2", port=0, ready_timeout=60, auth_require_tls=False, authenticator=take
+    )
+    controller.start()
+    url = f"smtp://ann:secret@127.0.0.2:{controller.port}"
+    settings = load_settings(data_dir=tmp_path, report_recipients=["a@example.org"], smtp_url=url)
+    try:
+        assert "offers no STARTTLS" in deliver(report(), "r-1", {}, settings)["e-mail"]
+    finally:
+        controller.stop()
+    assert told == []
+
+
+@pytest.mark.filterwarnings("ignore:Requiring AUTH")
+def test_a_password_that_cannot_be_sent_loses_no_report(tmp_path: Path) -> None:
+    controller = MailServer(
+        Mailbox(), hostname="127.0.0.1", port=0, ready_timeout=60, auth_require_tls=False, auth_required=True,
+        authenticator=lambda *given: AuthResult(success=True),
+    )  # fmt: skip
+    controller.start()
+    url = f"smtp://ann:p%C3%A4ss@127.0.0.1:{controller.port}"
+    settings = load_settings(data_dir=tmp_path, report_recipients=["a@example.org"], smtp_url=url)
+    try:
+        assert "refused" in deliver(report(), "r-1", {}, settings, lambda seconds: None)["e-mail"]
+    finally:
+        controller.stop()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"smtp_url": "smtp://mail.example.org:99999"}, "smtp_url must be"),
+        ({"smtp_url": "smtp://mail.example.org:port"}, "smtp_url must be"),
+        ({"smtp_url": "smtp://[mail"}, "smtp_url must be"),
+        ({"smtp_from": "ann@example.org\nBcc: all@example.org"}, "e-mail addresses"),
+        ({"report_recipients": ["ann\nbob@example.org"]}, "e-mail addresses"),
+    ],
+)
+def test_settings_of_mail_that_cannot_be_lose_no_report(tmp_path: Path, wrong: dict[str, Any], says: str) -> None:
+    mail = {"report_recipients": ["a@example.org"], "smtp_url": "smtp://127.0.0.1:9"}
+    settings = load_settings(data_dir=tmp_path, **{**mail, **wrong})
+    assert says in deliver(report(), "r-1", {}, settings, lambda seconds: None)["e-mail"]
 
 
 @pytest.fixture

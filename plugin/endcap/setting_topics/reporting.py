@@ -60,7 +60,8 @@ class Reporting(BaseModel):
     report_recipients: list[str] = Field(default_factory=list, description="E-mail addresses that get every report.")
     smtp_url: SecretStr = Field(
         SecretStr(""),
-        description="Where e-mail goes: `smtp://user:password@host:587` (STARTTLS where offered) or `smtps://…`.",
+        description="Where e-mail goes: `smtp://user:password@host:587` (by STARTTLS, without which no password is "
+        "sent) or `smtps://…`.",
     )
     smtp_from: str = Field("endcap@localhost", description="The sender of e-mail.")
 

@@ -31,6 +31,8 @@ TRIES, WAIT_S = 4, 2.0
 TIMEOUT_S = 15.0
 #: Larger attachments than this are refused by many mail servers: the mail then says where the report is.
 MOST_ATTACHED = 8_000_000
+#: Mail servers to which nothing goes over a network.
+_HERE = ("localhost", "127.0.0.1", "::1")
 
 
 class DeliveryFailed(EndcapError):
@@ -72,6 +74,9 @@ def _tried(name: str, way: Callable[[], None], sleep: Callable[[float], None]) -
             said = str(error)
             if turn + 1 < TRIES:
                 sleep(WAIT_S * 2**turn)
+        except Exception as error:  # whatever it is, the report is made: it must not be lost with its delivery
+            log.exception("%s: not sent", name)
+            return f"not sent: {type(error).__name__}: {error}"[:300]
     return said
 
 
@@ -102,7 +107,11 @@ def call_webhook(report: Report, report_id: str, settings: Settings) -> None:
     if secret:
         headers["X-Endcap-Signature"] = signature(secret, moment, body)
     try:
-        answer = urllib3.request("POST", url, body=body, headers=headers, timeout=TIMEOUT_S, retries=False)
+        # What it says beside its status is not read: it might be without an end.
+        answer = urllib3.request(
+            "POST", url, body=body, headers=headers, timeout=TIMEOUT_S, retries=False, preload_content=False
+        )
+        answer.close()
     except urllib3.exceptions.HTTPError as error:
         raise DeliveryFailed(f"the webhook cannot be reached: {type(error).__name__}") from None
     if not 200 <= answer.status < 300:
@@ -126,13 +135,16 @@ def send_mail(report: Report, files: Mapping[str, Path], settings: Settings) -> 
     """Send the figures as text, and the report as HTML and as a workbook attached.
 
     Raises:
-        ConfigurationError: ``smtp_url`` is missing or none.
+        ConfigurationError: ``smtp_url`` is missing or none, an address is none, or a password would go unencrypted.
         DeliveryFailed: the mail server cannot be reached or refuses.
     """
     message = EmailMessage()
     message["Subject"] = f"{report.title}: {report.line}"
-    message["From"] = settings.smtp_from
-    message["To"] = ", ".join(settings.report_recipients)
+    try:
+        message["From"] = settings.smtp_from
+        message["To"] = ", ".join(settings.report_recipients)
+    except ValueError as error:
+        raise ConfigurationError(f"smtp_from and report_recipients must be e-mail addresses: {error}") from None
     message["Date"] = formatdate()
     message["Message-ID"] = make_msgid(domain="endcap.invalid")
     lines = [f"{one.title}: {one.value} {f'({one.line})' if one.line else ''}".rstrip() for one in report.tiles]
@@ -147,24 +159,39 @@ def send_mail(report: Report, files: Mapping[str, Path], settings: Settings) -> 
             subtype="vnd.openxmlformats-officedocument.spreadsheetml.sheet",
             filename=f"{report.kind}.xlsx",
         )
-    url = urlsplit(settings.smtp_url.get_secret_value())
+    _send(message, settings.smtp_url.get_secret_value())
+
+
+def _send(message: EmailMessage, address: str) -> None:
+    try:
+        url = urlsplit(address)
+        port = url.port
+    except ValueError:
+        port, url = None, urlsplit("")
     if url.scheme not in ("smtp", "smtps") or not url.hostname:
         raise ConfigurationError("smtp_url must be smtp://[user:password@]host[:port] or smtps://…")
     context = ssl.create_default_context()
+    secure = url.scheme == "smtps"
     try:
-        if url.scheme == "smtps":
-            server: smtplib.SMTP = smtplib.SMTP_SSL(url.hostname, url.port or 465, timeout=TIMEOUT_S, context=context)
+        if secure:
+            server: smtplib.SMTP = smtplib.SMTP_SSL(url.hostname, port or 465, timeout=TIMEOUT_S, context=context)
         else:
-            server = smtplib.SMTP(url.hostname, url.port or 587, timeout=TIMEOUT_S)
+            server = smtplib.SMTP(url.hostname, port or 587, timeout=TIMEOUT_S)
         with server:
             server.ehlo()
-            if url.scheme == "smtp" and server.has_extn("starttls"):
+            if not secure and server.has_extn("starttls"):
                 server.starttls(context=context)
                 server.ehlo()
+                secure = True
+            if url.username and not secure and url.hostname not in _HERE:
+                # Whoever sits in between can leave out the offer, and would be told the password.
+                raise ConfigurationError(
+                    "smtp_url: the mail server offers no STARTTLS, and gets no password: smtps://…"
+                )
             if url.username:
                 server.login(unquote(url.username), unquote(url.password or ""))
             refused = server.send_message(message)
-    except (OSError, smtplib.SMTPException) as error:
+    except (OSError, UnicodeError, smtplib.SMTPException) as error:
         raise DeliveryFailed(f"the mail server refused: {type(error).__name__}: {error}"[:300]) from None
     if refused:
         raise DeliveryFailed(f"the mail server refused {', '.join(refused)}")
