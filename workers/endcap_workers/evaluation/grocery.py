@@ -27,12 +27,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.progress import track
 
-from endcap.encoders.base import unit
 from endcap.images.lite import LiteEncoder, square
 from endcap.images.reading import read_image
 from endcap.results import Results
-from endcap_workers.evaluation.grocery_network import open_network, pooled
 from endcap_workers.evaluation.shared_data import shared_file
+from endcap_workers.training.photos.export import rooted
+from endcap_workers.training.photos.network import open_network, pooled
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -156,12 +156,6 @@ def look_twice(folder: Path, files: Sequence[str]) -> np.ndarray:
     opened = [partial(picture, folder, file) for file in files]
     made = [rooted(pooled(open_network(size), opened, side)) for size, side in BOTH.items()]
     return np.concatenate(made, axis=1)[:, None]
-
-
-def rooted(features: np.ndarray) -> np.ndarray:
-    """The square root of what a network holds (n, d), of unit length (Hellinger: a few strong channels would outweigh
-    all others)."""
-    return unit(np.sqrt(np.maximum(features, 0.0)))
 
 
 def fit_head(features: np.ndarray, fine: np.ndarray, shrinkage: float = SHRINKAGE) -> object:

@@ -1,9 +1,9 @@
 """The shop photos of ``endcap evaluate grocery``, by a network that was trained on them.
 
-The same data and split (:mod:`.grocery`); how it is trained: :mod:`.grocery_tuning`. First on train, where val has its
-say; then on train and val, from the weights so far on. The product pictures are trained on too, as a shop always has
-them. *Own head*: what the trained network itself says. *Linear head*: the discriminant of :mod:`.grocery` over its
-features beside those of the two packaged networks as they are.
+The same data and split (:mod:`.grocery`); how it is trained: :mod:`endcap_workers.training.photos.tuning`. First on
+train, where val has its say; then on train and val, from the weights so far on. The product pictures are trained on
+too, as a shop always has them. *Own head*: what the trained network itself says. *Linear head*: the discriminant of
+:mod:`.grocery` over its features beside those of the two packaged networks as they are.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from rich.console import Console
 
 from endcap.results import Results
 from endcap_workers.evaluation.grocery import (
@@ -26,11 +27,12 @@ from endcap_workers.evaluation.grocery import (
     look_twice,
     picture,
     predict,
-    rooted,
     scores_of,
     unpack,
 )
-from endcap_workers.evaluation.grocery_tuning import Tuned, Tuning
+from endcap_workers.training.command import Bars
+from endcap_workers.training.photos.export import rooted
+from endcap_workers.training.photos.tuning import Tuned, Tuning
 
 FIRST = Tuning()
 THEN = replace(FIRST, epochs=20)
@@ -55,14 +57,16 @@ def run(seed: int = 0) -> Results:
         frozen = {name: look_twice(folder, part.files) for name, part in parts.items()}
         for used, judged, tuning in ((["train"], ["val", "test"], FIRST), (["train", "val"], ["test"], THEN)):
             started = time.process_time()
-            tuned = Tuned(tuning, len(products), seed + len(used) - 1, tuned.network if tuned else None)
             fine = np.concatenate([parts[part].fine for part in used])
-            tuned.train(
-                [one for part in used for one in opened[part]] + shown,
-                np.concatenate([fine, [one.fine for one in products]]),
-            )
-            trained = time.process_time() - started
-            looked = {part: tuned.look(opened[part]) for part in dict.fromkeys(used + judged)}
+            with Bars(Console(stderr=True)) as bars:
+                start = tuned.network if tuned else None
+                tuned = Tuned(tuning, len(products), seed + len(used) - 1, start, bars.progress)
+                tuned.train(
+                    [one for part in used for one in opened[part]] + shown,
+                    np.concatenate([fine, [one.fine for one in products]]),
+                )
+                trained = time.process_time() - started
+                looked = {part: tuned.look(opened[part]) for part in dict.fromkeys(used + judged)}
             held = {
                 part: np.concatenate([rooted(features)[:, None], frozen[part]], axis=2)
                 for part, (features, _) in looked.items()

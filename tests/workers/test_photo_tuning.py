@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from endcap_workers.evaluation.grocery_network import Trainable, channels_last, open_network
-from endcap_workers.evaluation.grocery_tuning import Tuned, Tuning, augmented, in_other_light
+from endcap_workers.training.photos.network import Trainable, channels_last, open_network
+from endcap_workers.training.photos.tuning import Tuned, Tuning, augmented, in_other_light
 from tests.photo_support import drawn
 
 KINDS = ("ball", "grid", "box")

@@ -1,4 +1,4 @@
-"""Training a packaged network on shop photos: ``endcap evaluate grocery-tuned``.
+"""Training a packaged network on shop photos: ``endcap train-photos``, ``endcap evaluate grocery-tuned``.
 
 All of the network but its first layers is trained, each time on another random part of each photo, turned, mirrored and
 in other light. First the head alone, on what the network holds of the photos as it is, then both (Kumar et al., ICLR
@@ -10,23 +10,28 @@ than they were trained at, since random parts make things look larger (FixRes, T
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch import Tensor, nn
 
+from endcap.files import replacing
 from endcap.images.lite import square
-from endcap_workers.evaluation.grocery_network import Trainable, channels_last, open_network
+from endcap_workers.training.photos.network import Trainable, channels_last, open_network
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 #: Colours are made greyer or stronger around how bright eyes see red, green and blue (ITU-R BT.601).
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+
+#: Called with (done, total, phase).
+Progress = Callable[[float, float, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,53 +92,111 @@ def in_other_light(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 class Tuned:
     """A network trained on photos of so many ``kinds``, from ImageNet's weights or from those of ``start`` on."""
 
-    def __init__(self, tuning: Tuning, kinds: int, seed: int, start: Trainable | None = None) -> None:
+    def __init__(
+        self, tuning: Tuning, kinds: int, seed: int, start: Trainable | None = None,
+        progress: Progress = lambda done, total, phase: None,
+    ) -> None:  # fmt: skip
         torch.manual_seed(seed)
-        self._tuning = tuning
+        self._tuning, self._progress = tuning, progress
         self.network = Trainable(open_network(tuning.size), kinds, tuning.frozen, tuning.dropout)
         self._is_new = start is None
         if start is not None:
             self.network.load_state_dict(start.state_dict())
         self._rng = np.random.default_rng(seed)
 
-    def train(self, pictures: Sequence[Callable[[], Image]], kinds: np.ndarray) -> None:
-        """Train on pictures of ``kinds`` (int64 (n,)); the weights are then the running mean of those on the way."""
-        wanted, tuning = torch.from_numpy(kinds), self._tuning
-        if self._is_new:
-            self._train_head(pictures, wanted)
-        network = self.network.train()
-        optimizer = torch.optim.AdamW(list(self._groups()), weight_decay=0.0)
-        steps = tuning.epochs * (len(kinds) // tuning.batch)
-        schedule = _cosine(optimizer, steps)
-        mean = {name: value.detach().clone() for name, value in network.named_parameters() if value.requires_grad}
-        every = (rows for _ in range(tuning.epochs) for rows in self._batches(len(kinds)))
-        for step, rows in enumerate(track(every, "training", total=steps, transient=True)):
-            loss = self._mixed_loss(self._random_parts([pictures[row] for row in rows]), wanted[rows])
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-            optimizer.step()
-            schedule.step()
-            _follow(mean, network, min(tuning.kept, (2 + step) / (11 + step)))
-        network.load_state_dict(mean, strict=False)
+    def train(
+        self, pictures: Sequence[Callable[[], Image]], kinds: np.ndarray, judge: Callable[[], float] | None = None,
+        patience: int = 0, checkpoint: Path | None = None,
+    ) -> list[float]:  # fmt: skip
+        """Train on pictures of ``kinds`` (int64 (n,)); the weights are then the running mean of those on the way.
 
-    def look(self, pictures: Sequence[Callable[[], Image]]) -> tuple[np.ndarray, np.ndarray]:
+        Args:
+            judge: asked after each epoch what that mean is worth; then the best epoch's mean is kept.
+            patience: epochs without a better one after which it stops; 0: never.
+            checkpoint: written after each epoch, and gone on from where it is there: the caller answers for it being
+                of the same pictures, seed and tuning.
+
+        Returns:
+            What ``judge`` said after each epoch.
+        """
+        wanted, tuning, network = torch.from_numpy(kinds), self._tuning, self.network
+        taken_up = None
+        if checkpoint is not None and checkpoint.is_file():
+            taken_up = torch.load(checkpoint, weights_only=True)
+        elif self._is_new:
+            self._train_head(pictures, wanted)
+        optimizer = torch.optim.AdamW(list(self._groups()), weight_decay=0.0)
+        each = len(kinds) // tuning.batch
+        schedule = _cosine(optimizer, tuning.epochs * each)
+        mean = _trained(network)
+        best, values, first = mean, list[float](), 0
+        if taken_up is not None:
+            network.load_state_dict(taken_up["network"], strict=False)
+            optimizer.load_state_dict(taken_up["optimizer"])
+            schedule.load_state_dict(taken_up["schedule"])
+            mean, best, values = taken_up["mean"], taken_up["best"], list(taken_up["values"])
+            torch.set_rng_state(taken_up["torch"])
+            self._rng.bit_generator.state = json.loads(taken_up["numpy"])
+            first = int(taken_up["epoch"])
+        for epoch in range(first, tuning.epochs):
+            if patience and len(values) - 1 - int(np.argmax([*values, -np.inf])) >= patience:
+                break
+            network.train()
+            for step, rows in enumerate(self._batches(len(kinds)), epoch * each):
+                loss = self._mixed_loss(self._random_parts([pictures[row] for row in rows]), wanted[rows])
+                optimizer.zero_grad()
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+                optimizer.step()
+                schedule.step()
+                _follow(mean, network, min(tuning.kept, (2 + step) / (11 + step)))
+                self._progress(step + 1, tuning.epochs * each, "training")
+            if judge is not None:
+                values.append(self._judged(mean, judge))
+                if values[-1] > max(values[:-1], default=-np.inf):
+                    best = {name: value.clone() for name, value in mean.items()}
+            if checkpoint is not None:
+                state = {
+                    "network": _trained(network), "optimizer": optimizer.state_dict(), "mean": mean, "best": best,
+                    "schedule": schedule.state_dict(), "values": values, "epoch": epoch + 1,
+                    "torch": torch.get_rng_state(), "numpy": json.dumps(self._rng.bit_generator.state),
+                }  # fmt: skip
+                with replacing(checkpoint, durable=True) as partial:
+                    torch.save(state, partial)
+        network.load_state_dict(best if judge else mean, strict=False)
+        return values
+
+    def _judged(self, mean: dict[str, Tensor], judge: Callable[[], float]) -> float:
+        """What ``judge`` says of the mean; the weights stay."""
+        raw = _trained(self.network)
+        self.network.load_state_dict(mean, strict=False)
+        value = judge()
+        self.network.load_state_dict(raw, strict=False)
+        return value
+
+    def look(
+        self, pictures: Sequence[Callable[[], Image]], phase: str = "photos judged"
+    ) -> tuple[np.ndarray, np.ndarray]:
         """What the network holds of the middle of each picture, and what its own head says of it: features (n, 1280)
         and logits (n, kinds), float32."""
         network, held, said = self.network.eval(), [], []
         with torch.no_grad():
-            for start in track(range(0, len(pictures), 16), f"{len(pictures):,} photos judged", transient=True):
+            for start in range(0, len(pictures), 16):
                 pixels = [square(one(), self._tuning.judged) for one in pictures[start : start + 16]]
                 held.append(network.features(channels_last(np.stack(pixels))))
                 said.append(network.head(held[-1]))
+                if phase:
+                    self._progress(start + len(pixels), len(pictures), phase)
         return torch.cat(held).numpy(), torch.cat(said).numpy()
 
     def _train_head(self, pictures: Sequence[Callable[[], Image]], wanted: Tensor) -> None:
         tuning, head, dropout = self._tuning, self.network.head, self.network.dropout
-        starts = track(range(0, len(pictures), tuning.batch), "photos before training", transient=True)
+        made = []
         with torch.no_grad():
-            parts = (self._random_parts(pictures[start : start + tuning.batch]) for start in starts)
-            features = torch.cat([self.network.features(one) for one in parts])
+            for start in range(0, len(pictures), tuning.batch):
+                made.append(self.network.features(self._random_parts(pictures[start : start + tuning.batch])))
+                self._progress(start, len(pictures), "photos before training")
+        features = torch.cat(made)
         loss_of = nn.CrossEntropyLoss(label_smoothing=tuning.smoothing)
         optimizer = torch.optim.AdamW(head.parameters(), lr=tuning.head_rate, weight_decay=tuning.decay)
         dropout.train()
@@ -186,6 +249,11 @@ def _cosine(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_sche
     return torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1.0, (step + 1) / rise) * 0.5 * (1.0 + np.cos(np.pi * min(1.0, step / steps)))
     )
+
+
+def _trained(network: nn.Module) -> dict[str, Tensor]:
+    """A copy of the weights that are trained."""
+    return {name: value.detach().clone() for name, value in network.named_parameters() if value.requires_grad}
 
 
 def _follow(mean: dict[str, Tensor], network: nn.Module, kept: float) -> None:

@@ -1,0 +1,1 @@
+"""A network of the shop's own for search by photo: the packaged one, trained on labelled photos."""
