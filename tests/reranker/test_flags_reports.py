@@ -80,10 +80,12 @@ def proof(client: FlaskClient, path: str) -> str:
 
 
 def test_the_queue_is_worked_through_by_the_api(call: Any, runtime: Runtime) -> None:
-    queue = call("GET", "/flags?kind=shopper", role="reader").json
+    queue = call("GET", "/flags?kind=shopper").json
     assert [one["subject"] for one in queue["flags"]] == ["ann0", "ann1", "ann2"]
     number = queue["flags"][0]["id"]
-    assert call("POST", f"/flags/{number}/decide", {"state": "dismissed"}, role="reader").status_code == 403
+    for method, path in (("POST", f"{number}/decide"), ("GET", ""), ("GET", str(number))):
+        body = {"state": "dismissed"} if method == "POST" else None
+        assert call(method, f"/flags/{path}".rstrip("/"), body, role="reader").status_code == 403, "it names shoppers"
     assert "ann0" in runtime.flags.excluded_shoppers()
     decided = call("POST", f"/flags/{number}/decide", {"state": "dismissed", "note": "our courier"}).json
     assert (decided["state"], decided["history"][-1]["note"]) == ("dismissed", "our courier")
@@ -91,7 +93,7 @@ def test_the_queue_is_worked_through_by_the_api(call: Any, runtime: Runtime) -> 
     assert call("POST", f"/flags/{number}/decide", {"state": "dismissed"}).status_code == 409
     assert call("POST", f"/flags/{number}/undo").json["state"] == "suspected"
     assert call("POST", f"/flags/{number}/undo").status_code == 409
-    assert call("GET", "/flags", role="reader").json["version"] > queue["version"]
+    assert call("GET", "/flags").json["version"] > queue["version"]
 
 
 @pytest.mark.parametrize("number", ["9999", "0", "-1", "1e3", "abc", "٣", "9" * 30])
@@ -124,6 +126,11 @@ def test_reports_come_in_every_form(call: Any) -> None:
     assert "Milk 5" in csv.text
     for wrong in ("/reports/none", "/reports/none/html", f"/reports/{name}/csv/nothing", f"/reports/{name}/csv/..%2fx"):
         assert call("GET", wrong, role="reader").status_code == 404, wrong
+    for file in ("json", "html", "xlsx", "csv/shoppers"):
+        refused = call("GET", f"/reports/fraud/{file}", role="reader")
+        assert (refused.status_code, b"ann0" in refused.data) == (403, False), "it names shoppers"
+        assert call("GET", f"/reports/fraud/{file}").status_code == 200
+    assert call("GET", "/reports/fraud", role="reader").status_code == 200, "figures name nobody"
 
 
 def test_the_console_shows_the_evidence_and_takes_decisions(browser: FlaskClient, runtime: Runtime) -> None:
@@ -164,3 +171,15 @@ def test_the_console_filters_and_sorts_a_reports_tables(browser: FlaskClient) ->
     flagged = browser.get("/console/reports/fraud?table=shoppers").text
     assert re.search(r'href="/console/flags/\d+"', flagged), "from a report to the evidence"
     assert browser.get("/console/reports/none").status_code == 404
+
+
+def test_readers_see_no_shopper_in_the_console(app: Flask, runtime: Runtime) -> None:
+    client = app.test_client()
+    token = Tokens(runtime.database).create("rea", "reader")[0]
+    client.post("/console/login", data={"csrf": proof(client, "/console/login"), "token": token})
+    flag = runtime.flags.find("shopper", "ann1")
+    assert flag is not None
+    for path in ("flags", f"flags/{flag.id}", "reports/fraud", "reports/fraud/files/report.json"):
+        page = client.get(f"/console/{path}")
+        assert (page.status_code, "ann" in page.text) == (403, False), path
+    assert client.get("/console/reports/inventory").status_code == 200

@@ -1,4 +1,5 @@
-"""The queue of suspicions: who is flagged and why, and what people decide about it."""
+"""The queue of suspicions: who is flagged and why, and what people decide about it. It names shoppers, so the role
+operator is the least."""
 
 from __future__ import annotations
 
@@ -96,7 +97,7 @@ def routes(runtime: Runtime) -> Topic:
     topic = Topic("flags", "Suspicions of fraud. What is suspected or confirmed counts for nothing but itself.")
     flags = runtime.flags
 
-    @topic.operation("GET", "/flags", role="reader", summary="The queue.", query=FlagsQuery, answer=FlagList)
+    @topic.operation("GET", "/flags", role="operator", summary="The queue.", query=FlagsQuery, answer=FlagList)
     def list_flags(query: FlagsQuery) -> FlagList:
         found = flags.queue(query.state, query.kind, query.contains, query.limit, query.offset)
         total = flags.count(query.state, query.kind, query.contains)
@@ -105,7 +106,7 @@ def routes(runtime: Runtime) -> Topic:
         )
 
     @topic.operation(
-        "GET", "/flags/<number>", role="reader", summary="One flag: evidence and history.", answer=FlagDetail,
+        "GET", "/flags/<number>", role="operator", summary="One flag: evidence and history.", answer=FlagDetail,
         errors=(404,),
     )  # fmt: skip
     def get_flag(number: str) -> FlagDetail:

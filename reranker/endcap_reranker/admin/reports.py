@@ -9,6 +9,8 @@ from pydantic import Field
 
 from endcap.runtime import Runtime
 from endcap.stores.reports import HTML, JSON, XLSX, Kept, Reports, UnknownReport
+from endcap.stores.tokens import RoleTooLow, allows
+from endcap_reranker.admin.access import caller
 from endcap_reranker.admin.operation import Answer, Strict, Topic
 
 #: What a browser may do with a report: show it, with its own style. No script, nothing from elsewhere.
@@ -50,7 +52,8 @@ class ReportsQuery(Strict):
 
 def routes(runtime: Runtime) -> Topic:
     """The topic over a runtime."""
-    topic = Topic("reports", "Reports on fraud and inventory. The jobs `report-…` make them.")
+    about = "Reports on fraud and inventory. The jobs `report-…` make them. Files on fraud take the role operator."
+    topic = Topic("reports", about)
     reports = Reports(runtime.database, runtime.settings.data_dir)
 
     @topic.operation("GET", "/reports", role="reader", summary="All reports.", query=ReportsQuery, answer=ReportList)
@@ -95,8 +98,15 @@ def routes(runtime: Runtime) -> Topic:
     return topic
 
 
+def may_read(report: Kept) -> None:
+    """Raises RoleTooLow: what is in a report on fraud names shoppers."""
+    if report.kind == "fraud" and not allows(caller().role, "operator"):
+        raise RoleTooLow(caller().role, "operator")
+
+
 def answer_file(reports: Reports, report: Kept, name: str) -> Response:
-    """A file of a report. Raises UnknownReport."""
+    """A file of a report. Raises UnknownReport, RoleTooLow."""
+    may_read(report)
     path = reports.file(report, name)
     as_file = path.suffix in (".csv", ".xlsx")
     try:

@@ -111,8 +111,9 @@ def settle_neighbours(body: dict[str, Any], size: int) -> None:
         elif type(node) is dict:
             found = node.get("knn")
             for search in found if type(found) is list else [found]:
-                asks = type(search) is dict and ("query_vector" in search or "query_vector_builder" in search)
-                if asks and "field" in search and "k" not in search:
+                if type(search) is not dict or "field" not in search or "k" in search:
+                    continue
+                if "query_vector" in search or "query_vector_builder" in search:
                     search["k"] = size
             stack += node.values()
 

@@ -111,4 +111,4 @@ def _hourly(events: list[Event]) -> tuple[list[str], list[float]] | None:
     return labels, counts
 
 
-PAGE = Page("flags", "Fraud", "Shop", _routes)
+PAGE = Page("flags", "Fraud", "Shop", _routes, "operator")

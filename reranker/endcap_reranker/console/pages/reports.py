@@ -12,7 +12,7 @@ from flask import Response, request
 
 from endcap.catalog.product import PATH_SEPARATOR
 from endcap.stores.reports import HTML, JSON, XLSX, Kept, Reports, UnknownReport
-from endcap_reranker.admin.reports import answer_file
+from endcap_reranker.admin.reports import answer_file, may_read
 from endcap_reranker.console.frame import render
 from endcap_reranker.console.pages import Page, Routes
 
@@ -44,6 +44,7 @@ def _routes(routes: Routes) -> None:
     @routes.get("/<name>")
     def one(name: str) -> str:
         report = reports.get(name)
+        may_read(report)
         found = content(report)
         names = [table["name"] for table in found["tables"]]
         chosen = request.args.get("table", "")
