@@ -21,7 +21,7 @@ from endcap.attach.config import remove_attachment, tomllib, write_attachment
 from endcap.attach.following import SyncReport, synchronise
 from endcap.attach.source import Source
 from endcap.commands.attach import attach, detach
-from endcap.errors import ConfigurationError, UnknownIndex
+from endcap.errors import ConfigurationError, EngineUnavailable, UnknownIndex
 from endcap.events import Action, Event
 from endcap.jobs import load_jobs
 from endcap.runtime import open_database, open_engine, open_runtime
@@ -275,6 +275,20 @@ def test_deletions_are_found_by_halving_not_by_reading(
     report = synced()
     assert report.deleted == len(gone) == 2
     assert report.requests_for_deleted < 40
+
+
+@pytest.mark.elasticsearch
+def test_what_cannot_be_asked_now_is_not_taken_for_deleted(elasticsearch: str, name: str, folder: Path) -> None:
+    for index, settings in ((f"{name}-a", {}), (f"{name}-b", {"index.routing.allocation.require._name": "nobody"})):
+        body = {"settings": {"number_of_replicas": 0, **settings}, "aliases": {name: {}}}
+        call("PUT", f"{elasticsearch}/{index}?wait_for_active_shards=0", body)
+    bulk(elasticsearch, f"{name}-a", [{"index": {"_id": "1"}}, {"title": "here"}])
+    with closing(Source(load_settings(engine_url=elasticsearch), name)) as source:
+        with pytest.raises(EngineUnavailable):
+            source.existing(["1", "2"])
+        call("DELETE", f"{elasticsearch}/{name}-b")
+        assert source.existing(["1", "2"]) == {"1"}
+    call("DELETE", f"{elasticsearch}/{name}-a")
 
 
 @pytest.mark.elasticsearch

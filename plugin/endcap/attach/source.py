@@ -21,6 +21,8 @@ from endcap.settings import Settings
 
 #: Documents in one request.
 PAGE = 500
+#: Fewer documents than there are would look like deletions: then rather no answer.
+_WHOLE = "allow_partial_search_results=false"
 _PATIENCE_S = 60.0
 _NOT_NOW = frozenset({429, 502, 503, 504})
 #: Kinds of fields that hold numbers for machines; they are long, and say nothing about a product.
@@ -90,7 +92,7 @@ class Source:
         """Which of the ids have a value in a field."""
         both = [{"ids": {"values": list(ids)}}, {"exists": {"field": field}}]
         body = {"size": len(ids), "query": {"bool": {"filter": both}}, "_source": False, "track_total_hits": False}
-        hits = self.ask("POST", f"/{quote(self.name, safe='')}/_search", body)["hits"]["hits"]
+        hits = self.ask("POST", f"/{quote(self.name, safe='')}/_search", body, _WHOLE)["hits"]["hits"]
         return {hit["_id"] for hit in hits}
 
     def with_field(self, field: str, size: int) -> list[Document]:
@@ -155,12 +157,16 @@ class Source:
         return {hit["_id"] for hit in self._search(unit, body)["hits"]["hits"]}
 
     def existing(self, ids: Sequence[str]) -> set[str]:
-        """Which of the ids there are."""
+        """Which of the ids there are.
+
+        Raises:
+            EngineUnavailable: a part of the index cannot be asked now.
+        """
         found: set[str] = set()
         for start in range(0, len(ids), PAGE):
             some = list(ids[start : start + PAGE])
             body = {"size": len(some), "query": {"ids": {"values": some}}, "_source": False, "track_total_hits": False}
-            hits = self.ask("POST", f"/{quote(self.name, safe='')}/_search", body)["hits"]["hits"]
+            hits = self.ask("POST", f"/{quote(self.name, safe='')}/_search", body, _WHOLE)["hits"]["hits"]
             found.update(hit["_id"] for hit in hits)
         return found
 
