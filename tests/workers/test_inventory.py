@@ -51,6 +51,32 @@ def test_returns_take_back_what_was_sold_before(database: Database) -> None:
     assert units(sales, "a") == {5: 2.0}
     assert units(sales, "b") == {}
     assert any("more returns than sales" in note for note in sales.notes)
+    assert sales.revenue[sales.products.index("a")].sum() == 4.0, "two of five stay sold, at 2 each"
+    assert sales.revenue[sales.products.index("b")].sum() == 0.0
+
+
+def test_returns_make_no_price(database: Database) -> None:
+    """Twenty a week for 5 each, of which up to eleven come back: fewer are kept, not dearer ones."""
+    random = np.random.default_rng(0)
+    batch = [sale("a", 7 * week - 3, 20, 100.0) for week in range(1, 40)]
+    batch += [
+        sale("a", 7 * week - 3, int(random.integers(1, 12)), action=Action.RETURN) for week in range(1, 40)
+    ]  # fmt: skip
+    sales = read(database, batch)
+    units, revenue = sales.weekly(), sales.weekly(sales.revenue)
+    known = units > 0
+    np.testing.assert_allclose(revenue[known] / units[known], 5.0, rtol=1e-6)
+    assert price_bands(units, revenue, np.zeros(1, dtype=np.int64)) == {}
+
+
+def test_what_was_not_there_yet_is_no_lost_sale(database: Database, tmp_path: Path) -> None:
+    EventLog(database).append([sale("new", day + 0.5) for day in range(1, 41)])
+    EventLog(database).append([sale("gap", day + 0.5) for day in range(1, 300) if not 20 < day < 50])
+    items = [Item("new"), Item("gap")]
+    report = inventory_report(
+        database, load_settings(data_dir=tmp_path, time_zone="Europe/Berlin"), items, now=NOW
+    )  # fmt: skip
+    assert [row["id"] for row in report.table("lost").rows] == ["gap"]
 
 
 def test_negative_quantities_are_returns_and_nothing_of_today_or_the_future_counts(database: Database) -> None:
@@ -193,7 +219,9 @@ def test_the_report_says_what_to_order_what_rests_and_what_is_wanted(shop: Repor
     assert order["tea"]["demand"] < 60, "the bot's 500 pieces are no demand"
     assert order["honey"]["risk"] > 0.99
     assert (order["honey"]["title"], order["honey"]["class"]) == ("Honey, renamed", "smooth"), "its history is its id's"
-    assert [(row["id"], (row["cover"] or 0) <= 3_650) for row in shop.table("slow").rows] == [("junk", True)]
+    assert [(row["id"], (row["cover"] or 0) <= 3_650) for row in shop.table("slow").rows] == [
+        ("never", True), ("junk", True)
+    ]  # fmt: skip
     assert [row["id"] for row in shop.table("lost").rows] == ["honey"]
     searched = [(row["title"], row["searches"], row["empty"]) for row in shop.table("searches").rows]
     assert searched == [("unicorn food", 5, 5), ("dragon food", 4, 4), ("honey", 4, 0)], "each search counts once"

@@ -70,6 +70,8 @@ class _Table:
         self.sold = np.zeros((1024, days), dtype=bool)
         self.looks = np.zeros((1024, days // 7), dtype=np.float32)
         self.interest = np.zeros(1024, dtype=np.float32)
+        #: What came back, a batch each: rows, columns, quantities below 0.
+        self.back: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         self.ignored = 0
 
     def look(self, rows: np.ndarray, ago: np.ndarray) -> None:
@@ -105,9 +107,9 @@ def read_sales(
 ) -> SalesLog:
     """Stream the log once. ``left_out``: shoppers whose behaviour counts for nothing; ``progress``: 0 to 1.
 
-    A return takes from its own day, then from earlier ones. A purchase of a negative quantity is a return; one without
-    a value sells at an unknown price. What is dated today or later is left out: the day is not over, or the clock was
-    wrong.
+    A return takes from its own day, then from earlier ones, units and their part of the money. A purchase of a negative
+    quantity is a return; one without a value sells at an unknown price. What is dated today or later is left out: the
+    day is not over, or the clock was wrong.
 
     Raises:
         LogUnavailable: the log cannot be read.
@@ -174,15 +176,19 @@ def _add(
     back = action == Action.RETURN
     quantity = np.where(back, -np.abs(lines.quantity[at]), lines.quantity[at])
     counts["negative"] += int((trade & ~back & (quantity < 0)).sum())
-    np.add.at(table.units, (rows[trade], column[trade]), quantity[trade])
+    given = trade & (quantity < 0)
+    if given.any():
+        table.back.append((rows[given], column[given], quantity[given]))
     sale = trade & (quantity > 0)
+    np.add.at(table.units, (rows[sale], column[sale]), quantity[sale])
     table.sold[rows[sale], column[sale]] = True
     np.add.at(table.revenue, (rows[sale], column[sale]), np.maximum(lines.value[at][sale], 0.0))
 
 
 def _finished(table: _Table, counts: dict[str, int], today: int, days: int) -> SalesLog:
     count = len(table.names)
-    units, sold = table.units[:count].astype(np.float64), table.sold[:count]
+    units, sold, revenue = table.units[:count].astype(np.float64), table.sold[:count], table.revenue[:count]
+    over = _take_back(units, revenue, table.back)
     notes = []
     if counts["future"]:
         notes.append(f"{counts['future']:,} events dated in the future are left out")
@@ -192,14 +198,31 @@ def _finished(table: _Table, counts: dict[str, int], today: int, days: int) -> S
         notes.append(f"{counts['negative']:,} purchases of a negative quantity count as returns")
     if table.ignored:
         notes.append(f"{table.ignored:,} events of products beyond the first {MOST_PRODUCTS:,} are left out")
-    over = take_back(units) if count else 0
     if over:
         notes.append(f"{over:,} products with more returns than sales in the window: the rest is left out")
     ever = sold.any(axis=1)
     first = np.where(ever, sold.argmax(axis=1), days)
     since = np.where(ever, sold[:, ::-1].argmax(axis=1), days)
     return SalesLog(
-        list(table.names), units.astype(np.float32), table.revenue[:count], first, table.looks[:count],
+        list(table.names), units.astype(np.float32), revenue, first, table.looks[:count],
         table.interest[:count], since,
         today - 1, tuple(notes),
     )  # fmt: skip
+
+
+def _take_back(
+    units: np.ndarray, revenue: np.ndarray, back: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
+) -> int:  # fmt: skip
+    """Take what came back out of what was sold and, in the same proportion, out of its money, both (n, days), in place:
+    or what was kept would seem to have been dear. Gives the products with more of it than sales."""
+    if not back:
+        return 0
+    rows, columns, quantities = (np.concatenate(one) for one in zip(*back))
+    these, place = np.unique(rows, return_inverse=True)
+    sold = units[these]
+    kept = sold.copy()
+    np.add.at(kept, (place, columns), quantities)
+    over = take_back(kept)
+    units[these] = kept
+    revenue[these] *= np.divide(kept, sold, out=np.zeros_like(kept), where=sold > 0)
+    return over

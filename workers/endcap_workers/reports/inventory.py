@@ -84,16 +84,17 @@ def lost_units(sales: SalesLog, plan: Plan, rows: Sequence[Item]) -> np.ndarray:
     """
     found = np.zeros(len(rows))
     recent = sales.units[:, -_MOST_LOST_DAYS:] > 0
-    selling = recent.mean(axis=1)
+    # Before its first sale a product was not missing, but not there.
+    began = np.clip(sales.first - (sales.units.shape[1] - recent.shape[1]), 0, recent.shape[1])
     for row, item in enumerate(rows):
         rate = float(plan.mean[row].mean()) / 7
         if rate <= 0:
             continue
         if item.stock is not None and item.stock <= 0:
             found[row] = rate * min(int(sales.since_sale[row]), _MOST_LOST_DAYS)
-        elif item.stock is None and selling[row] > 0.3:
-            gap = np.log(_GAP_CHANCE / _MOST_LOST_DAYS) / np.log1p(-min(float(selling[row]), 0.99))
-            lengths = _gaps(recent[row])
+        elif item.stock is None and (sold := recent[row, began[row] :]).mean() > 0.3:
+            gap = np.log(_GAP_CHANCE / _MOST_LOST_DAYS) / np.log1p(-min(float(sold.mean()), 0.99))
+            lengths = _gaps(sold)
             found[row] = rate * float(lengths[lengths > gap].sum())
     return found
 
@@ -116,6 +117,7 @@ def _assembled(
     risky = [one for one in stocked if one["risk"] > 1 - settings.service_level and one["demand"] > 0]
     listed = {item.id for item in items}
     slow = [one for one in products if _is_slow(one) and (not listed or one["id"] in listed)]
+    slow += _never_asked_for(items, {item.id for item in rows}, sales.units.shape[1])
     # The longest lasting first; of those, what most money lies in.
     slow.sort(key=lambda one: (-(one["cover"] or one["quiet"]), -(one["stock"] or 0) * (one["price"] or 0)))
     losing = sorted((one for one in products if one["lost"] >= 0.5), key=lambda one: -one["lost"])
@@ -153,7 +155,8 @@ def _assembled(
             "What hardly moves",
             columns_of("title category stock cover quiet demand interest"),
             slow,
-            f"Stock for more than {SLOW_COVER_DAYS:.0f} days, or not bought for {SLOW_SALE_DAYS} days.",
+            f"Stock for more than {SLOW_COVER_DAYS:.0f} days, or not bought for {SLOW_SALE_DAYS} days; what was never "
+            f"bought stands with {sales.units.shape[1]}, the days that were looked back on.",
         ),
         *asked.tables,
         price_table(rows, bands),
@@ -207,6 +210,25 @@ def _row(row: int, item: Item, sales: SalesLog, plan: Plan, lost: float) -> dict
         "method": advice.method,
         "price": item.price,
     }
+
+
+def _never_asked_for(items: Sequence[Item], known: set[str], days: int) -> list[dict[str, Any]]:
+    """What lies on the shelf and was neither bought nor looked at in all these days."""
+    return [
+        {
+            "id": item.id,
+            "title": item.title or item.id,
+            "category": PATH_SEPARATOR.join(item.category),
+            "stock": item.stock,
+            "cover": None,
+            "quiet": days,
+            "demand": 0.0,
+            "interest": 0,
+            "price": item.price,
+        }
+        for item in items
+        if item.id not in known and item.stock is not None and item.stock > 0
+    ]
 
 
 def _is_slow(one: dict[str, Any]) -> bool:
