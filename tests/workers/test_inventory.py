@@ -72,11 +72,12 @@ def test_returns_make_no_price(database: Database) -> None:
 def test_what_was_not_there_yet_is_no_lost_sale(database: Database, tmp_path: Path) -> None:
     EventLog(database).append([sale("new", day + 0.5) for day in range(1, 41)])
     EventLog(database).append([sale("gap", day + 0.5) for day in range(1, 300) if not 20 < day < 50])
-    items = [Item("new"), Item("gap")]
+    items = [Item("new"), Item("gap", lead_time_days=1e9)]
     report = inventory_report(
         database, load_settings(data_dir=tmp_path, time_zone="Europe/Berlin"), items, now=NOW
     )  # fmt: skip
     assert [row["id"] for row in report.table("lost").rows] == ["gap"]
+    assert any("more than ten years" in note for note in report.notes)
 
 
 def test_negative_quantities_are_returns_and_nothing_of_today_or_the_future_counts(database: Database) -> None:
@@ -156,6 +157,15 @@ def test_a_plan_covers_what_has_one_observation_or_none() -> None:
     assert plan.advice[2].order_quantity == 0
     with pytest.raises(ValueError, match="3 histories"):
         make_plan(weekly, items[:2], Terms())
+
+
+def test_a_lead_time_that_is_a_date_is_none() -> None:
+    random = np.random.default_rng(0)
+    lumpy = np.where(random.random((2, 52)) < 0.2, random.choice([1.0, 60.0], (2, 52)), 0.0)
+    lumpy[1] = lumpy[0]
+    plan = make_plan(lumpy, [Item("ms", stock=3.0, lead_time_days=1.79e12), Item("none", stock=3.0)], Terms())
+    assert plan.classes[0] == "lumpy"
+    assert plan.advice[0] == plan.advice[1]
 
 
 def test_elasticity_is_found_with_an_interval_that_holds() -> None:

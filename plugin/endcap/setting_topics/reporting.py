@@ -36,13 +36,15 @@ class Reporting(BaseModel):
         "fingerprint", description="The event attribute that tells devices apart, where a storefront sends one."
     )
     fraud_seller_attribute: str = Field("", description="The product attribute that names its seller; empty: none.")
-    lead_time_days: float = Field(7.0, gt=0, description="Days between order and delivery, where a product has none.")
-    lead_time_deviation_days: float = Field(2.0, ge=0, description="Their standard deviation.")
+    lead_time_days: float = Field(
+        7.0, gt=0, le=3_650, description="Days between order and delivery, where a product has none."
+    )
+    lead_time_deviation_days: float = Field(2.0, ge=0, le=3_650, description="Their standard deviation.")
     lead_time_attribute: str = Field("", description="The product attribute with its lead time in days.")
     on_order_attribute: str = Field(
         "", description="The product attribute with pieces that are ordered and on the way."
     )
-    review_days: float = Field(7.0, ge=0, description="Days between two orders to a supplier.")
+    review_days: float = Field(7.0, ge=0, le=3_650, description="Days between two orders to a supplier.")
     service_level: float = Field(0.95, gt=0, lt=1, description="Probability of not running out until delivery.")
     forecast_top_sellers: int = Field(
         400,

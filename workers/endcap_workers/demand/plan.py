@@ -32,6 +32,8 @@ CANDIDATES: dict[str, tuple[Forecaster, ...]] = {
 LEVELS = (0.05, 0.5, 0.95)
 #: Weeks of history below which a product is new; series that a backtest looks at, at most; its origins.
 _NEW_WEEKS, _BACKTESTED, _ORIGINS = 4, 3_000, 3
+#: Days beyond which a lead time is none: a date, perhaps, or milliseconds.
+MOST_LEAD_DAYS = 3_650.0
 #: What advice looks back on: older weeks say how things were.
 _RECENT_WEEKS = 26
 
@@ -103,8 +105,9 @@ class Terms:
     service_level: float = 0.95
 
     def policy(self, lead_time_days: float | None) -> StockPolicy:
-        """In weeks."""
-        lead = self.lead_time_days if lead_time_days is None else lead_time_days
+        """In weeks. A lead time that can be none counts as not given."""
+        given = lead_time_days is not None and lead_time_days <= MOST_LEAD_DAYS
+        lead = lead_time_days if given and lead_time_days is not None else self.lead_time_days
         return StockPolicy(
             lead / 7, self.lead_time_deviation_days / 7, self.review_days / 7, self.service_level, period_days=7
         )

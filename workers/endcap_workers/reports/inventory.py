@@ -13,7 +13,7 @@ from endcap.catalog.product import PATH_SEPARATOR
 from endcap.settings import Settings
 from endcap.stores.database import Database
 from endcap.stores.flags import Flags
-from endcap_workers.demand.plan import Drivers, Item, Plan, Terms, make_plan
+from endcap_workers.demand.plan import MOST_LEAD_DAYS, Drivers, Item, Plan, Terms, make_plan
 from endcap_workers.demand.prices import price_bands
 from endcap_workers.demand.sales_log import SalesLog, read_sales
 from endcap_workers.reports.inventory_parts import backtest_table, category_table, charts, columns_of, price_table
@@ -171,6 +171,9 @@ def _assembled(
             f"{len(products) - len(stocked):,} products have no stock in the catalogue: what to order cannot be said "
             "of them, only the reorder point"
         )
+    endless = sum((item.lead_time_days or 0.0) > MOST_LEAD_DAYS for item in rows)
+    if endless:
+        notes.append(f"{endless:,} products have a lead time of more than ten years: the shop's usual one is taken")
     below = sum(one["stock"] < 0 for one in stocked)
     if below:
         notes.append(f"{below:,} products have a stock below 0: counted as owed to shoppers")
