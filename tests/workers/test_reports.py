@@ -44,6 +44,9 @@ EVIL = [
     "|calc",
     "＝1",
     "<script>alert(1)</script>",
+    "Tea; =1+1",
+    "Tea\n@SUM(A1)",
+    "\uffffcup\ufffe",
 ]
 
 
@@ -75,6 +78,9 @@ def test_no_cell_of_a_csv_file_is_run_by_a_spreadsheet(files: Path) -> None:
     assert rows[0][2] == "-5.0", "a number stays one"
     assert rows[-1] == ["x", "plain", "", ""]
     assert safe_text("a = b") == "a = b"
+    for line in (files / "demand.csv").read_text(encoding="utf-8-sig").splitlines():
+        # As read where the semicolon is between two cells.
+        assert not any(part.strip(' "').startswith(starters) for part in line.split(";"))
 
 
 def test_the_workbook_holds_text_and_numbers_and_no_formula(files: Path) -> None:
@@ -84,6 +90,7 @@ def test_the_workbook_holds_text_and_numbers_and_no_formula(files: Path) -> None
     assert "f" not in kinds
     assert sheet["C2"].value == -5.0
     assert sheet["D2"].is_date
+    assert [row[1].value for row in sheet.iter_rows()][-2:] == ["cup", "plain"], "what XML cannot hold is left out"
     assert book.sheetnames[0] == "Overview"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,11 +19,16 @@ _FORMATS = {"count": "#,##0", "number": "#,##0.00", "share": "0.0%", "money": "#
 MOST_ROWS = 1_048_575
 #: What a cell can hold.
 _MOST_TEXT = 32_000
+#: What XML cannot hold, beside control characters: a workbook with it cannot be opened.
+_NO_XML = re.compile("[\ud800-\udfff\ufffe\uffff]")
+#: Where the computer's language has it so, a semicolon in a CSV file begins a cell, whatever quotes say.
+_INNER = re.compile(rf"([;\t\r\n]\s*)(?=[{re.escape(''.join(_STARTERS).strip())}])")
 
 
 def safe_text(value: Any) -> str:
     """Text for a cell: with a quote before it where it would be run (CSV injection, OWASP)."""
-    text = "".join(sign for sign in str(value) if sign >= " " or sign in "\t\n\r")[:_MOST_TEXT]
+    text = "".join(sign for sign in str(value) if sign >= " " or sign in "\t\n\r")
+    text = _NO_XML.sub("", text)[:_MOST_TEXT]
     return f"'{text}" if text.lstrip(" ").startswith(_STARTERS) else text
 
 
@@ -44,7 +50,14 @@ def write_csv(table: Table, file: Path) -> None:
         columns = _with_id(table)
         writer.writerow([safe_text(column.title) for column in columns])
         for row in table.rows:
-            writer.writerow(["" if (one := cell(row.get(column.name), column)) is None else one for column in columns])
+            writer.writerow([_written(cell(row.get(column.name), column)) for column in columns])
+
+
+def _written(value: Any) -> Any:
+    """A cell in a CSV file."""
+    if value is None:
+        return ""
+    return _INNER.sub(r"\1'", value) if isinstance(value, str) else value
 
 
 def write_workbook(report: Report, file: Path) -> None:
