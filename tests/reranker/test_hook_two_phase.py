@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
 import pytest
 
 from endcap.engines import WireAnswer
@@ -104,6 +105,18 @@ def test_an_index_that_goes_in_between_is_the_engines_error(shop_engine: str) ->
     several = shop.post(b'{"index":"moving"}\n{"query":{"match":{"title":"red"}}}\n', "/_msearch")
     assert several.status_code == 200
     assert several.json["responses"][0]["status"] == 404
+
+
+@pytest.mark.parametrize("query", ["", "?filter_path=hits.hits._id"])
+def test_what_only_the_second_phase_refuses_is_the_engines_error(twice: Shop, query: str) -> None:
+    wrong = {**RED, "highlight": {"fields": {"title": {"what": 1}}}}
+    answer = twice.post(wrong, f"/shop/_search{query}")
+    assert (answer.status_code, answer.json["status"]) == (400, 400)
+    assert answer.json["error"] == twice.direct(wrong)["error"]
+    lines = b"".join(b'{"index":"shop"}\n' + orjson.dumps(one) + b"\n" for one in (RED, wrong))
+    several = twice.post(lines, "/_msearch").json["responses"]
+    assert [one["status"] for one in several] == [400, 400], "the engine takes all or none of them"
+    assert several[1]["error"]["type"] == answer.json["error"]["type"]
 
 
 def test_an_alias_over_two_indices_with_the_same_ids(shop_engine: str) -> None:

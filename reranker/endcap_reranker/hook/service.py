@@ -152,6 +152,8 @@ class Hook:
 
         search.answer = answer
         self.searches.finish([search], ask, incoming.account)
+        if search.answer.get("status") == 400:  # only the second phase has what the engine cannot parse
+            return self._untouched(incoming, path, search)
         return self._respond(incoming, first, search.answer, exact)
 
     def _untouched(self, incoming: Incoming, path: str, search: Search) -> Response:
@@ -205,7 +207,8 @@ class Hook:
             exact = exact or inexact
             responses = (found or {}).get("responses")
             if not isinstance(responses, list) or len(responses) != len(bodies):
-                return [_unreadable() for _ in bodies]
+                # An error of the whole request, where the engine says why, is that of each search in it.
+                return [dict(found) if found and "error" in found else _unreadable() for _ in bodies]
             return responses
 
         for search, answer in zip(asked, answers, strict=True):
@@ -309,11 +312,11 @@ class Hook:
         body = None
         if value is not None:
             filter_path = wire.last(incoming.params, "filter_path")
-            if filter_path:
+            if "error" in value and isinstance(value.get("status"), int):
+                answer = WireAnswer(value["status"], answer.headers, b"")  # errors are never filtered
+            elif filter_path:
                 value = FilterPath(filter_path)(value)
             body = wire.dump_answer(value, exact, wire.flag(incoming.params, "pretty"))
-            if "error" in value and isinstance(value.get("status"), int):
-                answer = WireAnswer(value["status"], answer.headers, b"")
         made = wire.response(incoming.request, answer, body)
         made.headers.update(incoming.account.headers())
         if incoming.account.warnings:
