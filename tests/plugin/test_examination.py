@@ -1,5 +1,7 @@
 """Position bias: known propensities are found again, and what they correct is not taken in by places."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -45,6 +47,18 @@ def test_the_same_product_at_different_places_reveals_them_too() -> None:
     assert np.abs(found.propensity - TRUE).max() < 0.06
     rates = np.array([clicked[position == place].mean() for place in range(1, PLACES + 1)])
     assert np.abs(rates / rates[0] - TRUE).max() > 0.1, "click rates alone do mislead here"
+
+
+def test_a_large_log_fits_into_memory() -> None:
+    """Of a shop's latest 50,000 pages hundreds of thousands of products stood at two places."""
+    random = np.random.default_rng(2)
+    item = np.repeat(np.arange(5_000), 2)
+    position = random.integers(1, 41, len(item))
+    tracemalloc.start()
+    harvested(40, item, position, random.random(len(item)) < 0.3 / position)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 30e6, "5,000 of them; a table of all pairs of places for each takes 200 MB"
 
 
 def test_weighted_clicks_order_products_by_worth_not_by_place() -> None:

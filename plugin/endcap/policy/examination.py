@@ -101,18 +101,23 @@ def harvested(
         raise InvalidInput("impressions need an item, a position and whether it was clicked")
     kept = (position >= 1) & (position <= places)
     _, label = np.unique(item[kept], return_inverse=True)
-    cell = label * places + position[kept] - 1
-    size = (int(label.max()) + 1 if len(label) else 0) * places
-    shown = np.bincount(cell, minlength=size).reshape(-1, places).astype(np.float64)
-    clicks = np.bincount(cell, weights=clicked[kept], minlength=size).reshape(-1, places)
-    moved = (shown > 0).sum(axis=1) > 1
+    place, clicked = position[kept] - 1, clicked[kept]
+    # Most products of a large log stood at one place only: they are put aside before there is a table of all places.
+    moved = np.bincount(np.unique(label * places + place) // places, minlength=1) > 1
     if not moved.any():
         raise InvalidInput("no product ever stood at two places for the same query: nothing tells places from products")
-    shown, clicks = shown[moved], clicks[moved]
-    rate = np.divide(clicks, shown, out=np.zeros_like(clicks), where=shown > 0)
-    # Each pair of places, its items weighted by the harmonic mean of how often they stood at either.
-    share = shown[:, :, None] * shown[:, None, :] / np.maximum(shown[:, :, None] + shown[:, None, :], 1.0)
-    at_first = (share * rate[:, :, None]).sum(axis=0)  # (k, l): weighted clicks at k of what also stood at l
+    row = (np.cumsum(moved) - 1)[label]
+    cell = (row * places + place)[moved[label]]
+    size = int(moved.sum()) * places
+    shown = np.bincount(cell, minlength=size).reshape(-1, places).astype(np.float64)
+    clicks = np.bincount(cell, weights=clicked[moved[label]], minlength=size).reshape(-1, places)
+    # (k, l): weighted clicks at k of what also stood at l. Each pair of places, its items weighted by the harmonic mean
+    # of how often they stood at either.
+    at_first = np.zeros((places, places))
+    for k in range(places):
+        there = shown[:, k] > 0
+        here, other = shown[there, k, None], shown[there]
+        at_first[k] = (clicks[there, k, None] * other / (here + other)).sum(axis=0)
     np.fill_diagonal(at_first, 0.0)
     usual = _usual(places)
     at_first += _PRIOR * usual[:, None] / (usual[:, None] + usual[None, :]) * (1 - np.eye(places))
