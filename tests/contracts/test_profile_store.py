@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy import Table
 
 from endcap.events import Action, Event
 from endcap.profiles import MOST_BYTES, Profile
@@ -200,6 +201,58 @@ def test_an_erased_shopper_is_unknown(world: World, name: str) -> None:
         connection.execute(events.delete().where(events.c.shopper == name))
     world.store.forgotten({name})
     assert not world.store.get(name)
+
+
+def test_an_erasure_by_another_process_while_the_profile_is_being_read(world: World, name: str) -> None:
+    other = world.other()
+    erasures = [Erasure(world.database, world.log, world.aliases, store) for store in (world.store, other)]
+    for one in erasures:
+        one.follow()
+    world.does(name, "private")
+    restorer = other._restorer  # type: ignore[attr-defined]
+    read = restorer.caught_up
+
+    def erased_meanwhile(shopper: str, old: Profile | None) -> tuple[Profile, list[str]]:
+        found: tuple[Profile, list[str]] = read(shopper, old)
+        erasures[0].erase(name)
+        erasures[1].follow()
+        return found
+
+    restorer.caught_up = erased_meanwhile
+    other.get(name)
+    restorer.caught_up = read
+    assert not other.get(name)
+
+
+def test_erasing_an_id_erases_it_from_the_profile_of_whom_it_was_joined_to(world: World, name: str) -> None:
+    visitor = f"visitor {name}"
+    world.does(visitor, "private")
+    world.does(name, "own")
+    world.aliases.attach(visitor, name, NOW)
+    assert products(world.store.get(name)) == 2
+    Erasure(world.database, world.log, world.aliases, world.store).erase(visitor)
+    assert products(world.store.get(name)) == 1
+
+
+def test_who_logs_in_while_he_is_erased_is_erased_under_all_his_ids(
+    world: World, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visitor = f"visitor {name}"
+    world.does(visitor, "private")
+    world.does(name, "own")
+    erasure = Erasure(world.database, world.log, world.aliases, world.store)
+    delete = erasure._delete
+
+    def log_in(table: Table, ids: Sequence[str]) -> int:
+        if not world.aliases.owners({visitor}):
+            world.aliases.attach(visitor, name, NOW)
+        return delete(table, ids)
+
+    monkeypatch.setattr(erasure, "_delete", log_in)
+    erasure.erase(name)
+    assert world.log.history(visitor) == []
+    assert world.log.history(name) == []
+    assert world.aliases.mapping() == {}
 
 
 def test_who_may_be_joined_to_whom(world: World, name: str) -> None:

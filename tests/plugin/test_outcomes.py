@@ -1,21 +1,26 @@
 """Rankings joined with what came of them: by the id that an event names, else by shopper, product and time."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from itsdangerous import Signer
+from sqlalchemy import func, select, text
 
 from endcap.events import Action, Event
 from endcap.profiles import MOST_BYTES
 from endcap.stores.aliases import Aliases
 from endcap.stores.database import Database
 from endcap.stores.erasure import Erasure
+from endcap.stores.erasures import note
 from endcap.stores.events import EventLog
 from endcap.stores.outcomes import Outcomes, Reaction
 from endcap.stores.profiles import LogProfiles, Restorer
 from endcap.stores.rankings import Rankings, Served
 from endcap.stores.rejects import Rejects, reject
+from tests.services.postgres import empty
+from tests.serving import eventually
 
 NOW = 1_750_000_000.0
 HOUR = 3_600.0
@@ -147,3 +152,33 @@ def test_everything_about_a_shopper_is_given_out_and_erased(world: World) -> Non
     assert [one["kind"] for one in erasure.export("ann")] == ["shopper", "profile"]
     assert sum(erasure.erase("ann").values()) == 0
     assert world.log.count() == world.rankings.count() == 1, "others keep what is theirs"
+
+
+def test_two_erased_at_once_are_forgotten_by_all_processes(postgres: str) -> None:
+    """The number that is given first may be stored last: whoever follows must not be past it by then."""
+    empty(postgres)
+    database = Database(postgres)
+    log = EventLog(database)
+    aliases = Aliases(database, log)
+    log.append([Event(f"of {one}", NOW, one, Action.CLICK, "p") for one in ("ann", "bob")])
+    profiles, elsewhere = (LogProfiles(Restorer(log, aliases, MOST_BYTES, 50, 30.0), 8.0) for _ in range(2))
+    erasure, other = Erasure(database, log, aliases, profiles), Erasure(database, log, aliases, elsewhere)
+    other.follow()
+    assert all(elsewhere.get(one) for one in ("ann", "bob"))
+    waiting = select(func.count()).select_from(text("pg_locks")).where(text("locktype = 'advisory' AND NOT granted"))
+
+    def waits() -> bool:
+        with database.transaction(read_only=True) as connection:
+            return bool(connection.execute(waiting).scalar())
+
+    second = threading.Thread(target=erasure.erase, args=("bob",))
+    with database.transaction() as connection:
+        note(connection, ("ann",))
+        second.start()
+        assert eventually(lambda: waits() or not second.is_alive())
+        other.follow()
+    second.join()
+    other.follow()
+    assert elsewhere.kept() == []
+    database.close()
+    empty(postgres)

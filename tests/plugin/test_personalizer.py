@@ -17,7 +17,7 @@ from endcap.events import Action, Event
 from endcap.features import RankingInputs
 from endcap.personalizer import Personalizer
 from endcap.popularity import Popularity
-from endcap.profiles import MOST_BYTES
+from endcap.profiles import MOST_BYTES, Profile
 from endcap.scoring.baseline import BaselineScorer
 from endcap.stores.aliases import Aliases
 from endcap.stores.database import Database
@@ -220,6 +220,28 @@ def test_the_cache_of_profiles_is_bounded_and_refills_from_the_log(tmp_path: Pat
         small.get(f"shopper {number}")
     assert len(small) <= 16
     assert small.get("shopper 0").buys().tolist() == [1.0]
+
+
+def test_an_event_counts_though_others_push_its_shopper_out_while_he_is_read(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    of = restorer(shop.log)
+    small, read = LogProfiles(of, memory_mb=0.001), of.caught_up
+    shop.does("ann", Action.PURCHASE, "p4")
+    small.get("ann")
+
+    def meanwhile(shopper: str, old: Profile | None) -> tuple[Profile, list[str]]:
+        found = read(shopper, old)
+        of.caught_up = read  # type: ignore[method-assign]
+        shop.does("ann", Action.PURCHASE, "p5")
+        small.touched({"ann": shop.log.last_sequence()})
+        for number in range(20):
+            small.get(f"other {number}")
+        return found
+
+    of.caught_up = meanwhile  # type: ignore[method-assign]
+    small.touched({"ann": 1})
+    small.get("ann")
+    assert len(small.get("ann").counters) == 2
 
 
 def test_what_is_kept_takes_the_memory_that_was_given(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from endcap.profiles import MOST_BYTES
 from endcap.stores import redis_profiles
 from endcap.stores.aliases import Aliases
 from endcap.stores.database import Database
-from endcap.stores.events import EventLog
+from endcap.stores.erasure import Erasure
+from endcap.stores.events import EventLog, events
 from endcap.stores.profiles import LogProfiles, Restorer
 from endcap.stores.redis_profiles import ProfilesUnavailable, RedisProfiles
 from tests.services import redis as redis_service
@@ -114,6 +115,61 @@ def test_a_mark_that_was_lost_is_found_out_after_a_while(redis: str, log: EventL
     assert len(store.get(shopper).counters) == 1
     now[0] += redis_profiles.CHECK_S
     assert len(store.get(shopper).counters) == 2
+
+
+def test_a_clock_that_went_back_does_not_put_that_off(redis: str, log: EventLog, opened: Open) -> None:
+    now = [NOW + 86_400.0]
+    store, shopper = opened(redis, clock=lambda: now[0]), uuid.uuid4().hex
+    buys(log, shopper, "a", store)
+    store.get(shopper)
+    now[0] = NOW
+    buys(log, shopper, "b")
+    assert len(store.get(shopper).counters) == 2
+
+
+def test_what_a_process_did_not_say_before_it_died_is_found_out(redis: str, log: EventLog, opened: Open) -> None:
+    """An erasure, a log-in and a parting, of which the log knows and Redis was never told."""
+    now = [NOW]
+    aliases = Aliases(log.database, log)
+    dead = Erasure(log.database, log, aliases, LogProfiles(Restorer(log, aliases, MOST_BYTES, 50, 30.0), 8.0))
+    store, shopper, visitor = opened(redis, clock=lambda: now[0]), uuid.uuid4().hex, uuid.uuid4().hex
+    buys(log, shopper, "a", store)
+    buys(log, visitor, "b", store)
+    assert len(store.get(shopper).counters) == 1
+
+    def found_out(products: int) -> None:
+        now[0] += redis_profiles.CHECK_S
+        assert len(store.get(shopper).counters) == products
+
+    aliases.attach(visitor, shopper, NOW)
+    found_out(2)
+    dead.separate(visitor, shopper)
+    found_out(1)
+    dead.erase(visitor)  # another's erasure changes nothing
+    found_out(1)
+    dead.erase(shopper)
+    found_out(0)
+    # At once where another process lives, or is started.
+    for _ in range(2):
+        buys(log, shopper, "c", store)
+        assert len(store.get(shopper).counters) == 1
+        dead.erase(shopper)
+        Erasure(log.database, log, aliases, opened(redis)).follow()
+        with client.Redis.from_url(redis) as connection:
+            assert connection.hget(redis_profiles._key(shopper), "p") is None, "nor do its bytes stay"
+        assert not store.get(shopper)
+
+
+def test_a_log_that_was_put_back_to_an_earlier_state_is_read_anew(redis: str, log: EventLog, opened: Open) -> None:
+    now = [NOW]
+    store, shopper = opened(redis, clock=lambda: now[0]), uuid.uuid4().hex
+    for product in "abc":
+        buys(log, shopper, product, store)
+    assert len(store.get(shopper).counters) == 3
+    with log.database.transaction() as connection:
+        connection.execute(events.delete().where(events.c.sequence > 1))
+    now[0] += redis_profiles.CHECK_S
+    assert len(store.get(shopper).counters) == 1
 
 
 def test_bytes_of_another_shape_or_none_at_all_are_read_anew(redis: str, log: EventLog, opened: Open) -> None:

@@ -7,18 +7,19 @@ searched for his ids.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import Column, Connection, Float, String, Table, delete, func, insert, or_, select
+from sqlalchemy import Connection, Table, delete, or_, select
 
 from endcap.events import to_ubi
 from endcap.stores.aliases import Aliases, aliases, separations
-from endcap.stores.database import NUMBER, Database, metadata
+from endcap.stores.database import Database, metadata
+from endcap.stores.erasures import digests_after, newest, note
 from endcap.stores.events import EventLog, event_of, events
 from endcap.stores.profiles import ProfileStore
 from endcap.stores.rankings import Rankings, rankings
@@ -30,15 +31,8 @@ _BATCH = 2_000
 #: Rows named in one statement.
 _CHUNK = 500
 
-#: That somebody was erased, or an id parted from him, and when, without saying who: other processes forget what they
-#: keep of him.
-erasures = Table(
-    "erasures",
-    metadata,
-    Column("sequence", NUMBER, primary_key=True, autoincrement=True),
-    Column("time", Float, nullable=False),
-    Column("digest", String, nullable=False),
-)
+#: So many of the latest erasures a process that has just started says again: one that died may have told nobody.
+_SAID_AGAIN = 1_000
 
 
 class Erasure:
@@ -96,23 +90,35 @@ class Erasure:
         Raises:
             LogUnavailable: the database failed; what is left can be erased by calling again.
         """
-        ids = [shopper, *self._aliases.of(shopper)]
-        gone = {table.name: self._delete(table, ids) for table in _tables() if table is not aliases}
+        gone: Counter[str] = Counter()
+        while not self._erased([shopper, *self._aliases.of(shopper)], gone):
+            pass  # somebody logged in as him meanwhile, with one more id
+        return dict(gone)
+
+    def _erased(self, ids: Sequence[str], gone: Counter[str]) -> bool:
+        for table in _tables():
+            if table is not aliases:
+                gone[table.name] += self._delete(table, ids)
         with self._database.transaction() as connection:
             numbers = [row.sequence for row in _refused(connection, ids)]
             for start in range(0, len(numbers), _CHUNK):
                 connection.execute(delete(rejects).where(rejects.c.sequence.in_(numbers[start : start + _CHUNK])))
-            gone[rejects.name] = len(numbers)
-        # Last, since a run that was cut short must find the ids again.
-        with self._database.transaction() as connection:
+            gone[rejects.name] += len(numbers)
+        # Last, since a run that was cut short must find the ids again; and while nobody can log in.
+        with self._log.writing() as connection:
             own = aliases.c.shopper.in_(ids) | aliases.c.alias.in_(ids)
-            gone[aliases.name] = connection.execute(delete(aliases).where(own)).rowcount
+            joined = connection.execute(select(aliases.c.alias, aliases.c.shopper).where(own)).all()
+            if not {row.alias for row in joined} <= set(ids):
+                return False
+            gone[aliases.name] += connection.execute(delete(aliases).where(own)).rowcount
             gone[separations.name] += connection.execute(
                 delete(separations).where(separations.c.alias.in_(ids))
             ).rowcount
-            _note(connection, ids)
-        self._profiles.forgotten(ids)
-        return gone
+            # Where one of them was joined to another shopper, that one's profile held what is gone.
+            concerned = {*ids, *(row.shopper for row in joined)}
+            note(connection, concerned)
+        self._profiles.forgotten(concerned)
+        return True
 
     def separate(self, anonymous: str, shopper: str) -> None:
         """An id was joined to a shopper wrongly: its events no longer count for him, in any process, in his profile nor
@@ -124,7 +130,7 @@ class Erasure:
         """
         with self._log.writing() as connection:
             self._aliases.detach(connection, anonymous, shopper)
-            _note(connection, (anonymous, shopper))
+            note(connection, (anonymous, shopper))
         self._profiles.forgotten((anonymous, shopper))
 
     def follow(self) -> float:
@@ -134,14 +140,12 @@ class Erasure:
             LogUnavailable: the database cannot be read now.
         """
         with self._database.transaction(read_only=True) as connection:
-            newest = _newest(connection)
-            if self._seen is None or newest == self._seen:  # a process that has just started keeps nothing
-                self._seen = newest
+            latest = newest(connection)
+            if latest == self._seen:
                 return 0.0
-            chosen = select(erasures.c.digest).where(erasures.c.sequence > self._seen)
-            erased = {row.digest for row in connection.execute(chosen)}
-        self._profiles.forgotten([one for one in self._profiles.kept() if _digest(one) in erased])
-        self._seen = newest
+            erased = digests_after(connection, latest - _SAID_AGAIN if self._seen is None else self._seen)
+        self._profiles.erased(erased)
+        self._seen = latest
         return 0.0
 
     def version(self) -> int:
@@ -151,7 +155,7 @@ class Erasure:
             LogUnavailable: the database cannot be read now.
         """
         with self._database.transaction(read_only=True) as connection:
-            return _newest(connection)
+            return newest(connection)
 
     def _delete(self, table: Table, ids: Sequence[str]) -> int:
         key = next(iter(table.primary_key.columns))
@@ -177,16 +181,6 @@ class Erasure:
             last = rows[-1]._mapping["sequence"]
 
 
-def _note(connection: Connection, ids: Sequence[str]) -> None:
-    """What other processes keep of these is no longer so."""
-    now = time.time()
-    connection.execute(insert(erasures), [{"time": now, "digest": _digest(one)} for one in ids])
-
-
-def _newest(connection: Connection) -> int:
-    return int(connection.execute(select(func.max(erasures.c.sequence))).scalar() or 0)
-
-
 def _tables() -> list[Table]:
     return [table for table in metadata.sorted_tables if "shopper" in table.c and table.info.get("erase", True)]
 
@@ -198,10 +192,6 @@ def _refused(connection: Connection, ids: Sequence[str]) -> list[Any]:
     # LIKE knows no difference between ann and ANN everywhere, and ann is no annette: what is another's stays.
     exact = re.compile(f'(?:{"|".join(map(re.escape, texts))})(?:\\.[A-Za-z0-9_-]{{27}})?"(?!:)')
     return [row for row in connection.execute(chosen.order_by(rejects.c.sequence)) if exact.search(row.event)]
-
-
-def _digest(shopper: str) -> str:
-    return hashlib.blake2b(shopper.encode("utf-8", "replace"), digest_size=16).hexdigest()
 
 
 def _plain_ranking(one: Any) -> dict[str, Any]:

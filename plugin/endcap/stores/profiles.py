@@ -11,10 +11,13 @@ from collections import Counter, OrderedDict
 from collections.abc import Collection, Mapping
 from typing import Protocol
 
+from sqlalchemy import func, select
+
 from endcap.profile_bytes import sequence_of
 from endcap.profiles import Profile
 from endcap.stores.aliases import Aliases
-from endcap.stores.events import EventLog
+from endcap.stores.erasures import digest, digests_after, newest
+from endcap.stores.events import EventLog, events
 
 #: Bytes that Python takes to keep one profile's bytes: its name, the objects, their places in tables.
 _BESIDES = 350
@@ -49,6 +52,9 @@ class ProfileStore(ProfileReader, Protocol):
         """What is kept of these shoppers no longer follows from the log (a login, an erasure): the next :meth:`get`
         must read all of it anew. Never raises."""
 
+    def erased(self, digests: Collection[str]) -> None:
+        """As :meth:`forgotten`, for those of whom only :func:`endcap.stores.erasures.digest` is known. Never raises."""
+
     def kept(self) -> list[str]:
         """The shoppers whose profiles this process keeps."""
 
@@ -74,12 +80,30 @@ class Restorer:
             LogUnavailable: the log cannot be read.
         """
         also = self.aliases.of(shopper)
-        events = self.log.of_shopper(shopper, after=old.sequence if old else 0, also=also)
+        new = self.log.of_shopper(shopper, after=old.sequence if old else 0, also=also)
         profile = Profile(*self.shape) if old is None else old.copy()
-        if len(events):
-            profile.add(events.keys, events.times, events.actions)
-            profile.sequence = int(events.sequence[-1])
+        if len(new):
+            profile.add(new.keys, new.times, new.actions)
+            profile.sequence = int(new.sequence[-1])
         return profile, also
+
+    def reach(self) -> tuple[int, int]:
+        """Numbers of the newest event and of the newest erasure: what is read from now on holds no less.
+
+        Raises:
+            LogUnavailable: the log cannot be read.
+        """
+        with self.log.database.transaction(read_only=True) as connection:
+            return int(connection.execute(select(func.max(events.c.sequence))).scalar() or 0), newest(connection)
+
+    def erased_since(self, shopper: str, number: int) -> bool:
+        """Whether the shopper was erased, or parted from an id, after the erasure of this number.
+
+        Raises:
+            LogUnavailable: the database cannot be read.
+        """
+        with self.log.database.transaction(read_only=True) as connection:
+            return digest(shopper) in digests_after(connection, number)
 
 
 class AtHand:
@@ -176,6 +200,8 @@ class LogProfiles:
                 self._stale.add(shopper)
             return
         if void:
+            if shopper not in self._profiles:
+                self._stale.discard(shopper)
             return
         current = self._profiles.get(shopper)
         if current is None or sequence_of(current) <= fresh.sequence:
@@ -203,7 +229,8 @@ class LogProfiles:
         if data is not None:
             self._held -= len(data) + _BESIDES
         self._at_hand.drop(shopper)
-        self._stale.discard(shopper)
+        if shopper not in self._loading:  # else what is being read may lack the event that made it stale
+            self._stale.discard(shopper)
         for alias in self._joined.pop(shopper, ()):
             self._owner.pop(alias, None)
 
@@ -222,6 +249,12 @@ class LogProfiles:
                 self._drop(shopper)
                 if shopper in self._loading:
                     self._void.add(shopper)
+
+    def erased(self, digests: Collection[str]) -> None:
+        """See :class:`ProfileStore`."""
+        with self._lock:
+            here = {*self._profiles, *self._loading}
+        self.forgotten([one for one in here if digest(one) in digests])
 
     def kept(self) -> list[str]:
         """See :class:`ProfileStore`."""

@@ -10,12 +10,12 @@ A profile is current while it was read up to ``s`` under the same ``g``; else it
 back. Two processes may overwrite each other there: the loser's bytes say how far they reach, so nothing is lost.
 
 The log stays the truth. Redis may be flushed, evict keys or be gone: profiles then come from the log, through the
-in-process store. A mark that Redis lost is found out within :data:`CHECK_S`, by looking into the log again.
+in-process store. What Redis lost, or was never told since a process died, is found out within :data:`CHECK_S`, by
+looking into the log again: for events, for the ids that are joined to the shopper, for his erasure.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import secrets
 import struct
@@ -30,6 +30,7 @@ from endcap.errors import ConfigurationError, EndcapError
 from endcap.profile_bytes import VERSION
 from endcap.profiles import DAY_S, Profile
 from endcap.stores.database import LogUnavailable
+from endcap.stores.erasures import digest
 from endcap.stores.profiles import AtHand, LogProfiles, Restorer
 
 log = logging.getLogger(__name__)
@@ -48,9 +49,10 @@ MOST_PENDING = 100_000
 _CHUNK = 1_000
 
 #: Differs where what a profile's bytes mean differs.
-_FORMAT = zlib.crc32(repr(("endcap profile", 2, VERSION)).encode())
-#: Format, most bytes, recent places, half-life (days), generation, log read up to, when (seconds since 1970).
-_HEADER = struct.Struct("<IIHf8sqI")
+_FORMAT = zlib.crc32(repr(("endcap profile", 3, VERSION)).encode())
+#: Format, most bytes, recent places, half-life (days), generation, log read up to, newest erasure by then, digest of
+#: the ids joined to the shopper, when (seconds since 1970).
+_HEADER = struct.Struct("<IIHf8sqqII")
 
 _RAISE = """
 if tonumber(ARGV[1]) > tonumber(redis.call('HGET', KEYS[1], 's') or '0') then
@@ -73,6 +75,8 @@ class _Kept:
     profile: Profile
     generation: bytes
     reach: int  # everything in the log up to this number is in it
+    erased: int  # and every erasure up to this one has been taken note of
+    joined: int
     checked: float
 
 
@@ -121,9 +125,9 @@ class RedisProfiles:
 
     def get(self, shopper: str) -> Profile:
         """See :class:`~endcap.stores.profiles.ProfileStore`."""
-        if time.monotonic() < self._again or shopper in self._void:
-            return self._fallback.get(shopper)
         key = _key(shopper)
+        if time.monotonic() < self._again or key in self._void:
+            return self._fallback.get(shopper)
         try:
             raw, latest, generation = self._redis().hmget(key, "p", "s", "g")
         except self._errors as error:
@@ -132,10 +136,11 @@ class RedisProfiles:
         generation = generation or b""
         kept = self._kept(shopper, raw, generation)
         current = kept is not None and kept.reach >= int(latest or 0) and shopper not in self._pending
-        if kept is not None and current and self._clock() - kept.checked < CHECK_S:
+        # A clock that went back, or is another server's, must not put the check off.
+        if kept is not None and current and abs(self._clock() - kept.checked) < CHECK_S:
             return kept.profile
         try:
-            return self._caught_up(shopper, key, kept.profile if kept else None, generation)
+            return self._caught_up(shopper, key, kept, generation)
         except LogUnavailable:
             if kept is not None and current:  # nothing says that it changed
                 return kept.profile
@@ -156,7 +161,14 @@ class RedisProfiles:
         """See :class:`~endcap.stores.profiles.ProfileStore`."""
         self._fallback.forgotten(shoppers)
         with self._lock:
-            self._void.update(shoppers)
+            self._void.update(map(_key, shoppers))
+        self._flush_void()
+
+    def erased(self, digests: Collection[str]) -> None:
+        """See :class:`~endcap.stores.profiles.ProfileStore`."""
+        self._fallback.erased(digests)
+        with self._lock:
+            self._void.update(_PREFIX + one for one in digests)
         self._flush_void()
 
     def kept(self) -> list[str]:
@@ -195,11 +207,16 @@ class RedisProfiles:
         self._problem = f"{type(error).__name__}: {error}"
         self._again = time.monotonic() + COOL_DOWN_S
 
-    def _caught_up(self, shopper: str, key: str, old: Profile | None, generation: bytes) -> Profile:
+    def _caught_up(self, shopper: str, key: str, kept: _Kept | None, generation: bytes) -> Profile:
         now = self._clock()
-        reach = self._restorer.log.last_sequence()  # first: what arrives from here on is not promised
-        profile, _ = self._restorer.caught_up(shopper, old)
-        header = _HEADER.pack(_FORMAT, *self._restorer.shape, generation, reach, int(now))
+        reach, erased = self._restorer.reach()  # first: what arrives from here on is not promised
+        old = kept.profile if kept is not None and self._follows(shopper, kept, reach, erased) else None
+        profile, joined = self._restorer.caught_up(shopper, old)
+        if kept is not None and old is not None and kept.joined != _digest_of(joined):
+            profile, joined = self._restorer.caught_up(shopper, None)
+        header = _HEADER.pack(
+            _FORMAT, *self._restorer.shape, generation, reach, erased, _digest_of(joined), int(now)
+        )  # fmt: skip
         data = header + profile.to_bytes()
         try:
             pipeline = self._redis().pipeline(transaction=False)
@@ -211,11 +228,17 @@ class RedisProfiles:
         self._remember(shopper, data, profile)
         return profile
 
+    def _follows(self, shopper: str, kept: _Kept, reach: int, erased: int) -> bool:
+        """Whether the log still begins with what is kept: neither was he erased, nor an older log put in its place."""
+        if kept.profile.sequence > reach or kept.erased > erased:
+            return False
+        return kept.erased == erased or not self._restorer.erased_since(shopper, kept.erased)
+
     def _kept(self, shopper: str, raw: bytes | None, generation: bytes) -> _Kept | None:
         """What Redis holds, None where it is nothing that can be used."""
         if raw is None or len(raw) < _HEADER.size:
             return None
-        form, most_bytes, recent, half_life, drawn, reach, checked = _HEADER.unpack_from(raw)
+        form, most_bytes, recent, half_life, drawn, reach, erased, joined, checked = _HEADER.unpack_from(raw)
         if form != _FORMAT or (most_bytes, recent, half_life) != self._shape or drawn != generation.ljust(8, b"\0"):
             return None
         with self._lock:
@@ -226,7 +249,7 @@ class RedisProfiles:
             except ValueError:
                 return None
             self._remember(shopper, raw, profile)
-        return _Kept(profile, generation, reach, checked)
+        return _Kept(profile, generation, reach, erased, joined, checked)
 
     @property
     def _shape(self) -> tuple[float, ...]:
@@ -262,10 +285,10 @@ class RedisProfiles:
         try:
             while waiting and time.monotonic() >= self._again:
                 pipeline = self._redis().pipeline(transaction=False)
-                for shopper in waiting[:_CHUNK]:
-                    pipeline.hdel(_key(shopper), "p")
-                    pipeline.hset(_key(shopper), "g", secrets.token_bytes(8))
-                    pipeline.expire(_key(shopper), int(KEPT_DAYS * DAY_S))
+                for key in waiting[:_CHUNK]:
+                    pipeline.hdel(key, "p")
+                    pipeline.hset(key, "g", secrets.token_bytes(8))
+                    pipeline.expire(key, int(KEPT_DAYS * DAY_S))
                 pipeline.execute()
                 with self._lock:
                     self._void.difference_update(waiting[:_CHUNK])
@@ -274,6 +297,13 @@ class RedisProfiles:
             self._failed(error)
 
 
+_PREFIX = "endcap:profile:"
+
+
 def _key(shopper: str) -> str:
     # Ids may be long and personal; a digest is neither.
-    return f"endcap:profile:{hashlib.blake2b(shopper.encode('utf-8', 'replace'), digest_size=16).hexdigest()}"
+    return _PREFIX + digest(shopper)
+
+
+def _digest_of(joined: Collection[str]) -> int:
+    return zlib.crc32(repr(sorted(joined)).encode("utf-8", "replace"))
