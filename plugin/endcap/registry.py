@@ -131,12 +131,13 @@ class Registry:
             raise UnknownVersion(f"the files of {version.kind} {version.version} are gone: it cannot be used again")
         return folder
 
-    def judged(self, kind: str, version: str, verdict: Verdict, by: str = "") -> Version:
-        """Keep what the gate said."""
+    def judged(self, kind: str, version: str, verdict: Verdict, by: str = "", against: str | None = None) -> Version:
+        """Keep what the gate said. ``against``: the version that it was compared with, empty for none; by default what
+        is live."""
         with self._versions.writing() as connection:
             found = self._versions.one(connection, kind, version)
             live = self._versions.live(connection, kind)
-            against = live.version if live else ""
+            against = against if against is not None else live.version if live else ""
             kept = {
                 "passed": verdict.passed, "reasons": list(verdict.reasons), "numbers": dict(verdict.numbers),
                 "against": against,
@@ -156,28 +157,32 @@ class Registry:
         if version.kind in self._publish:
             self._publish[version.kind](self.folder(version))
 
-    def promote(self, kind: str, version: str, by: str = "", force: bool = False) -> Version:
+    def promote(
+        self, kind: str, version: str, by: str = "", force: bool = False, instead_of: str | None = None
+    ) -> Version:
         """Put a version into force; all servers switch within two seconds, and no search fails for it.
 
         Args:
             force: even where the gate has not let it pass, or another version is pinned (which ends the pin).
+            instead_of: only while this version is live (empty: while none is), the one that it was compared with.
 
         Raises:
             UnknownVersion: there is none, or its files are gone.
             GateFailed: its gate has not judged it, or has refused it.
-            VersionConflict: another version is pinned.
+            VersionConflict: another version is pinned, or one that it was not compared with is live.
             BundleRefused, PublishingFailed: it cannot be served; what was live stays live.
         """
         candidate = self.get(kind, version)
         if not force:
             check_passed(candidate)
-        return self._switch(candidate, "promote", by, force=force)
+        return self._switch(candidate, "promote", by, force, instead_of)
 
-    def promote_unless_pinned(self, kind: str, version: str, by: str = "") -> str:
-        """As :meth:`promote`, for jobs: where another version is pinned, people have decided. Gives nothing, or why the
-        candidate stays one. Raises: the rest of what :meth:`promote` does."""
+    def promote_unless_pinned(self, kind: str, version: str, by: str = "", instead_of: str | None = None) -> str:
+        """As :meth:`promote`, for jobs: where another version is pinned, or was put into force while the candidate was
+        judged, people have decided. Gives nothing, or why the candidate stays one. Raises: the rest of what
+        :meth:`promote` does."""
         try:
-            self.promote(kind, version, by)
+            self.promote(kind, version, by, instead_of=instead_of)
         except VersionConflict as error:
             return str(error)
         return ""
@@ -228,9 +233,9 @@ class Registry:
             UnknownVersion: there is none, or its files are gone.
             VersionConflict: it is live.
         """
-        self.folder(self.get(kind, version))
         with self._versions.writing() as connection:
             found = self._versions.one(connection, kind, version)
+            self.folder(found)
             if found.state == LIVE:
                 raise VersionConflict(f"{kind} {version} is live: there is nothing to compare it with")
             self._end_shadows(connection, kind)
@@ -259,15 +264,20 @@ class Registry:
             running = self._experiments.all(RUNNING)
             were = [*were, *(arm.get("model", "") for one in running for arm in one.definition["arms"])]
         present = [one for one in self.versions(kind, limit=1_000) if one.folder]
-        old = [one for one in present[self.keep :] if one.state in (CANDIDATE, RETIRED) and one.version not in were]
-        for one in old:
+        gone = []
+        for one in present[self.keep :]:
             with self._versions.writing() as connection:
+                # As it is now: it may have been put into force since it was listed.
+                one = self._versions.one(connection, kind, one.version)
+                if one.state not in (CANDIDATE, RETIRED) or one.version in were or not one.folder:
+                    continue
                 self._versions.change(connection, kind, one.version, folder="")
                 self._versions.note(connection, kind, "remove", one.version, "", "")
             shutil.rmtree(self.models / one.folder, ignore_errors=True)
-        return old
+            gone.append(one)
+        return gone
 
-    def _switch(self, target: Version, action: str, by: str, force: bool) -> Version:
+    def _switch(self, target: Version, action: str, by: str, force: bool, instead_of: str | None = None) -> Version:
         kind, folder = target.kind, self.folder(target)
         self._follow_pointer()
         self._refuse_pinned(self.live(kind), target, force)
@@ -275,8 +285,14 @@ class Registry:
             self._publish[kind](folder)
         with self._versions.writing() as connection:
             live = self._versions.live(connection, kind)
-            self._refuse_pinned(live, target, force)
             before = live.version if live else ""
+            self._refuse_pinned(live, target, force)
+            if instead_of not in (None, before) and before != target.version:
+                raise VersionConflict(
+                    f"{kind} {target.version} was compared with {instead_of or 'what answers without a model'}; "
+                    f"{before or 'nothing'} is live by now: have it judged again"
+                )
+            self.folder(self._versions.one(connection, kind, target.version))  # not tidied away meanwhile
             if live is not None and live.version != target.version:
                 self._versions.change(connection, kind, live.version, state=RETIRED, pinned=False)
             self._versions.change(connection, kind, target.version, state=LIVE, pinned=action == "pin")

@@ -13,7 +13,7 @@ from endcap.errors import BundleRefused, PublishingFailed
 from endcap.gates import GateFailed, Verdict
 from endcap.registry import INTEREST, Registry, VersionConflict
 from endcap.stores.database import Database
-from endcap.stores.versions import UnknownVersion, versions
+from endcap.stores.versions import UnknownVersion, Version, versions
 from tests.services.fixtures import either_database
 from tests.serving import make_bundle
 
@@ -136,6 +136,38 @@ def test_old_files_go_but_not_those_that_may_be_needed(database: Database, model
     assert sorted(one.name for one in models.iterdir()) == ["policy-2", "policy-3", "policy-6", "policy-7"]
     assert registry.get("policy", "1").folder == ""
     assert registry.roll_back("policy").version == "2"
+
+
+def test_what_goes_live_while_others_tidy_up_keeps_its_files(
+    database: Database, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry, other = Registry(database, models, keep=2), Registry(database, models)
+    for number in range(1, 6):
+        folder = models / f"policy-{number}"
+        folder.mkdir(parents=True)
+        registry.add_candidate("policy", str(number), folder)
+    listed = registry.versions
+
+    def slow(*asked: object, **named: object) -> list[Version]:
+        found = listed(*asked, **named)  # type: ignore[arg-type]
+        other.promote("policy", "1", force=True)
+        return found
+
+    monkeypatch.setattr(registry, "versions", slow)
+    assert {one.version for one in registry.prune("policy")} == {"2", "3"}
+    live = other.live("policy")
+    assert live is not None
+    assert other.folder(live) == models / "policy-1"
+
+    def publish(folder: Path) -> None:  # takes a while, in which the files are tidied away
+        with database.transaction() as connection:
+            connection.execute(versions.update().where(versions.c.version == "4").values(folder=""))
+
+    with pytest.raises(UnknownVersion, match="files of policy 4 are gone"):
+        Registry(database, models, {"policy": publish}).promote("policy", "4", force=True)
+    live = other.live("policy")
+    assert live is not None
+    assert live.version == "1"
 
 
 def test_the_pointer_of_the_interest_model_and_the_registry_agree(database: Database, models: Path) -> None:

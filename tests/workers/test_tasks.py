@@ -13,12 +13,15 @@ import pytest
 from endcap.bundles import live_bundle, make_live
 from endcap.catalog import Product
 from endcap.errors import EngineError, InvalidInput, TooLittle
+from endcap.gates import Verdict
 from endcap.indexing import index_products
 from endcap.jobs import Job, load_jobs
 from endcap.registry import INTEREST, Registry, open_registry
 from endcap.runtime import open_database, open_engine
 from endcap.settings import Settings, load_settings
+from endcap.stores.versions import Version
 from endcap_workers.tasks import judging, publish, reindex
+from endcap_workers.training.promotion import promote_bundle
 from tests.plugin.test_publishing import bundle_without_content
 from tests.services.process import free_port
 from tests.services.triton import Triton
@@ -70,6 +73,59 @@ def test_a_gate_that_refuses_keeps_the_live_version_and_says_why(settings: Setti
     with pytest.raises(TooLittle, match="no new candidate"):  # judged once, it is not judged again by itself
         run(judging.PROMOTE, settings, kind=INTEREST)
     assert run(judging.EVALUATE, settings, kind=INTEREST, version="12")["judged"][0]["version"] == "12"
+
+
+def test_what_is_live_by_the_end_of_a_judgement_is_what_it_must_have_been_against(
+    settings: Settings, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Gate:
+        """People go back while the first judgement is being made."""
+
+        def __init__(self, settings: Settings) -> None:
+            pass
+
+        def judge(self, candidate: Version, live: Version | None) -> Verdict:
+            assert live is not None
+            against.append(live.version)
+            if live.version == "12":
+                registry.roll_back(INTEREST, "ann")
+            return Verdict(True, ("it is better",))
+
+    against: list[str] = []
+    folder = bundle_without_content(settings.models_folder, 13)
+    for version in ("11", "12"):
+        registry.promote(INTEREST, version, force=True)
+    registry.add_candidate(INTEREST, "13", folder)
+    monkeypatch.setattr("endcap_workers.judging.load_gate", lambda kind, settings: Gate(settings))
+    [judged] = run(judging.PROMOTE, settings, kind=INTEREST)["judged"]
+    assert (judged["passed"], judged["promoted"], judged["against"]) == (True, False, "12")
+    assert judged["reasons"][-1] == "interest 13 was compared with 12; 11 is live by now: have it judged again"
+    assert live_bundle(settings.models_folder) == settings.models_folder / "interest-11"
+    [judged] = run(judging.PROMOTE, settings, kind=INTEREST)["judged"]  # within the hour
+    assert judged["promoted"]
+    assert against == ["12", "11"]
+
+    # What trains and judges in one go does the same.
+    registry.promote(INTEREST, "12", force=True)
+    monkeypatch.setattr("endcap_workers.training.promotion.InterestGate", lambda settings, progress: Gate(settings))
+    last = bundle_without_content(settings.models_folder, 14)
+    registry.add_candidate(INTEREST, "14", last)
+    assert not promote_bundle(settings, last).live
+    assert live_bundle(settings.models_folder) == folder
+
+
+def test_the_hourly_look_tidies_up_after_jobs_that_judge_their_own_versions(settings: Settings) -> None:
+    few = settings.model_copy(update={"keep_versions": 2})
+    with closing(open_database(few)) as database:
+        registry = open_registry(few, database)
+        for number in range(4):
+            folder = few.models_folder / f"policy-{number}"
+            folder.mkdir(parents=True)
+            registry.add_candidate("policy", str(number), folder)
+            registry.judged("policy", str(number), Verdict(False, ("it is worse",)))
+    with pytest.raises(TooLittle, match="no new candidate"):
+        run(judging.PROMOTE, few)
+    assert sorted(one.name for one in few.models_folder.iterdir()) == ["policy-2", "policy-3"]
 
 
 NIGHTLY = (

@@ -26,8 +26,8 @@ def judge_candidates(
 
     Args:
         kind: only of this kind; empty: of every kind that has a gate.
-        version: this one, whether it was judged before or not; empty: the newest candidate that was not judged yet and
-            is newer than what is live.
+        version: this one, whether it was judged before or not; empty: the newest candidate that is newer than what is
+            live, and was not judged yet, or passed against another version than what is live now.
 
     Returns:
         For each that was judged ``kind``, ``version``, ``passed``, ``reasons``, ``against``, and ``promoted``.
@@ -47,6 +47,7 @@ def judge_candidates(
     for place, (one, candidate) in enumerate(todo):
         progress(place, len(todo), f"judging {one} {candidate.version}")
         answers.append(_judged(registry, settings, candidate, promote, by))
+    for one in kinds:  # those too that their own jobs judge
         registry.prune(one)
     return answers
 
@@ -55,14 +56,15 @@ def _judged(registry: Registry, settings: Settings, candidate: Version, promote:
     kind, version = candidate.kind, candidate.version
     registry.folder(candidate)
     live = registry.live(kind)
+    against = live.version if live else ""
     verdict = load_gate(kind, settings).judge(candidate, live)
-    registry.judged(kind, version, verdict, by)
+    registry.judged(kind, version, verdict, by, against)
     answer: dict[str, Any] = {
         "kind": kind, "version": version, "passed": verdict.passed, "reasons": list(verdict.reasons),
-        "against": live.version if live else "", "promoted": False,
+        "against": against, "promoted": False,
     }  # fmt: skip
     if promote and verdict.passed:
-        kept = registry.promote_unless_pinned(kind, version, by)
+        kept = registry.promote_unless_pinned(kind, version, by, against)
         answer["promoted"] = not kept
         if kept:
             answer["reasons"] = [*answer["reasons"], kept]
@@ -75,6 +77,13 @@ def _chosen(registry: Registry, kind: str, version: str) -> Version | None:
     live = registry.live(kind)
     for one in registry.versions(kind, limit=20):
         if one.state in (CANDIDATE, SHADOW):
-            fresh = one.verdict is None and (live is None or one.created > live.created)
-            return one if fresh and one.folder else None
+            fresh = one.verdict is None or _outdated(one, live)
+            newer = live is None or one.created > live.created
+            return one if fresh and newer and one.folder else None
     return None
+
+
+def _outdated(one: Version, live: Version | None) -> bool:
+    """Whether it passed against a version that is not live any more: another was put into force while it was judged."""
+    verdict = one.verdict or {}
+    return bool(verdict.get("passed")) and verdict.get("against") != (live.version if live else "")

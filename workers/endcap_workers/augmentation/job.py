@@ -20,6 +20,7 @@ from endcap.catalog.product import PATH_SEPARATOR
 from endcap.catalog.table import ProductTable
 from endcap.encoders import text_encoder_at_hand
 from endcap.errors import EndcapError, InvalidInput, TooLittle
+from endcap.gates import Verdict
 from endcap.jobs import JobCancelled
 from endcap.pictures import FILE as PICTURES
 from endcap.pictures import WIDTH, PictureSource
@@ -129,8 +130,11 @@ def _augment(
     written = _bundle(settings, bundle, spec, weights, made, generator, {**provenance, **choice.numbers()})
     number = written.name.rpartition("-")[2]
     registry.add_candidate(INTEREST, number, written, bundle.description.get("metrics"), {"augmentation": provenance})
-    registry.judged(INTEREST, number, helps(choice.lower), "augment")
-    registry.promote(INTEREST, number, "augment")
+    registry.judged(INTEREST, number, helps(choice.lower), "augment", str(bundle.version))
+    # It is the model of an hour ago, with a generator: another one may be live by now.
+    if kept := registry.promote_unless_pinned(INTEREST, number, "augment", str(bundle.version)):
+        registry.judged(INTEREST, number, Verdict(False, (kept,)), "augment", str(bundle.version))
+        return found | {"reasons": [kept]} | choice.numbers()
     registry.promote(KIND, version, "augment")
     return found | {"outcome": "live", "bundle": written.name} | choice.numbers()
 

@@ -66,11 +66,13 @@ def run(context: JobContext) -> Mapping[str, Any]:
         }  # fmt: skip
         metrics = {"decisions": len(decisions), "mean reward": float(decisions.reward.mean())}
         candidate = registry.add_candidate(POLICY, version, folder, metrics, provenance)
-        verdict = PolicyGate(settings).judge(candidate, registry.live(POLICY))
-        registry.judged(POLICY, version, verdict, by=f"run {context.run_id}")
+        live = registry.live(POLICY)
+        against = live.version if live else ""
+        verdict = PolicyGate(settings).judge(candidate, live)
+        registry.judged(POLICY, version, verdict, f"run {context.run_id}", against)
         reasons, promoted = verdict.reasons, False
         if verdict.passed and given.promote:
-            kept = registry.promote_unless_pinned(POLICY, version, by=f"run {context.run_id}")
+            kept = registry.promote_unless_pinned(POLICY, version, f"run {context.run_id}", against)
             reasons, promoted = (*reasons, kept) if kept else reasons, not kept
     finally:
         database.close()

@@ -80,11 +80,13 @@ def promote_bundle(
         if force:
             registry.promote(INTEREST, version, by, force=True)
             return Promotion(True, ())
-        verdict = InterestGate(settings, progress).judge(registry.get(INTEREST, version), registry.live(INTEREST))
-        registry.judged(INTEREST, version, verdict, by)
+        live = registry.live(INTEREST)
+        against = live.version if live else ""
+        verdict = InterestGate(settings, progress).judge(registry.get(INTEREST, version), live)
+        registry.judged(INTEREST, version, verdict, by, against)
         if not verdict.passed:
             return Promotion(False, verdict.reasons)
-        kept = registry.promote_unless_pinned(INTEREST, version, by)
+        kept = registry.promote_unless_pinned(INTEREST, version, by, against)
         return Promotion(not kept, (*verdict.reasons, kept) if kept else verdict.reasons)
     finally:
         database.close()
