@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from endcap.stores.database import Database
+from endcap.stores.aliases import Aliases
+from endcap.stores.database import Database, LogUnavailable
+from endcap.stores.events import EventLog
 from endcap.stores.flags import FlagConflict, Flags, Suspicion, UnknownFlag
+from endcap.stores.versions import Versions
 from tests.services.postgres import empty
 
 
@@ -52,6 +55,33 @@ def test_the_same_on_postgresql(postgres: str) -> None:
     finally:
         database.close()
         empty(postgres)
+
+
+def test_a_lock_that_somebody_else_holds_is_said_so_and_costs_no_connection(postgres: str) -> None:
+    holder, database = Database(postgres), Database(postgres, lock_s=0.05)
+    try:
+        with Flags(holder)._writing(), Versions(holder).writing():
+            with pytest.raises(LogUnavailable, match="lock timeout") as first:
+                Flags(database).suspect([suspicion("bot")], "fraud")
+            with pytest.raises(LogUnavailable, match="lock timeout") as second, Versions(database).writing():
+                pass
+        assert first.value.status == second.value.status == 503
+        assert database._engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+    finally:
+        holder.close()
+        database.close()
+        empty(postgres)
+
+
+def test_who_is_parted_from_a_flagged_shopper_counts_again(flags: Flags) -> None:
+    log = EventLog(flags._database)
+    aliases = Aliases(flags._database, log)
+    flags.suspect([suspicion("bot")], "fraud")
+    aliases.attach("victim", "bot", 1.0)
+    assert flags.excluded_shoppers() == {"bot", "victim"}
+    with log.writing() as connection:
+        aliases.detach(connection, "victim", "bot")
+    assert flags.excluded_shoppers() == {"bot"}
 
 
 def test_a_detector_does_not_overrule_a_person(flags: Flags) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import orjson
@@ -51,7 +52,8 @@ class Flags:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._lock = threading.Lock()
-        self._cached: tuple[int, frozenset[str]] = (-1, frozenset())
+        #: Version, flagged shoppers, and these with what is joined to them.
+        self._cached: tuple[int, frozenset[str], frozenset[str]] = (-1, frozenset(), frozenset())
 
     def version(self) -> int:
         """Grows with every change of a state; 0 before the first."""
@@ -70,15 +72,16 @@ class Flags:
                 version = int(connection.execute(select(func.max(flag_changes.c.id))).scalar() or 0)
                 if version != self._cached[0]:
                     chosen = select(flags.c.subject).where(flags.c.kind == "shopper", flags.c.state.in_(EXCLUDING))
-                    self._cached = version, frozenset(row[0] for row in connection.execute(chosen))
-                _, left_out = self._cached
-                if left_out:  # a log-in changes no flag
+                    flagged = frozenset(row[0] for row in connection.execute(chosen))
+                    self._cached = version, flagged, flagged
+                _, flagged, left_out = self._cached
+                if flagged:  # a log-in changes no flag, nor does a parting
                     joined = select(aliases.c.alias).join(flags, flags.c.subject == aliases.c.shopper)
                     joined = joined.where(flags.c.kind == "shopper", flags.c.state.in_(EXCLUDING))
-                    also = {row[0] for row in connection.execute(joined)}
-                    if not also <= left_out:
-                        self._cached = version, left_out | also
-            return self._cached
+                    now = flagged.union(row[0] for row in connection.execute(joined))
+                    if now != left_out:
+                        self._cached = version, flagged, now
+            return version, self._cached[2]
 
     def suspect(self, found: Sequence[Suspicion], source: str, now: float | None = None) -> int:
         """Flag what a detector or a person found; gives how many became suspected by it.
@@ -205,25 +208,13 @@ class Flags:
         with self._database.transaction(read_only=True) as connection:
             return {subject: state == CONFIRMED for subject, state in connection.execute(chosen)}
 
-    def _writing(self) -> _Writing:
-        return _Writing(self._database)
-
-
-class _Writing:
-    """A transaction in which this process alone writes flags."""
-
-    def __init__(self, database: Database) -> None:
-        self._transaction = database.transaction()
-        self._postgres = database.dialect == "postgresql"
-
-    def __enter__(self) -> Connection:
-        connection = self._transaction.__enter__()
-        if self._postgres:
-            connection.execute(select(func.pg_advisory_xact_lock(_WRITERS)))
-        return connection
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        self._transaction.__exit__(kind, error, trace)
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """A transaction in which this process alone writes flags."""
+        with self._database.transaction() as connection:
+            if self._database.dialect == "postgresql":
+                connection.execute(select(func.pg_advisory_xact_lock(_WRITERS)))
+            yield connection
 
 
 def _suspect(connection: Connection, one: Suspicion, known: tuple[int, str] | None, source: str, now: float) -> int:

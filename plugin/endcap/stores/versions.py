@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -127,9 +128,17 @@ class Versions:
         with self._database.transaction(read_only=True) as connection:
             return [_change(row) for row in connection.execute(chosen)]
 
-    def writing(self) -> Any:
-        """A transaction in which nobody else changes what is live; gives a connection for the methods below."""
-        return _Turn(self._database)
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction in which nobody else changes what is live; gives a connection for the methods below.
+
+        Raises:
+            LogUnavailable: nothing of it was stored.
+        """
+        with self._database.transaction() as connection:
+            if self._database.dialect == "postgresql":
+                connection.execute(select(func.pg_advisory_xact_lock(_CHANGES)))
+            yield connection
 
     @staticmethod
     def one(connection: Connection, kind: str, version: str) -> Version:
@@ -183,21 +192,6 @@ class Versions:
             elif line[-1:] != [version]:
                 line.append(version)
         return line
-
-
-class _Turn:
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._transaction = database.transaction()
-
-    def __enter__(self) -> Connection:
-        connection = self._transaction.__enter__()
-        if self._database.dialect == "postgresql":
-            connection.execute(select(func.pg_advisory_xact_lock(_CHANGES)))
-        return connection
-
-    def __exit__(self, *error: Any) -> None:
-        self._transaction.__exit__(*error)
 
 
 def added(before: Mapping[str, Any], sums: Mapping[str, float]) -> dict[str, float]:
