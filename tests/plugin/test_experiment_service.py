@@ -17,6 +17,9 @@ from endcap.experiments.service import Experiments, LiveExperiments
 from endcap.features import ranking_inputs
 from endcap.policy import DEFAULT_BLENDS, Visit
 from endcap.policy.arrange import Arranger, Treatment
+from endcap.policy.rule import rule_of
+from endcap.policy.rules import RuleBook
+from endcap.policy.sponsored import Auction
 from endcap.popularity import Popularity
 from endcap.profiles import Profile
 from endcap.stores.aliases import aliases
@@ -179,6 +182,30 @@ def test_an_arm_decides_the_profile_and_is_logged() -> None:
     assert sorted(found.order.tolist()) == list(range(6))
     assert {found.order[0], found.order[1]} == {0, 5}
     assert sorted(found.context["teams"][:2]) == [-1, 1]
+
+
+def test_rules_have_the_last_word_on_interleaved_rankings() -> None:
+    inputs = ranking_inputs(Profile(), "honey", IDS, np.linspace(2, 1, 6, dtype=np.float32), TABLE, Popularity(), 1e9)
+    interest = np.arange(6, dtype=np.float32)
+    rules = [
+        {"name": "pin", "kind": "pin", "target": {"products": ["p2"]}, "position": 3},
+        {"name": "hide", "kind": "hide", "target": {"products": ["p0", "p5"]}},
+        *({"name": f"ad {one}", "kind": "sponsor", "target": {"products": [one]}, "bid": bid, "floor": 0.0}
+          for one, bid in (("p1", 2.0), ("p4", 2.1))),
+    ]  # fmt: skip
+    for seed in range(20):
+        book = RuleBook({n: rule_of(one) for n, one in enumerate(rules)}, Auction((1,)))
+        treatment = Treatment(PROFILES["interest"], PROFILES["engine"], {"order": "interleaved"}, seed)
+        found = Arranger(rules=book).arrange(inputs, interest, IDS, "ann", NO_VISIT, treatment)
+        order, teams = found.order.tolist(), found.context["teams"]
+        assert sorted(order) == [1, 2, 3, 4]
+        assert order[2] == 2
+        (sale,) = found.context["sponsored"]
+        assert [IDS[order[0]], 1] == [sale["product"], sale["position"]]
+        assert found.labels == {order[0]: ["sponsored"]}, "what is paid for is labelled, and nothing else"
+        assert (teams[0], teams[2]) == (0, 0), "a place that a rule gave speaks for neither ranking"
+        assert len(teams) == 4
+        assert {teams[1], teams[3]} <= {1, -1}
 
 
 def outcome(number: int, arm: str, *actions: Action, shopper: str = "", **context: Any) -> Outcome:

@@ -139,16 +139,15 @@ class Arranger:
         else:
             choice = policy.choose(context, draw_of(shopper, inputs.query, inputs.now, policy.version), explore)
         scores = scores_of(choice.arm, inputs, interest)
-        ruled = self._ruled(
-            inputs, scores, ids, shopper, visit, lambda order, own: slate(choice.arm, order, own, inputs)
-        )
+        versus = None
         if treatment is not None and treatment.versus is not None:
-            other = treatment.versus
-            against = self._ruled(
-                inputs, scores_of(other, inputs, interest if rival is None else rival), ids, shopper, visit,
-                lambda order, own: slate(other, order, own, inputs),
-            )  # fmt: skip
-            ruled.order, noted["teams"] = _interleaved(ruled.order, against.order, treatment.seed)
+            against = scores_of(treatment.versus, inputs, interest if rival is None else rival)
+            versus = _Versus(treatment.versus, against, treatment.seed)
+        ruled, teams = self._ruled(
+            inputs, scores, ids, shopper, visit, lambda order, own: slate(choice.arm, order, own, inputs), versus
+        )
+        if versus is not None:
+            noted["teams"] = teams
         if ruled.sales:
             noted["sponsored"] = [
                 {"rule": sale.rule, "product": ids[sale.place], "position": sale.position, "price": sale.price}
@@ -161,26 +160,57 @@ class Arranger:
     def arrange_anonymous(self, inputs: RankingInputs, ids: Sequence[str], visit: Visit = NO_VISIT) -> Arrangement:
         """The engine's order under the rules alone: nothing is known of the shopper, so nothing is chosen for him."""
         scores = -np.arange(len(ids), dtype=np.float32)
-        ruled = self._ruled(inputs, scores, ids, "", visit, lambda order, own: order)
+        ruled, _ = self._ruled(inputs, scores, ids, "", visit, lambda order, own: order)
         return Arrangement(ruled.order, ruled.scores, notes=ruled.notes, labels=ruled.labels)
 
     def _ruled(
         self, inputs: RankingInputs, scores: np.ndarray, ids: Sequence[str], shopper: str, visit: Visit,
-        fill: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    ) -> Ruled:  # fmt: skip
-        """``fill``: (order, scores) -> the order after the profile's own slate rules."""
+        fill: Callable[[np.ndarray, np.ndarray], np.ndarray], versus: _Versus | None = None,
+    ) -> tuple[Ruled, list[int]]:  # fmt: skip
+        """``fill``: (order, scores) -> the order after the profile's own slate rules. ``versus``: what it is
+        interleaved with, before rules about places have the last word; then also who placed each of the first 100."""
         rules = self.rules
         applying = rules.applying(inputs, visit) if rules and len(ids) else []
         ruled = Ruled(np.empty(0, dtype=np.int64), scores)
         rules.boosts(applying, inputs, ruled)
         ruled.order = fill(np.argsort(-ruled.scores, kind="stable"), ruled.scores)
+        teams: dict[int, int] = {}
+        if versus is not None:
+            other = Ruled(np.empty(0, dtype=np.int64), versus.scores)
+            rules.boosts(applying, inputs, other)
+            other.order = slate(versus.arm, np.argsort(-other.scores, kind="stable"), other.scores, inputs)
+            for one in (ruled, other):
+                rules.hide(applying, inputs, one)
+            teams = _interleave(ruled, other.order, versus.seed)
         rules.places(applying, inputs, ids, shopper, ruled)
-        return ruled
+        if versus is None:
+            return ruled, []
+        # What stands where it does by a rule speaks for neither.
+        held = {*ruled.held.values(), *(sale.place for sale in ruled.sales)}
+        return ruled, [0 if place in held else teams.get(place, 0) for place in ruled.order[:100].tolist()]
 
 
-def _interleaved(order: np.ndarray, rival: np.ndarray, seed: int) -> tuple[np.ndarray, list[int]]:
-    """Team draft of two orders over all candidates, and who placed each of the first 100."""
+@dataclass(frozen=True, slots=True)
+class _Versus:
+    """The second of two rankings that are interleaved."""
+
+    arm: Blend
+    scores: np.ndarray
+    seed: int
+
+
+def _interleave(ruled: Ruled, rival: np.ndarray, seed: int) -> dict[int, int]:
+    """Team draft of two orders over the same candidates, the first of them ``ruled``'s, which it becomes; gives who
+    placed each candidate."""
     from endcap.experiments.interleaving import team_draft
 
+    order = ruled.order
+    if not len(order):
+        return {}
     mixed = team_draft([str(one) for one in order.tolist()], [str(one) for one in rival.tolist()], len(order), seed)
-    return np.array([int(one) for one in mixed.products], dtype=np.int64), list(mixed.teams[:100])
+    ruled.order = np.array([int(one) for one in mixed.products], dtype=np.int64)
+    # What looks at scores afterwards (variety, sponsored places) must not take one side's.
+    scores = ruled.scores.copy()
+    scores[ruled.order] = np.sort(scores[order])[::-1]
+    ruled.scores = scores
+    return dict(zip(ruled.order.tolist(), mixed.teams))

@@ -33,7 +33,8 @@ class Ruled:
     notes: dict[int, list[str]] = field(default_factory=dict)
     labels: dict[int, list[str]] = field(default_factory=dict)
     sales: list[Sale] = field(default_factory=list)
-    #: Of :meth:`RuleBook.shelf`: what has to stand at a position (from 1), for whoever makes the list.
+    #: What is pinned to a position (from 1); of :meth:`RuleBook.shelf` also what is sold there, for whoever makes the
+    #: list.
     held: dict[int, int] = field(default_factory=dict)
 
     def note(self, places: Sequence[int] | np.ndarray, text: str) -> None:
@@ -175,7 +176,7 @@ class RuleBook:
         ruled = Ruled(np.empty(0, dtype=np.int64), inputs.engine_scores)
         self.boosts(numbers, inputs, ruled)
         ruled.order = np.argsort(-ruled.scores, kind="stable")
-        self._hide(numbers, inputs, ruled)
+        self.hide(numbers, inputs, ruled)
         self._often(rules, inputs, ids, shopper, ruled)
         self._sold_out(numbers, inputs, ruled)
         if pins:
@@ -206,7 +207,7 @@ class RuleBook:
     ) -> None:
         """Everything that is about places in the list, from the weakest demand to the strongest."""
         rules = [(number, self.rules[number]) for number in numbers]
-        self._hide(numbers, inputs, ruled)
+        self.hide(numbers, inputs, ruled)
         brands = inputs.table.brand[inputs.rows]
         for _, rule in rules:
             if rule.kind == "diversity":
@@ -221,7 +222,8 @@ class RuleBook:
                 ruled.note(_fallen(before, ruled.order), f"Behind others of its brand by the rule “{rule.name}”")
         self._often(rules, inputs, ids, shopper, ruled)
         self._sold_out(numbers, inputs, ruled)
-        ruled.order = hold(ruled.order, self._pinned(rules, inputs, ruled))
+        ruled.held = self._pinned(rules, inputs, ruled)
+        ruled.order = hold(ruled.order, ruled.held)
         relevance = np.exp(inputs.features[:, INDEX["engine_score"]].astype(np.float64))
         ruled.order = self._sell(rules, inputs, ruled, relevance)
 
@@ -235,7 +237,8 @@ class RuleBook:
                     often &= self.members(inputs, number)
                 _to_the_end(ruled, often, f"Shown often enough by the rule “{rule.name}”")
 
-    def _hide(self, numbers: Sequence[int], inputs: RankingInputs, ruled: Ruled) -> None:
+    def hide(self, numbers: Sequence[int], inputs: RankingInputs, ruled: Ruled) -> None:
+        """Take what is not to be shown out of the order."""
         hidden = np.zeros(len(inputs.rows), dtype=bool)
         for number in numbers:
             if self.rules[number].kind == "hide":
