@@ -103,3 +103,28 @@ def small_clip(folder: Path) -> Path:
     ).save_pretrained(raw)
     SentenceTransformer(modules=[CLIPModel(str(raw))]).save(str(folder / "clip"))
     return folder / "clip"
+
+
+def small_graph(labels: int, seed: int = 0, side: int = 32) -> bytes:
+    """A graph as ``endcap train-photos`` writes one, which sees the mean colour alone."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    weights = np.random.default_rng(seed).normal(size=(3, labels)).astype(np.float32)
+    nodes = [
+        helper.make_node("ReduceMean", ["image"], ["mean"], axes=[2, 3], keepdims=0),
+        helper.make_node("Add", ["mean", "two"], ["above"]),  # never nothing
+        helper.make_node("LpNormalization", ["above"], ["vector"], axis=1, p=2),
+        helper.make_node("MatMul", ["mean", "weights"], ["logits"]),
+    ]
+    taken = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, side, side])
+    given = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", width])
+        for name, width in (("vector", 3), ("logits", labels))
+    ]
+    constants = [
+        numpy_helper.from_array(weights, "weights"),
+        numpy_helper.from_array(np.full(3, 2.0, dtype=np.float32), "two"),
+    ]
+    graph = helper.make_graph(nodes, "small", [taken], given, constants)
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(made.SerializeToString())

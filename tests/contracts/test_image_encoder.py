@@ -1,4 +1,5 @@
-"""One suite for every image encoder: the packaged network as it is, and CLIP's code over a small model made here.
+"""One suite for every image encoder: the packaged network as it is, and a shop's own and CLIP's code over small models
+made here.
 
 No package carries CLIP's weights. Its random ones say nothing of what is alike, which is therefore asked of the
 packaged network alone.
@@ -19,17 +20,22 @@ from endcap.errors import ConfigurationError
 from endcap.images.clip import ClipEncoder
 from endcap.images.encoder import ImageEncoder, image_encoder_at_hand, open_image_encoder
 from endcap.images.lite import LiteEncoder, class_names, square
+from endcap.images.tuned import TunedEncoder, write_encoder
 from endcap.settings import Settings
-from tests.photo_support import drawn, packaged_encoders, small_clip
+from tests.photo_support import drawn, packaged_encoders, small_clip, small_graph
 
 
-@pytest.fixture(scope="module", params=["lite", "lite without words", "clip"])
+@pytest.fixture(scope="module", params=["lite", "lite without words", "tuned", "clip"])
 def encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ImageEncoder:
     if request.param == "clip":
         return ClipEncoder(str(small_clip(tmp_path_factory.mktemp("clip"))))
     text = None
-    if request.param == "lite":
+    if request.param in ("lite", "tuned"):
         text = open_text_encoder(Settings(data_dir=tmp_path_factory.mktemp("data"), text_encoder="use-multilingual"))
+    if request.param == "tuned":
+        folder = tmp_path_factory.mktemp("tuned")
+        write_encoder(folder, small_graph(2), {"side": 32, "words": ["a ball", "a grid"]})
+        return TunedEncoder.open(folder, text)
     return LiteEncoder.open(packaged_encoders(), text)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -40,7 +41,7 @@ def open_image_encoder(settings: Settings, text: TextEncoder | None) -> ImageEnc
     """The encoder of ``settings.image_encoder``; None where that is ``none``.
 
     Args:
-        text: the catalogue's text encoder, through which the packaged model understands words.
+        text: the catalogue's text encoder, through which the packaged model and those tuned on it understand words.
 
     Raises:
         ConfigurationError: the model cannot be had; the message says what to do.
@@ -53,6 +54,10 @@ def open_image_encoder(settings: Settings, text: TextEncoder | None) -> ImageEnc
             from endcap.images.lite import LiteEncoder
 
             return LiteEncoder.open(settings.data_dir / "encoders", text)
+        from endcap.images.tuned import TunedEncoder, is_tuned
+
+        if is_tuned(folder := Path(wanted).expanduser()):
+            return TunedEncoder.open(folder, text)
         from endcap.images.clip import ClipEncoder
 
         return ClipEncoder(wanted)

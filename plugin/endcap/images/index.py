@@ -263,6 +263,9 @@ class PhotoSearch:
             stamp = (status.st_mtime_ns, status.st_ino)
             if stamp != self._stamp:
                 self._photos, self._stamp = Photos.load(self._file), stamp
+                if self._photos and self._encoder and self._photos.encoder != self._encoder.id:
+                    # The folder it came from may hold another by now, which made these.
+                    self._encoder, self._rest_until = None, 0.0
             if self._photos is None:
                 raise NoPhotos("the vectors of the pictures cannot be read: run `endcap photos` again")
             if self._encoder is None and time.monotonic() >= self._rest_until:

@@ -66,7 +66,7 @@ class LiteEncoder:
             looks, logits = self.look(np.stack([square(one) for one in some]))
             made[start : start + len(some), :FEATURES] = np.sqrt(LOOKS) * unit(looks)
             if self._text is not None:
-                made[start : start + len(some), FEATURES:] = np.sqrt(1.0 - LOOKS) * self._named(logits)
+                made[start : start + len(some), FEATURES:] = np.sqrt(1.0 - LOOKS) * among_words(logits, self._names)
         return unit(made) if len(made) else made
 
     def encode_text(self, text: str) -> np.ndarray:
@@ -87,12 +87,16 @@ class LiteEncoder:
         assert self._text is not None
         return self._text.encode([f"a photo of {name}" for name in class_names()])
 
-    def _named(self, logits: np.ndarray) -> np.ndarray:
-        best = np.argpartition(-logits, _CLASSES, axis=1)[:, :_CLASSES]
-        chosen = np.take_along_axis(logits, best, axis=1)
-        p = np.exp(chosen - chosen.max(axis=1, keepdims=True))
-        p /= p.sum(axis=1, keepdims=True)
-        return unit(np.einsum("nk,nkd->nd", p, self._names[best]))
+
+def among_words(logits: np.ndarray, names: np.ndarray) -> np.ndarray:
+    """Where pictures lie among words by what a network says of its classes (ConSE): logits (n, classes) and the
+    classes' text vectors (classes, d) -> unit vectors, float32 (n, d)."""
+    most = min(_CLASSES, logits.shape[1])
+    best = np.argpartition(-logits, most - 1, axis=1)[:, :most]
+    chosen = np.take_along_axis(logits, best, axis=1)
+    p = np.exp(chosen - chosen.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    return unit(np.einsum("nk,nkd->nd", p, names[best]))
 
 
 def class_names() -> list[str]:

@@ -104,7 +104,7 @@ class Places(BaseModel):
     image_encoder: str = Field(
         "sentence-transformers/clip-ViT-B-32",
         description="For search by photo (`endcap photos`): hub id or folder of a CLIP model of sentence-transformers; "
-        "`efficientnet-lite0` for the packaged one; `none`.",
+        "`efficientnet-lite0` for the packaged one; folder of a network that `endcap train-photos` made; `none`.",
     )
     image_hosts: list[str] = Field(
         default_factory=list,

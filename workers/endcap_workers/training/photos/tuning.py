@@ -247,7 +247,8 @@ def _cosine(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_sche
     """A short rise, then half a wave down to nothing (Loshchilov and Hutter, ICLR 2017)."""
     rise = max(1, min(80, steps // 10))
     return torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1.0, (step + 1) / rise) * 0.5 * (1.0 + np.cos(np.pi * min(1.0, step / steps)))
+        optimizer,
+        lambda step: float(min(1.0, (step + 1) / rise) * 0.5 * (1.0 + np.cos(np.pi * min(1.0, step / steps)))),
     )
 
 
