@@ -155,6 +155,33 @@ def test_each_search_of_an_msearch(shop_engine: str) -> None:
     ruled.close()
 
 
+@pytest.mark.parametrize("shopper", ["ann", ""])
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"collapse": {"field": "color", "inner_hits": {"name": "same", "size": 90}}},
+        {"collapse": {"field": "color", "inner_hits": [{"name": "same", "size": 90}]}, "sort": ["price"]},
+        {"aggs": {"colors": {"terms": {"field": "color"}, "aggs": {"best": {"top_hits": {"size": 90}}}}}},
+        {"aggs": {"best": {"top_hits": {"size": 90, "_source": False}}}, "size": 0},
+    ],
+)  # fmt: skip
+def test_groups_and_facets_show_no_hidden_product(shop_engine: str, part: dict[str, Any], shopper: str) -> None:
+    body = {"size": 20, **RED, **part}
+    ruled = Ruled(shop_engine, two_phase="always")
+    plain, found = ruled.shop.direct(body), ruled.shop.search(body, shopper=shopper)
+
+    def shown(node: Any) -> set[str]:
+        below = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+        return ({node["_id"]} if isinstance(node, dict) and "_id" in node else set()).union(*map(shown, below))
+
+    assert shown(plain) & GONE, "there is something to hide"
+    assert not shown(found) & GONE
+    assert shown(found.get("aggregations")) == shown(plain.get("aggregations")) - GONE
+    if "collapse" in part:  # those who stand behind a hidden first one go with it
+        assert len(shown(found)) > len(ids(found)) > 0
+    ruled.close()
+
+
 def test_a_scroll_hides_them_on_every_page(shop_engine: str) -> None:
     ruled = Ruled(shop_engine, hook_cursors=True)
     found = ruled.shop.search({"query": {"match_all": {}}, "size": 60}, "/shop/_search?scroll=1m")

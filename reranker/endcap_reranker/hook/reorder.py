@@ -121,6 +121,48 @@ def shown_of(
     return [place for place in range(len(hits)) if place not in dropped]
 
 
+#: What in a search brings products into its answer beside the list of hits.
+_ELSEWHERE = (b"inner_hits", b"top_hits", b"completion")
+
+
+def shows_elsewhere(raw: bytes) -> bool:
+    """Whether products may stand in the answer's groups, facets or suggestions, too."""
+    return any(word in raw for word in _ELSEWHERE)
+
+
+def withhold_elsewhere(personalizer: Ranker, query: str, answer: dict[str, Any], visit: Visit) -> bool:
+    """Take what rules hide out of groups (``inner_hits``), facets (``top_hits``) and suggestions, in place; True where
+    there was something. The engine's totals of them stay."""
+    lists = _lists_elsewhere(answer)
+    every = [one for some in lists for one in some]
+    kept = set(shown_of(personalizer, query, every, visit, whole=False))
+    if len(kept) == len(every):
+        return False
+    first = 0
+    for some in lists:
+        behind = first + len(some)
+        some[:] = [every[place] for place in range(first, behind) if place in kept]
+        first = behind
+    return True
+
+
+def _lists_elsewhere(answer: dict[str, Any]) -> list[list[dict[str, Any]]]:
+    found: list[list[dict[str, Any]]] = []
+    stack: list[Any] = [answer.get("aggregations"), answer.get("suggest")]
+    stack += [hit.get("inner_hits") for hit in hits_of(answer)]
+    while stack:
+        node = stack.pop()
+        if type(node) is dict:
+            stack += node.values()
+        elif type(node) is list:
+            if any(type(one) is dict and "_id" in one for one in node):
+                found.append(node)
+                stack += [one.get("inner_hits") for one in node if type(one) is dict]
+            else:
+                stack += node
+    return found
+
+
 def put_page(answer: dict[str, Any], page: list[dict[str, Any]], scores: list[float | None]) -> None:
     """Make the page the answer's hits."""
     for hit, score in zip(page, scores, strict=True):

@@ -23,7 +23,17 @@ from endcap_reranker.hook.guard import Guard, telltale
 from endcap_reranker.hook.hidden import hide_in_body
 from endcap_reranker.hook.marks import mark
 from endcap_reranker.hook.plan import Plan, plan_search, query_text, settle_neighbours
-from endcap_reranker.hook.reorder import Ranker, hits_of, ordered_page, places_of, put_page, rank_hits, shown_of
+from endcap_reranker.hook.reorder import (
+    Ranker,
+    hits_of,
+    ordered_page,
+    places_of,
+    put_page,
+    rank_hits,
+    shown_of,
+    shows_elsewhere,
+    withhold_elsewhere,
+)
 from endcap_reranker.hook.wire import Params, dump_search, parse_search
 from endcap_reranker.identity import Identifier, Identity
 from endcap_reranker.impressions import log_shown
@@ -181,14 +191,20 @@ class Searches:
 
         Its page is then the shorter: which page a hit stands on is the engine's to say, and so is the total.
         """
+        if not search.guarded:
+            return False
+        elsewhere = self._withhold_elsewhere(search, answer)
         hits = hits_of(answer)
-        if not search.guarded or not hits:
-            return False
-        kept = shown_of(self.personalizer, search.query, hits, search.identity.visit)
+        kept = shown_of(self.personalizer, search.query, hits, search.identity.visit) if hits else []
         if len(kept) == len(hits):
-            return False
+            return elsewhere
         answer["hits"]["hits"] = [hits[place] for place in kept]
         return True
+
+    def _withhold_elsewhere(self, search: Search, answer: dict[str, Any]) -> bool:
+        if not search.guarded or not shows_elsewhere(search.raw):
+            return False
+        return withhold_elsewhere(self.personalizer, search.query, answer, search.identity.visit)
 
     def _identity(self, body: dict[str, Any], identity: Identity) -> tuple[Identity, bool]:
         """The search's shopper, and whether something of Endcap's own was taken out of the body."""
@@ -223,6 +239,7 @@ class Searches:
                 mark(search, account)
             if search.page:
                 self.thrift.learn(search.body, search.indices[0], search.page[0])
+            self._withhold_elsewhere(search, search.answer)
 
     def _withhold_late(self, search: Search) -> None:
         """What the ranking could not know to be hidden: of products that are new, or while they are being loaded."""
