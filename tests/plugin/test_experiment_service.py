@@ -346,3 +346,10 @@ def test_interleaving_counts_whose_products_were_clicked(experiments: Experiment
     measured = Measured(Definition.model_validate(raw(design="interleaving")))
     measured.add(outcome(n, "interleaved", Action.CLICK, teams=[1, -1 if n % 4 else 1, 0]) for n in range(400))
     assert measured.wins == [100, 300, 0]
+    keen = Measured(Definition.model_validate(raw(design="interleaving")))
+    keen.add(
+        outcome(n, "interleaved", Action.CLICK, shopper=f"s{n % 5}", teams=[1, 1 if n % 5 < 3 else -1, 0])
+        for n in range(2_000)
+    )
+    assert keen.wins == [3, 2, 0], "four hundred searches of a shopper are his one opinion"
+    assert report_of(keen, 0.0, 2_000)["words"].startswith("Too early: 5 of 5 shoppers")

@@ -99,7 +99,8 @@ class Preference:
 def preference(
     wins_a: int, wins_b: int, impressions: int, alpha: float = 0.05, tightest: float = 2_000.0
 ) -> Preference:
-    """From the number of impressions whose credit was above and below 0; the others are ties.
+    """From the number of impressions whose credit was above and below 0; the others are ties. They must be independent:
+    of one shopper's many the sum of their signs is one.
 
     Raises:
         InvalidInput: more wins than impressions.

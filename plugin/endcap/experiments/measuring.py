@@ -55,7 +55,9 @@ class Measured:
     definition: Definition
     shoppers: dict[str, _Shopper] = field(default_factory=dict)
     moved: set[str] = field(default_factory=set)
-    wins: list[int] = field(default_factory=lambda: [0, 0, 0])  # of the first arm, of the second, ties
+    #: Of interleaved rankings, by shopper: those that the first arm won less those that the second did. What a shopper
+    #: likes he likes at every search, so he counts once: else the interval would promise more than it knows.
+    balances: dict[str, int] = field(default_factory=dict)
     #: Rankings of each arm (or of all, where they are interleaved), and those without its own model, by the reason.
     ranked: Counter[str] = field(default_factory=Counter)
     without_model: dict[str, Counter[str]] = field(default_factory=dict)
@@ -120,7 +122,14 @@ class Measured:
             if one.action in (Action.CLICK, Action.CART, Action.PURCHASE) and 0 < one.position <= len(teams)
         ]
         said = credit(teams, clicked)
-        self.wins[0 if said > 0 else 1 if said < 0 else 2] += 1
+        who = outcome.ranking.shopper
+        self.balances[who] = self.balances.get(who, 0) + (said > 0) - (said < 0)
+
+    @property
+    def wins(self) -> list[int]:
+        """Shoppers with whom the first arm won more rankings, the second did, neither did."""
+        sides = Counter((one > 0) - (one < 0) for one in self.balances.values())
+        return [sides[1], sides[-1], sides[0]]
 
     def sample(self, metric: str, arm: str) -> Sample:
         """One number for each shopper of an arm.
@@ -200,7 +209,7 @@ def report_of(measured: Measured, now: float, rankings: int) -> dict[str, Any]:
         return {
             "time": now,
             "rankings": rankings,
-            "words": judge_interleaving(found, a.name, b.name) + _model_words(measured),
+            "words": judge_interleaving(found, a.name, b.name, unit="shoppers") + _model_words(measured),
             "models": measured.models,
             "advantage": [found.advantage.estimate, found.advantage.low, found.advantage.high],
             "wins": {a.name: first, b.name: second, "ties": ties},

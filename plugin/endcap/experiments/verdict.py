@@ -102,16 +102,17 @@ def judge(
     return Verdict(metric, ratio, tuple(comparisons), _summary(experiment, ratio, comparisons))
 
 
-def judge_interleaving(found: Preference, a: str, b: str, fewest: int = 100) -> str:
-    """The verdict on two interleaved rankings, in words. ``fewest``: impressions with a winner before it speaks."""
+def judge_interleaving(found: Preference, a: str, b: str, fewest: int = 100, unit: str = "impressions") -> str:
+    """The verdict on two interleaved rankings, in words. ``fewest``: impressions with a winner before it speaks;
+    ``unit``: what counts as one of them, in the plural."""
     decided = found.wins_a + found.wins_b
     if decided < fewest:
-        return f"Too early: {decided:,} of {found.impressions:,} impressions had a winner, {fewest:,} are wanted."
+        return f"Too early: {decided:,} of {found.impressions:,} {unit} had a winner, {fewest:,} are wanted."
     if 0 in found.advantage:
-        return f"Undecided after {found.impressions:,} impressions: {a} won {found.wins_a:,}, {b} {found.wins_b:,}."
+        return f"Undecided after {found.impressions:,} {unit}: {a} won {found.wins_a:,}, {b} {found.wins_b:,}."
     winner, loser = (a, b) if found.advantage.estimate > 0 else (b, a)
     share = max(found.wins_a, found.wins_b) / decided
-    return f"{winner} is preferred to {loser}: it won {share:.0%} of the {decided:,} impressions that had a winner."
+    return f"{winner} is preferred to {loser}: it won {share:.0%} of the {decided:,} {unit} that had a winner."
 
 
 def _outcome(first: Sample, other: Sample, difference: Interval, rules: Rules) -> Outcome:
