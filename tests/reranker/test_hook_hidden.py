@@ -30,6 +30,10 @@ from endcap_reranker.hook.hidden import hide_in_body, hide_in_params
         ({"_source": {"includes": ["a"], "excludes": "b"}}, {"includes": ["a"], "excludes": ["b", "v"]}),
         ({"_source": {"exclude": ["b"]}}, {"exclude": ["b", "v"]}),
         ({"_source": False}, False),
+        ({"stored_fields": ["title"]}, None),
+        ({"stored_fields": "_none_"}, None),
+        ({"stored_fields": ["title"], "_source": True}, {"excludes": ["v"]}),
+        ({"stored_fields": ["_source"]}, {"excludes": ["v"]}),
     ],
 )
 def test_every_way_to_ask_for_documents(given: dict[str, Any], sent: Any) -> None:
@@ -91,6 +95,16 @@ def test_no_answer_shows_them(
     assert hits
     assert all("title" in hit["_source"] for hit in hits)
     assert not {name for hit in hits for name in hit["_source"]} & set(INTERNAL_FIELDS)
+
+
+@pytest.mark.elasticsearch
+@pytest.mark.parametrize("stored", ["_none_", "title"])
+@pytest.mark.parametrize("in_url", [True, False])
+def test_who_asks_for_no_documents_gets_none(client: FlaskClient, shop: Runtime, stored: str, in_url: bool) -> None:
+    path, body = f"/{shop.settings.index}/_search", {} if in_url else {"stored_fields": [stored]}
+    answer = client.post(f"{path}?stored_fields={stored}" if in_url else path, json=body)
+    assert answer.status_code == 200, answer.text
+    assert not any("_source" in hit for hit in answer.get_json()["hits"]["hits"])
 
 
 @pytest.mark.elasticsearch

@@ -14,8 +14,16 @@ from endcap_reranker.hook.wire import Params
 _SOURCE_PARAMS = frozenset({"_source", "_source_includes", "_source_excludes"})
 
 
-def hide_in_body(body: dict[str, Any], fields: Sequence[str]) -> None:
-    """Exclude the fields from the documents that a search asks for; in place."""
+def hide_in_body(body: dict[str, Any], fields: Sequence[str], stored_in_url: str | None = None) -> None:
+    """Exclude the fields from the documents that a search asks for; in place.
+
+    Where ``stored_fields`` are asked for, in the body or the URL, there are no documents unless it says so: to name
+    fields of them would ask for them.
+    """
+    stored = body.get("stored_fields") if stored_in_url is None else stored_in_url.split(",")
+    names = [stored] if isinstance(stored, str) else stored
+    if isinstance(names, list) and "_source" not in names and "_source" not in body:
+        return
     wanted = body.get("_source", True)
     if wanted is False:
         return

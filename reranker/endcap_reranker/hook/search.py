@@ -34,7 +34,7 @@ from endcap_reranker.hook.reorder import (
     shows_elsewhere,
     withhold_elsewhere,
 )
-from endcap_reranker.hook.wire import Params, dump_search, parse_search
+from endcap_reranker.hook.wire import Params, dump_search, last, parse_search
 from endcap_reranker.identity import Identifier, Identity
 from endcap_reranker.impressions import log_shown
 
@@ -159,7 +159,7 @@ class Searches:
         identity, stripped = self._identity(body, identity)
         hidden = self.hidden_fields() if self.own_index in indices else ()
         if hidden:
-            hide_in_body(body, hidden)
+            hide_in_body(body, hidden, last(params, "stored_fields"))
         if stripped or hidden or telltale(raw):
             raw = dump_search(body)
         search = Search(indices, body, raw, identity, hidden=hidden, labelled=labelled)
