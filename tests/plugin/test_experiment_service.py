@@ -13,6 +13,7 @@ from endcap.events import Action, Event
 from endcap.experiments.definition import Definition, definition_of
 from endcap.experiments.looking import look
 from endcap.experiments.measuring import Measured, report_of
+from endcap.experiments.power import detectable_effect
 from endcap.experiments.service import Experiments, LiveExperiments
 from endcap.features import ranking_inputs
 from endcap.policy import DEFAULT_BLENDS, Visit
@@ -55,6 +56,7 @@ def experiments(database: Database) -> Experiments:
         ({"start": 0.5, "end": 0.4}, "no range"),
         ({"metric": "happiness"}, "metric"),
         ({"name": "with space"}, "name"),
+        ({"name": "control"}, "control group"),
         ({"colour": "red"}, "colour"),
     ],
 )
@@ -316,6 +318,30 @@ def test_what_was_bought_before_makes_the_interval_narrower(experiments: Experim
     assert revenue["comparisons"][0]["outcome"] == "better"
     assert "CUPED" in report["words"]
     assert estimate == pytest.approx(1.0, abs=0.4)
+
+
+def test_what_can_be_seen_hangs_on_the_smallest_arm() -> None:
+    def least(*weights: float) -> float:
+        arms = [
+            {"name": f"a{n}", "weight": one, "profile": name} for n, (one, name) in enumerate(zip(weights, PROFILES))
+        ]
+        measured = Measured(definition_of(raw(arms=arms)))
+        measured.add(outcome(n, "a0", *([Action.PURCHASE] if n % 20 == 0 else [])) for n in range(400))
+        found: float = report_of(measured, 0.0, 400)["detectable"]
+        return found
+
+    assert least(0.95, 0.05) == pytest.approx(detectable_effect(10_000, 0.05 * 0.95 * 400 / 399, 0.05))
+    assert least(0.95, 0.05) > 2 * least(0.5, 0.5)
+    assert least(0.4, 0.3, 0.3) > least(0.5, 0.5), "several arms share the error"
+
+
+def test_a_look_at_a_draft_reads_no_log(
+    experiments: Experiments, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiments.define(raw())
+    Rankings(database).append([Served("r1", 1e9, "ann", ("a",))])
+    monkeypatch.setattr(Outcomes, "since", lambda *given: pytest.fail("the log was read"))
+    assert "too early" in look(database, name="order")["order"]["words"]
 
 
 def test_a_wrong_split_is_not_believed(experiments: Experiments, database: Database) -> None:

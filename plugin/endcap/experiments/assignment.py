@@ -98,7 +98,7 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All layers. ``control_share`` of all shoppers see no experiment, ever: the yardstick of all changes together."""
+    """All layers. ``control_share`` of all shoppers see no experiment, ever: all others can be held against them."""
 
     layers: tuple[Layer, ...] = ()
     control_share: float = 0.0

@@ -12,6 +12,8 @@ from endcap.experiments.assignment import Arm, Experiment
 
 #: What an experiment may be about. Each is one number a shopper; the last two are better when lower.
 METRICS = ("conversion", "ctr", "revenue", "ndcg", "zero_results", "latency_ms")
+#: Under this name the rankings log notes the shoppers who take part in no experiment, ever.
+CONTROL = "control"
 LOWER_IS_BETTER = frozenset({"zero_results", "latency_ms"})
 Metric = Literal["conversion", "ctr", "revenue", "ndcg", "zero_results", "latency_ms"]
 
@@ -64,6 +66,8 @@ class Definition(BaseModel):
     @model_validator(mode="after")
     def _whole(self) -> Definition:
         self.experiment()
+        if self.name == CONTROL:
+            raise ValueError(f"{CONTROL} is what the log calls the permanent control group: take another name")
         if self.design == "interleaving" and len(self.arms) != 2:
             raise ValueError("interleaving compares exactly two arms")
         if len({(arm.profile, arm.model) for arm in self.arms}) < len(self.arms):

@@ -36,11 +36,10 @@ def look(
     measured = {one.name: Measured(definition_of(one.definition)) for one in chosen}
     counted = dict.fromkeys(measured, 0)
     excluded = Flags(database).excluded_shoppers()
-    begin = min(one.started for one in chosen)
-    for outcomes, share in _outcomes(database, reward_hours, begin):
-        for one in chosen:
-            if not one.started:
-                continue
+    # A draft has nothing in the log, however long that is.
+    begun = [one for one in chosen if one.started]
+    for outcomes, share in _outcomes(database, reward_hours, min(one.started for one in begun)) if begun else ():
+        for one in begun:
             mine = [
                 outcome
                 for outcome in outcomes

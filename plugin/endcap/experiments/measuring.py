@@ -27,8 +27,6 @@ from endcap.experiments.verdict import Rules, Verdict, judge, judge_interleaving
 from endcap.stores.outcomes import Outcome
 from endcap.stores.rankings import Served
 
-#: Arm of the shoppers who take part in no experiment, ever.
-CONTROL = "control"
 INTERLEAVED = "interleaved"
 #: Metrics that what was bought before the start says something about.
 ADJUSTED = frozenset({"conversion", "revenue"})
@@ -293,12 +291,16 @@ def _shown(sample: Sample, planned: int) -> dict[str, Any]:
 
 
 def _detectable(measured: Measured) -> float | None:
-    """The least difference of the deciding metric that the planned number of shoppers can show."""
+    """The least difference of the deciding metric that the planned number of shoppers can show, between the first arm
+    and the smallest of the others."""
     definition = measured.definition
-    sample = measured.sample(definition.metric, definition.arms[0].name)
+    first, *others = definition.arms
+    sample = measured.sample(definition.metric, first.name)
     if sample.variance <= 0:
         return None
-    return detectable_effect(float(definition.planned), sample.variance)
+    smallest = min(one.weight for one in others)
+    alpha = Rules().alpha / len(others)
+    return detectable_effect(float(definition.planned), sample.variance, smallest / (first.weight + smallest), alpha)
 
 
 def _finite(value: float) -> float | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from endcap.errors import EndcapError, InvalidInput
 from endcap.experiments.assignment import Layer, Plan, check_change, position
-from endcap.experiments.definition import Definition, definition_of
+from endcap.experiments.definition import CONTROL, Definition, definition_of
 from endcap.experiments.models import ArmModels, ArmScorer
 from endcap.policy.arrange import Treatment
 from endcap.policy.blend import Blend
@@ -194,7 +194,7 @@ class LiveExperiments:
         if not running or visit.segment in self._left_out:
             return None
         if plan.in_control(shopper):
-            return Treatment(noted={"control": "control"})
+            return Treatment(noted={CONTROL: CONTROL})
         noted: dict[str, str] = {}
         arm: Blend | None = None
         versus: Blend | None = None
