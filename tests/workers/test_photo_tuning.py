@@ -5,9 +5,12 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
+from endcap.images.lite import square
+from endcap_workers.training.photos.export import TOLD, Served, discriminant, rooted, to_onnx, vectors_of
 from endcap_workers.training.photos.network import Trainable, channels_last, open_network
 from endcap_workers.training.photos.tuning import Tuned, Tuning, augmented, in_other_light
 from tests.photo_support import drawn
@@ -59,6 +62,29 @@ def test_the_same_seed_trains_the_same_network() -> None:
     np.testing.assert_array_equal(
         Tuned(few, len(KINDS), 2, tuned.network).look(shown)[1], said[2], "it goes on from there"
     )
+
+
+def test_the_graph_gives_what_the_trained_network_holds() -> None:
+    tuned = Tuned(Tuning(size=0, side=64, judged=64, frozen=17), len(KINDS), 0)
+    shown = [partial(drawn, kind, (80 + 9 * n, 70)) for n in range(3) for kind in KINDS]
+    features = rooted(tuned.look(shown)[0])
+    centre, projection = discriminant(features, np.arange(9) % 3)
+    assert projection.shape == (1280, 2)
+    wanted = vectors_of(features, centre, projection)
+    np.testing.assert_allclose(np.linalg.norm(wanted, axis=1), 1.0, atol=1e-5)
+    told = wanted[:, :2] / TOLD**0.5
+    alike = told @ told.T
+    same = (np.arange(9) % 3)[:, None] == (np.arange(9) % 3)
+    assert alike[same].min() > alike[~same].max() + 0.5
+    graph = to_onnx(Served(tuned.network, centre, projection), 64)
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    pixels = np.stack([square(one(), 64) for one in shown])
+    vectors, logits = session.run(["vector", "logits"], {"image": pixels})
+    assert logits.shape == (9, 3)
+    assert np.sum(vectors * wanted, axis=1).min() > 0.95, "but for bfloat16 on the way"
+    with torch.no_grad():
+        exact = Served(tuned.network, centre, projection)(channels_last(pixels))[0].numpy()
+    np.testing.assert_allclose(vectors, exact, atol=1e-4)
 
 
 @pytest.mark.parametrize("size", [(300, 200), (64, 900), (9, 9)])
