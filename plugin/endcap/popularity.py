@@ -1,7 +1,8 @@
 """How much each product is bought and looked at, by everyone: in all, lately, and this week.
 
 Decayed sums are kept as S = Σ w·2^((t - t0) / h), so that they do not depend on the order of events and a read at any
-time is S·2^((t0 - now) / h). In float64 that holds for some 1,000 half-lives after ``t0``: 19 years at one week.
+time is S·2^((t0 - now) / h). In float64 that holds for some 1,000 half-lives after ``t0``, 19 years at one week; before
+they have passed, ``t0`` moves on.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
 _WEIGHTS = np.zeros(256)
 _WEIGHTS[[Action.VIEW, Action.CLICK, Action.CART, Action.PURCHASE, Action.RETURN]] = 0.02, 0.05, 0.2, 1.0, -1.0
 
-_T0 = 1_420_070_400.0  # 2015-01-01: decayed sums stay finite until 2034 and exact for older events too
+_T0 = 1_420_070_400.0  # 2015-01-01: where ``t0`` begins; exact for older events too
+#: Half-lives after ``t0`` at which it moves on, and so many of them are left behind it then.
+_MOST_HALF_LIVES, _KEPT_HALF_LIVES = 900.0, 500.0
+_LARGEST = 1e38
 _WEEK_DAYS = 7.0
 
 
@@ -40,8 +44,9 @@ class Popularity:
         self._lock = threading.Lock()
         self._sums = np.zeros((0, 3))  # total, recent, week
         self._slot: dict[int, int] = {}
-        # What readers use, replaced as one: sorted keys, their slots, the sums by slot.
-        self._view = (np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.int64), self._sums)
+        self._t0 = np.full(2, _T0)  # of the two decayed sums; replaced, never changed in place
+        # What readers use, replaced as one: sorted keys, their slots, the sums by slot, and what these count from.
+        self._view = (np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.int64), self._sums, self._t0)
         self.sequence = 0
         #: Shoppers whose events are not counted; see :meth:`leave_out`.
         self.left_out: frozenset[str] = frozenset()
@@ -51,9 +56,10 @@ class Popularity:
 
     def add(self, keys: np.ndarray, times: np.ndarray, actions: np.ndarray, sequence: int = 0) -> None:
         """Count a batch of actions: uint64, float64 (seconds since 1970) and uint8, all (m,)."""
-        unique, sums = self._summed(keys, times, actions)
         with self._lock:
-            self._take(unique, sums)
+            if len(times):
+                self._move_on(float(times.max()))
+            self._take(*self._summed(keys, times, actions))
             self.sequence = max(self.sequence, sequence)
 
     def leave_out(self, shoppers: frozenset[str], log: EventLog) -> None:
@@ -64,14 +70,14 @@ class Popularity:
             LogUnavailable: nothing has changed.
         """
         delta = Popularity()
-        delta._half_lives, delta._most = self._half_lives, self._most
+        delta._half_lives, delta._most, delta._t0 = self._half_lives, self._most, self._t0
         until = self.sequence
         for changed, sign in ((shoppers - self.left_out, -1.0), (self.left_out - shoppers, 1.0)):
             for shopper in changed:
                 for part in log.every(shopper, until):
                     unique, sums = self._summed(part.keys, part.times, part.actions)
                     delta._take(unique, sign * sums)
-        keys, order, sums = delta._view
+        keys, order, sums, _ = delta._view
         with self._lock:
             self._take(keys, sums[order])
             self.left_out = shoppers
@@ -82,8 +88,18 @@ class Popularity:
         wanted = weights != 0
         keys, times, weights = keys[wanted], times[wanted], weights[wanted]
         unique, inverse = np.unique(keys, return_inverse=True)
-        columns = [weights, *(weights * np.exp2((times - _T0) / half_life) for half_life in self._half_lives)]
+        columns = [weights, *(weights * np.exp2((times - t0) / h) for t0, h in zip(self._t0, self._half_lives))]
         return unique, np.stack([np.bincount(inverse, column, len(unique)) for column in columns], axis=1)
+
+    def _move_on(self, latest: float) -> None:
+        """Count from a later ``t0`` where the sums of ``latest`` (seconds since 1970) would grow too large."""
+        late = latest - self._t0 > _MOST_HALF_LIVES * self._half_lives
+        if late.any():
+            t0 = np.where(late, latest - _KEPT_HALF_LIVES * self._half_lives, self._t0)
+            sums = self._sums.copy()  # readers may be at the others
+            sums[:, 1:] *= np.exp2((self._t0 - t0) / self._half_lives)
+            self._sums, self._t0 = sums, t0
+            self._view = (*self._view[:2], sums, t0)
 
     def _take(self, unique: np.ndarray, sums: np.ndarray) -> None:
         slots = np.empty(len(unique), dtype=np.int64)
@@ -100,7 +116,7 @@ class Popularity:
             if len(known) > self._most:
                 known = self._forget(known)
             order = np.argsort(known)
-            self._view = (known[order], order, self._sums)
+            self._view = (known[order], order, self._sums, self._t0)
 
     def _forget(self, known: np.ndarray) -> np.ndarray:
         """Keep the heavier half; gives its keys, in the order of their new slots."""
@@ -111,22 +127,23 @@ class Popularity:
 
     def read(self, keys: np.ndarray, now: float) -> np.ndarray:
         """Total, recent and weekly weight of each product; float32 (n, 3), 0 where nothing is known."""
-        sorted_keys, order, sums = self._view
+        sorted_keys, order, sums, t0 = self._view
         slots = lookup(sorted_keys, order, keys)
         found = sums[np.maximum(slots, 0)] if len(sums) else np.zeros((len(keys), 3))
         found = found * (slots >= 0)[:, None]
-        found[:, 1:] *= np.exp2((_T0 - now) / self._half_lives)
-        return np.maximum(found, 0.0).astype(np.float32)
+        with np.errstate(over="ignore"):  # asked long before the latest event: a clock that went back
+            found[:, 1:] *= np.exp2(np.minimum((t0 - now) / self._half_lives, 1_000.0))
+        return np.clip(found, 0.0, _LARGEST).astype(np.float32)
 
     def save(self, path: Path) -> None:
         """Write a snapshot; a reader sees the old file or the new one, never half of it."""
         with self._lock:
             keys = np.fromiter(self._slot, dtype=np.uint64, count=len(self._slot))
             sums = self._sums[: len(keys)].copy()
-            sequence, left_out = self.sequence, orjson.dumps(sorted(self.left_out))
+            t0, sequence, left_out = self._t0, self.sequence, orjson.dumps(sorted(self.left_out))
         with replacing(path) as partial, partial.open("wb") as file:
             np.savez(
-                file, keys=keys, sums=sums, sequence=sequence, half_lives=self._half_lives,
+                file, keys=keys, sums=sums, t0=t0, sequence=sequence, half_lives=self._half_lives,
                 left_out=np.frombuffer(left_out, dtype=np.uint8),
             )  # fmt: skip
 
@@ -135,19 +152,20 @@ class Popularity:
         counts events beyond number ``newest``: those of another log."""
         try:
             with np.load(path, allow_pickle=False) as saved:
-                keys, sums, sequence = saved["keys"], saved["sums"], int(saved["sequence"])
+                keys, sums, t0, sequence = saved["keys"], saved["sums"], saved["t0"], int(saved["sequence"])
                 left_out = frozenset(orjson.loads(saved["left_out"].tobytes()))
                 if (
                     sequence > newest
                     or not np.array_equal(saved["half_lives"], self._half_lives)
                     or sums.shape != (len(keys), 3)
+                    or t0.shape != (2,)
                 ):
                     return False
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return False
         with self._lock:
             self._slot = {key: slot for slot, key in enumerate(keys.tolist())}
-            self._sums, self.sequence, self.left_out = sums, sequence, left_out
+            self._sums, self._t0, self.sequence, self.left_out = sums, t0, sequence, left_out
             order = np.argsort(keys)
-            self._view = (keys[order], order, sums)
+            self._view = (keys[order], order, sums, t0)
         return True

@@ -32,6 +32,25 @@ def test_old_sales_count_in_all_but_hardly_lately() -> None:
     assert not unknown.any()
 
 
+@pytest.mark.parametrize("days", [0.01, 3.0, 7.0])
+def test_a_short_half_life_holds_for_ever(days: float, tmp_path: Path) -> None:
+    popularity, again = Popularity(half_life_days=days), Popularity(half_life_days=days)
+    key, other, bought = product_keys(["milk"]), product_keys(["tea"]), np.array([Action.PURCHASE], dtype=np.uint8)
+    for year in range(0, 60, 5):
+        now = NOW + year * 365 * DAY_S
+        popularity.add(key, np.array([now - days * DAY_S]), bought)
+        popularity.add(other, np.array([now]), bought)
+        total, recent, week = popularity.read(key, now)[0].tolist()
+        assert total == year / 5 + 1
+        assert recent == pytest.approx(0.5, rel=1e-4)
+        assert week == pytest.approx(2 ** (-days / 7), rel=1e-4)
+        assert np.isfinite(popularity.read(key, NOW - 1_000 * DAY_S)).all()
+    popularity.save(tmp_path / "popularity.npz")
+    assert again.restore(tmp_path / "popularity.npz", newest=7)
+    both = np.concatenate([key, other])
+    np.testing.assert_array_equal(popularity.read(both, now), again.read(both, now))
+
+
 def test_returns_take_back_and_never_go_below_zero() -> None:
     popularity = counted(milk=[1.0])
     key = product_keys(["milk"])
