@@ -212,6 +212,13 @@ def test_what_was_rejected_names_shoppers_which_a_reader_does_not_see(
         assert "the role operator sees it" in seen, path
 
 
+@pytest.mark.parametrize(("field", "given"), [("planned", "nan"), ("planned", "inf"), ("share", "nan"), ("share", "x")])
+def test_a_number_that_is_none_is_refused_in_words(enter: Callable[[str], FlaskClient], field: str, given: str) -> None:
+    arms = {"name": "odd", "arm1": "old", "arm2": "new", "profile2": "engine"}
+    said = send(enter("operator"), "/console/experiments", "/console/experiments", **{**arms, field: given})
+    assert f"a number, not &#39;{given}&#39;" in said
+
+
 def test_promote_and_roll_back(enter: Callable[[str], FlaskClient], runtime: Runtime) -> None:
     client, registry = enter("operator"), open_registry(runtime.settings, runtime.database)
     page = "/console/models"

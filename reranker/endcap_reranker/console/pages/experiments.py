@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from datetime import datetime, timezone
 from typing import Any
@@ -107,9 +108,12 @@ def _models(registry: Registry) -> list[tuple[str, str]]:
 
 def _number(text: str, what: str) -> float:
     try:
-        return float(text)
+        found = float(text)
     except ValueError:
-        raise InvalidInput(f"{what}: a number, not {text!r:.40}") from None
+        found = math.nan
+    if not math.isfinite(found):
+        raise InvalidInput(f"{what}: a number, not {text!r:.40}")
+    return found
 
 
 def _drawn(found: StoredExperiment) -> dict[str, Any]:
