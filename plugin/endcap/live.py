@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,9 @@ from endcap.sequences import Alignment
 
 log = logging.getLogger(__name__)
 
+#: Seconds after which what was refused is tried again: its files may not all have been there yet, or not readable.
+RETRY_S = 15.0
+
 
 class LiveModel:
     """Keeps :attr:`scorer` in step with ``live.json``: Triton (where there is one), in process, baseline.
@@ -38,6 +42,7 @@ class LiveModel:
         self._aligned: Aligned | None = None
         self._seen: object = None
         self._refusal: EndcapError | None = None
+        self._refused = 0.0
         self._table: ProductTable | None = None
         self._triton: TritonScorer | None = None
         self._retired: TritonScorer | None = None
@@ -72,12 +77,13 @@ class LiveModel:
         """
         folder = live_bundle(self._models)
         seen = _fingerprint(folder), is_switched_on(self._models)
-        if seen != self._seen:
+        again = self._refusal is not None and time.monotonic() - self._refused >= RETRY_S
+        if seen != self._seen or again:
             self._refusal = None
             try:
                 self._switch(folder)
             except EndcapError as error:
-                self._refusal = error
+                self._refusal, self._refused = error, time.monotonic()
             self._seen = seen
         if self._refusal is not None:
             raise self._refusal

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from endcap import publishing
+from endcap import live, publishing
 from endcap.bundles import Bundle, live_bundle, load_bundle, make_live, write_bundle
 from endcap.catalog import Product
 from endcap.commands.models import publish
@@ -327,7 +327,7 @@ def test_the_live_model_follows_the_pointer_forth_and_back(tmp_path: Path) -> No
     assert seen == ["baseline", "onnx:interest-1", "onnx:interest-2", "onnx:interest-1", "baseline"]
 
 
-def test_what_cannot_go_live_leaves_what_is(tmp_path: Path) -> None:
+def test_what_cannot_go_live_leaves_what_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = (make_bundle(tmp_path, version=number) for number in (1, 2))
     model = LiveModel(tmp_path, ENCODER)
     make_live(first)
@@ -341,6 +341,13 @@ def test_what_cannot_go_live_leaves_what_is(tmp_path: Path) -> None:
     assert model.scorer.answer(searches(1)[0]).scorer == "onnx:interest-1"
     make_live(first)
     model.look()
+    make_live(second)
+    with pytest.raises(BundleRefused):
+        model.look()
+    (second / "model.onnx").write_bytes(sound)  # the copy to this machine had not been through
+    monkeypatch.setattr(live, "RETRY_S", 0.0)
+    model.look()
+    assert model.scorer.answer(searches(1)[0]).scorer == "onnx:interest-2"
 
 
 def test_a_bundle_of_another_encoder_does_not_go_live(tmp_path: Path) -> None:
