@@ -239,6 +239,26 @@ def test_a_slot_is_fired_once_and_never_piles_up(table: Runs) -> None:
     assert len(table.list(job="report")) == 1
 
 
+def test_what_a_wrong_clock_wrote_is_not_waited_for(table: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine woke up in another year, and was put right: its runs and its schedule go on now, not in that year."""
+    now, year = table._now, 365 * 86_400.0
+    slot = 60.0 * (time.time() // 60)
+    table.fire(LIGHT, slot - 60)  # seen for the first time
+    monkeypatch.setattr(table, "_now", lambda connection: now(connection) + year)
+    held, waits = table.submit(HEAVY), table.submit(LIGHT)
+    assert table.claim("dead", ["heavy"]) is not None
+    assert [run.id for run in table.to_send(again_s=60)] == [waits]
+    monkeypatch.setattr(table, "_now", now)
+    with table._database.transaction() as connection:
+        connection.execute(firings.update().values(last=slot + year))
+    assert {run.id for run in table.to_send(again_s=60)} == {held, waits}, "nor is the dead owner's"
+    assert {claimed(table, "w").id for _ in range(2)} == {held, waits}
+    fired = table.fire(LIGHT, slot)
+    assert fired is not None
+    assert table.fire(LIGHT, slot) is None
+    assert claimed(table, "w").id == fired
+
+
 def test_what_a_broker_should_carry(table: Runs) -> None:
     first, _, light = table.submit(HEAVY), table.submit(HEAVY), table.submit(LIGHT)
     assert [run.id for run in table.to_send(again_s=60)] == [first, light], "a run behind another one is sent"

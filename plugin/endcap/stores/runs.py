@@ -52,6 +52,8 @@ __all__ = [
 
 #: Name of the lock under which PostgreSQL's workers claim in turn. SQLite's writers are in turn anyway.
 _CLAIMS = 0x656E6A62
+#: Seconds ahead of the clock beyond which no moment is waited for: it was written while the clock was wrong.
+_WRONG_S = 3_600.0
 #: What may be queued again.
 _AGAIN = (FAILED, SKIPPED, CANCELLED)
 
@@ -90,7 +92,7 @@ class Runs:
                 begun += 0.5 if begun % 60.0 == 0.0 else 0.0
                 connection.execute(insert(firings).values(job=job.name, last=max(slot + 0.5, begun)))
                 return None
-            if last >= slot:
+            if slot <= last <= self._now(connection) + _WRONG_S:
                 return None
             connection.execute(update(firings).where(firings.c.job == job.name).values(last=slot))
             waiting = select(runs.c.id).where(runs.c.job == job.name, runs.c.state == QUEUED)
@@ -137,8 +139,7 @@ class Runs:
         """Whether :meth:`claim` may find something: a cheap look that locks nothing."""
         with self._database.transaction(read_only=True) as connection:
             now = self._now(connection)
-            ready = and_(runs.c.state == QUEUED, runs.c.due <= now)
-            chosen = select(runs.c.id).where(or_(ready, self._stale(now)), runs.c.queue.in_(queues)).limit(1)
+            chosen = select(runs.c.id).where(or_(_ready(now), self._stale(now)), runs.c.queue.in_(queues)).limit(1)
             return connection.execute(chosen).first() is not None
 
     def claim(self, owner: str, queues: Collection[str] = (), run_id: str = "") -> Run | None:
@@ -150,12 +151,7 @@ class Runs:
             self._take_turns(connection)
             now = self._now(connection)
             self._reap(connection, now)
-            chosen = (
-                select(runs)
-                .where(runs.c.state == QUEUED, runs.c.due <= now, _not_held())
-                .order_by(runs.c.due, runs.c.id)
-                .limit(1)
-            )
+            chosen = select(runs).where(_ready(now), _not_held()).order_by(runs.c.due, runs.c.id).limit(1)
             if queues:
                 chosen = chosen.where(runs.c.queue.in_(queues))
             if run_id:
@@ -260,8 +256,8 @@ class Runs:
             self._take_turns(connection)
             now = self._now(connection)
             self._reap(connection, now)
-            ready = runs.c.state == QUEUED, runs.c.due <= now, _not_held()
-            found = list(connection.execute(select(runs).where(*ready).order_by(runs.c.due, runs.c.id)))
+            ready = select(runs).where(_ready(now), _not_held())
+            found = list(connection.execute(ready.order_by(runs.c.due, runs.c.id)))
             heads: set[str] = set()
             due = []
             for row in found:
@@ -269,7 +265,7 @@ class Runs:
                 if row.alone and row.job in heads:
                     continue
                 heads.add(row.job)
-                if row.sent <= now - again_s:
+                if not now - again_s < row.sent <= now + _WRONG_S:
                     due.append(run_of(row))
             del due[limit:]
             if due:
@@ -326,7 +322,8 @@ class Runs:
         connection.execute(update(runs).where(dead).values(waiting))
 
     def _stale(self, now: float) -> Any:
-        return and_(runs.c.state == RUNNING, runs.c.heartbeat < now - self.lease_s)
+        silent = or_(runs.c.heartbeat < now - self.lease_s, runs.c.heartbeat > now + _WRONG_S)
+        return and_(runs.c.state == RUNNING, silent)
 
     def _take_turns(self, connection: Connection) -> None:
         if self._database.dialect == "postgresql":
@@ -344,6 +341,10 @@ class Runs:
         if row is None:
             raise UnknownRun(f"there is no run {run_id[:100]!r}")
         return run_of(row)
+
+
+def _ready(now: float) -> Any:
+    return and_(runs.c.state == QUEUED, or_(runs.c.due <= now, runs.c.due > now + _WRONG_S))
 
 
 def _not_held() -> Any:
