@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from endcap.errors import InvalidInput
 from endcap.stores.aliases import Aliases
 from endcap.stores.database import Database, LogUnavailable
 from endcap.stores.events import EventLog
@@ -52,6 +53,8 @@ def test_the_same_on_postgresql(postgres: str) -> None:
     database = Database(postgres)
     try:
         lifecycle(Flags(database))
+        with pytest.raises(InvalidInput, match="no row"):  # not an outage: nobody should be woken by it
+            Flags(database).queue(contains="a\x00b")
     finally:
         database.close()
         empty(postgres)

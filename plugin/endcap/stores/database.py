@@ -22,10 +22,10 @@ from sqlalchemy import (
     make_url,
     select,
 )
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from endcap import stores
-from endcap.errors import ConfigurationError, EndcapError
+from endcap.errors import ConfigurationError, EndcapError, InvalidInput
 from endcap.files import replacing
 from endcap.settings import Settings
 from endcap.stores.schema import SchemaStatus, status
@@ -136,6 +136,7 @@ class Database:
 
         Raises:
             LogUnavailable: for every fault of the database, inside too.
+            InvalidInput: reading, something was looked for that no row can hold.
         """
         return Transaction(self._engine, read_only)
 
@@ -200,7 +201,8 @@ def declare_tables() -> None:
 
 
 class Transaction:
-    """A connection with a transaction; database errors come out as LogUnavailable."""
+    """A connection with a transaction; database errors come out as LogUnavailable, and as InvalidInput where something
+    is looked for that no row can hold (NUL in PostgreSQL): the database is well."""
 
     def __init__(self, engine: Any, read_only: bool) -> None:
         self._engine = engine
@@ -229,6 +231,8 @@ class Transaction:
             raise LogUnavailable(f"the event log could not store this: {failure}") from failure
         finally:
             self._connection.close()
+        if isinstance(error, DataError) and self._read_only:
+            raise InvalidInput(f"no row of the database can hold this: {error.orig}") from error
         if isinstance(error, SQLAlchemyError):
             raise LogUnavailable(f"the event log failed: {error}") from error
 
