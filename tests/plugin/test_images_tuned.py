@@ -89,6 +89,9 @@ class TestFolder:
                 write_encoder(tmp_path, graph, said)
         assert opened(tmp_path).id == whole.id
         assert len(graphs(tmp_path)) == 1
+        (tmp_path / "file").write_text("no folder")
+        with pytest.raises(ConfigurationError, match="could not be written"):
+            write_encoder(tmp_path / "file", small_graph(2), WORDS)
 
     def test_a_full_disk_leaves_what_was_there(self, tmp_path: Path) -> None:
         """A limit on the size of files stands for the full disk: the kernel refuses the write half way."""

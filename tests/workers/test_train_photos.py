@@ -15,12 +15,13 @@ from click.testing import CliRunner, Result
 
 from endcap.catalog.product import Product
 from endcap.commands.photos import photos as index_photos
-from endcap.errors import InvalidInput, TooLittle
+from endcap.errors import ConfigurationError, InvalidInput, TooLittle
 from endcap.images.tuned import DESCRIPTION, TunedEncoder
 from endcap.indexing import index_products
 from endcap.runtime import open_runtime
 from endcap.settings import Settings, load_settings
 from endcap_reranker.app import create_app
+from endcap_workers.training.photos import tuning
 from endcap_workers.training.photos.command import train_photos
 from endcap_workers.training.photos.run import Request
 from endcap_workers.training.photos.run import train_photos as run
@@ -58,7 +59,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
             )
     (folder / "ball" / ".DS_Store").write_bytes(b"\0")
     (folder / "ball" / "notes.txt").write_text("no picture")
-    (folder / "grid" / "broken.jpg").write_bytes(jpeg("grid")[:500])
+    (folder / "grid" / "[bold]broken.jpg").write_bytes(jpeg("grid")[:500])
     (folder / "box" / "twin.jpg").write_bytes((folder / "box" / "0.jpg").read_bytes())
     (folder / "empty").mkdir()
     return folder
@@ -82,7 +83,11 @@ def test_a_shop_trains_on_its_photos_and_is_searched_by_photo(photos: Path, tmp_
         told = call(photos, tmp_path / "data", "--out", str(own), "--network", "lite0", "--epochs", "1", **env)
         assert told.exit_code == 0, told.output
         assert "24 photos of 3 labels, 3 of them products' own pictures; 3 are held out" in told.output
-        for left_out in ("ball/notes.txt: no image", "grid/broken.jpg: no image", "box/twin.jpg: the same picture as"):
+        for left_out in (
+            "ball/notes.txt: no image",
+            "grid/[bold]broken.jpg: no image",
+            "box/twin.jpg: the same picture as",
+        ):
             assert f"left out: {left_out}" in told.output
         assert f"ENDCAP_IMAGE_ENCODER={own} && endcap photos" in told.output
         said = orjson.loads((own / DESCRIPTION).read_bytes())
@@ -149,6 +154,28 @@ class TestBadInput:
             with pytest.raises(TooLittle, match=f"{said}.*at least 12 photos of 2 labels"):
                 small(listed, tmp_path, lines=found)
         assert f"left out: {tmp_path}/none.jpg: cannot be read: No such file or directory" in found
+
+    def test_a_full_disk_and_a_folder_that_cannot_be_written(
+        self, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "own").write_text("a file")
+        with pytest.raises(ConfigurationError, match="own is no folder"):
+            small(photos, tmp_path)
+        (tmp_path / "own").unlink()
+        (tmp_path / "own").mkdir()
+        (tmp_path / "own" / "modules.json").write_text("[]")
+        with pytest.raises(ConfigurationError, match="own holds something else"):
+            small(photos, tmp_path)
+        (tmp_path / "own" / "modules.json").unlink()
+        (tmp_path / "own").rmdir()
+
+        def full(*_: object, **__: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(tuning, "write_atomically", full)
+        with pytest.raises(ConfigurationError, match=r"work: .*No space left on device"):
+            small(photos, tmp_path)
+        assert not (tmp_path / "own").exists()
 
     def test_without_torch_it_says_what_to_install(self, photos: Path, tmp_path: Path) -> None:
         code = "import sys; sys.modules['torch'] = None; from endcap.cli import main; main()"

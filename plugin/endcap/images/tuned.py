@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,7 +142,8 @@ def write_encoder(folder: Path, graph: bytes, description: dict[str, Any]) -> Tu
         write_atomically(folder / DESCRIPTION, orjson.dumps(description, option=orjson.OPT_INDENT_2), durable=True)
     except OSError as error:
         if name != before:
-            (folder / name).unlink(missing_ok=True)
+            with suppress(OSError):
+                (folder / name).unlink()
         raise ConfigurationError(
             f"{folder} could not be written: {error.strerror or error}; what was there before stays"
         ) from error

@@ -44,7 +44,7 @@ class Bars:
 
     def report(self, line: str) -> None:
         """Print a line."""
-        self._console.print(line, highlight=False)
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @click.command()

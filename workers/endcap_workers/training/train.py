@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ import torch
 import torch.distributed as distributed
 
 from endcap.bundles import AFFINITY, Bundle, inputs_of, load_bundle, write_bundle
+from endcap.catalog import Product
 from endcap.catalog.table import ProductTable
 from endcap.errors import ConfigurationError, TooLittle, UnknownIndex
 from endcap.features import FEATURES
 from endcap.features.affinity import Affinity
-from endcap.files import replacing, write_atomically
+from endcap.files import write_atomically
 from endcap.popularity import Popularity
 from endcap.runtime import Runtime, open_runtime
 from endcap.sequences import CODES, Alignment, InputSpec, Vocabulary
@@ -40,7 +41,7 @@ from endcap_workers.training.weights import model_of, weights_of
 #: Products with a number of their own were done something with at least so often.
 FEWEST_ACTIONS = 5
 MOST_NUMBERS = 500_000
-_ACTIONS, _REQUEST = "actions.npy", "request.json"
+_REQUEST, _VOCABULARY, _PRODUCTS = "request.json", "vocabulary.json", "products.json"
 #: What becomes of a purchase, roughly: lists for each.
 _LISTS_PER_WANTED = 0.8
 
@@ -110,12 +111,12 @@ def train(
             progress, report = _silent, _silent
         runtime = open_runtime(settings, start=False)
         try:
-            table = _table(runtime)
             base = load_bundle(Path(request.base)) if request.base else None
-            if rank == 0:
-                _make_cases(runtime, table, request, folder, progress, report)
+            table = _make_cases(runtime, request, folder, progress, report) if rank == 0 else None
             if world > 1:
                 distributed.barrier()
+            if table is None:
+                table = _table(runtime, orjson.loads((folder / _PRODUCTS).read_bytes()))
             made = _fit(runtime, table, request, base, folder, progress, report, write=rank == 0)
         finally:
             runtime.close()
@@ -129,9 +130,15 @@ def _silent(*_: object) -> None:
     """One of several processes speaks."""
 
 
-def _table(runtime: Runtime) -> ProductTable:
+def _table(runtime: Runtime, order: Sequence[str] = ()) -> ProductTable:
+    """The products as the engine lists them; ``order``: these, in this order, as cases on the disk name them: what was
+    changed meanwhile is listed elsewhere by now."""
+    batches = runtime.engine.scan()
     try:
-        table = ProductTable.collect(runtime.engine.scan())
+        if order:
+            found = {product.id: (product, vector) for batch in batches for product, vector in batch}
+            batches = iter([[found.get(one, (Product(one), None)) for one in order]])
+        table = ProductTable.collect(batches)
     except UnknownIndex as error:
         raise TooLittle(f"there are no products to train on: {error}") from error
     if len(table) < 2:
@@ -140,16 +147,20 @@ def _table(runtime: Runtime) -> ProductTable:
 
 
 def _make_cases(
-    runtime: Runtime, table: ProductTable, request: Request, folder: Path, progress: Progress,
-    report: Callable[[str], None],
-) -> None:  # fmt: skip
-    """Cases, the affinity as of now and the products' counts, in ``folder``; at once where they are there."""
-    wanted = orjson.dumps(asdict(request) | {"features": list(FEATURES), "products": len(table)})
+    runtime: Runtime, request: Request, folder: Path, progress: Progress, report: Callable[[str], None]
+) -> ProductTable | None:
+    """Cases, the affinity as of now, the vocabulary and the products' order, in ``folder``; gives the products. None
+    where all of that is there."""
+    table = _table(runtime)
+    encoder = runtime.encoder.id if runtime.encoder is not None else ""
+    wanted = orjson.dumps(
+        asdict(request) | {"features": list(FEATURES), "products": len(table), "encoder": encoder}
+    )  # fmt: skip
     try:
         if (folder / _REQUEST).read_bytes() == wanted:
             Cases(folder / "cases")
             report("goes on with the cases of the run before")
-            return
+            return None
     except (OSError, ValueError):
         pass
     shutil.rmtree(folder, ignore_errors=True)
@@ -175,11 +186,11 @@ def _make_cases(
                 f"only {sum(writer.counts)} lists could be made of the log: too few events are of products that the "
                 "shop still has, in categories with more than one"
             )
-        counts = found.actions
-        with replacing(folder / _ACTIONS, durable=True) as partial:
-            _save(partial, counts)
         content = found.affinity.to_bytes() if found.affinity else b""
         write_atomically(folder / AFFINITY, content, durable=True)
+        vocabulary = _vocabulary(table, request, found.actions).to_json()
+        write_atomically(folder / _VOCABULARY, orjson.dumps(vocabulary), durable=True)
+        write_atomically(folder / _PRODUCTS, orjson.dumps(table.ids), durable=True)
         about = {
             "window": {**plan.window(), "sequence": found.sequence, "events": found.events},
             "lists": writer.counts,
@@ -202,6 +213,7 @@ def _make_cases(
         else f"something was wanted of {wanted_of:,} logged pages, too few to learn from ({request.enough:,}): "
         "lists are what the engine finds"
     )
+    return table
 
 
 def _shares(plan: Plan, most: tuple[int, int, int], pages: Impressions | None) -> tuple[float, float, float]:
@@ -212,11 +224,6 @@ def _shares(plan: Plan, most: tuple[int, int, int], pages: Impressions | None) -
         expected = _LISTS_PER_WANTED * plan.expected * (until - edges[part]) / (plan.end - plan.start)
         found.append(min(1.0, max(limit - (pages.counts[part] if pages is not None else 0), 0) / max(expected, 1.0)))
     return found[0], found[1], found[2]
-
-
-def _save(path: Path, values: np.ndarray) -> None:
-    with path.open("wb") as file:
-        np.save(file, values)
 
 
 def _fit(
@@ -231,8 +238,8 @@ def _fit(
         name, model, vocabulary, encoder = _go_on(base)
     else:
         name = request.model
-        actions = np.load(folder / _ACTIONS, allow_pickle=False)
-        model, vocabulary, encoder = _fresh(runtime, table, request, actions)
+        vocabulary = Vocabulary.from_json(orjson.loads((folder / _VOCABULARY).read_bytes()))
+        model, encoder = _fresh(runtime, table, request, vocabulary)
     places = int(cases.about["places"])
     draft = InputSpec(FEATURES, places, CODES, model.spec.content, encoder)
     graph = _graph(model, folder)
@@ -280,15 +287,21 @@ def _fit(
     return Trained(target, metrics, window, by_segment, 0.0)
 
 
-def _fresh(
-    runtime: Runtime, table: ProductTable, request: Request, actions: np.ndarray
-) -> tuple[InterestModel, Vocabulary, str]:
+def _vocabulary(table: ProductTable, request: Request, actions: np.ndarray) -> Vocabulary:
     often = np.flatnonzero(actions[:-1] >= FEWEST_ACTIONS)
     often = often[np.argsort(-actions[often], kind="stable")[:MOST_NUMBERS]]
-    reads_products = request.model != "interest" or set(request.parts) != {"features"}
-    vocabulary = Vocabulary.of(table, [table.ids[row] for row in np.sort(often).tolist()] if reads_products else [])
+    return Vocabulary.of(table, [table.ids[row] for row in np.sort(often).tolist()] if _reads_products(request) else [])
+
+
+def _reads_products(request: Request) -> bool:
+    return request.model != "interest" or set(request.parts) != {"features"}
+
+
+def _fresh(
+    runtime: Runtime, table: ProductTable, request: Request, vocabulary: Vocabulary
+) -> tuple[InterestModel, str]:
     encoder = runtime.encoder.id if runtime.encoder is not None else ""
-    dims = table.vectors.shape[1] if table.vectors is not None and encoder and reads_products else 0
+    dims = table.vectors.shape[1] if table.vectors is not None and encoder and _reads_products(request) else 0
     spec = ModelSpec(
         products=vocabulary.numbers,
         codes=vocabulary.sizes(CODES),
@@ -300,7 +313,7 @@ def _fresh(
         among=True,
         parts=request.parts,
     )
-    return MODELS[request.model](spec), vocabulary, encoder if dims else ""
+    return MODELS[request.model](spec), encoder if dims else ""
 
 
 def _go_on(base: Bundle) -> tuple[str, InterestModel, Vocabulary, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import tempfile
 from collections.abc import Callable
@@ -18,7 +19,7 @@ import numpy as np
 import orjson
 
 from endcap.errors import ConfigurationError, EndcapError, TooLittle
-from endcap.images.tuned import TunedEncoder, write_encoder
+from endcap.images.tuned import TunedEncoder, is_tuned, write_encoder
 from endcap.runtime import open_engine, open_fetcher
 from endcap.settings import Settings
 from endcap_workers.training.photos.export import Served, discriminant, rooted, to_onnx, vectors_of
@@ -32,6 +33,8 @@ FEWEST_PHOTOS, FEWEST_LABELS = 12, 2
 _STEPS, _MOST_EPOCHS = 400, 60
 #: Epochs without a better one after which training stops.
 PATIENCE = 8
+#: Held-out photos that are compared with all others at a time.
+_COMPARED = 1_024
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +64,10 @@ def train_photos(
     Raises:
         InvalidInput: ``request.place`` holds no labelled photos.
         TooLittle: too few photos, or too few labels.
-        ConfigurationError: a package is missing, or the disk does not take what is to be written.
+        ConfigurationError: a package is missing, ``request.out`` is no place for it, or the disk does not take what is
+            to be written.
     """
+    _check_place(request.out)
     base = weights_file(request.tuning.size)
     photos = _with_catalogue(settings, find_photos(request.place, settings.max_image_bytes), report)
     try:
@@ -102,6 +107,18 @@ def train_photos(
             **made,
         },
     )
+
+
+def _check_place(out: Path) -> None:
+    """That the network can be put there is asked before the training, not after it."""
+    if out.is_dir():
+        if not is_tuned(out) and any(not one.name.startswith(".") for one in out.iterdir()):
+            raise ConfigurationError(f"{out} holds something else: name a new or an empty folder")
+    elif out.exists():
+        raise ConfigurationError(f"{out} is no folder")
+    there = next(one for one in (out, *out.parents) if one.exists())
+    if not os.access(there, os.W_OK):
+        raise ConfigurationError(f"{out}: nothing can be written to {there}")
 
 
 def _with_catalogue(settings: Settings, photos: list[Photo], report: Callable[[str], None]) -> list[Photo]:
@@ -182,11 +199,18 @@ def _nearest(
 ) -> dict[str, float]:
     """Shares of the held-out photos whose label the nearest photo of training has, and whose product's picture is the
     nearest and among the five nearest of the products' pictures; the latter where there are any."""
-    alike = vectors["held"] @ vectors["training"].T
-    found = {"photo@1": float((numbers[alike.argmax(axis=1)] == wanted).mean())}
-    there = np.isin(wanted, numbers[own])
-    if there.any():
-        order = numbers[own][np.argsort(-alike[there][:, own], axis=1, kind="stable")]
-        right = order == wanted[there][:, None]
-        found |= {f"product@{k}": float(right[:, :k].any(axis=1).mean()) for k in (1, 5)}
+    held, among = vectors["held"], numbers[own]
+    hits, shown = 0, np.zeros((0, 5), dtype=bool)
+    for start in range(0, len(held), _COMPARED):
+        some = wanted[start : start + _COMPARED]
+        alike = held[start : start + _COMPARED] @ vectors["training"].T
+        hits += int((numbers[alike.argmax(axis=1)] == some).sum())
+        there = np.isin(some, among)
+        order = among[np.argsort(-alike[there][:, own], axis=1, kind="stable")[:, :5]]
+        right = np.zeros((int(there.sum()), 5), dtype=bool)
+        right[:, : order.shape[1]] = order == some[there][:, None]
+        shown = np.concatenate([shown, right])
+    found = {"photo@1": hits / len(held)}
+    if len(shown):
+        found |= {f"product@{k}": float(shown[:, :k].any(axis=1).mean()) for k in (1, 5)}
     return found

@@ -10,6 +10,7 @@ than they were trained at, since random parts make things look larger (FixRes, T
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from endcap.files import replacing
+from endcap.files import write_atomically
 from endcap.images.lite import square
 from endcap_workers.training.photos.network import Trainable, channels_last, open_network
 
@@ -161,8 +162,9 @@ class Tuned:
                     "schedule": schedule.state_dict(), "values": values, "epoch": epoch + 1,
                     "torch": torch.get_rng_state(), "numpy": json.dumps(self._rng.bit_generator.state),
                 }  # fmt: skip
-                with replacing(checkpoint, durable=True) as partial:
-                    torch.save(state, partial)
+                content = io.BytesIO()  # a full disk is an OSError then
+                torch.save(state, content)
+                write_atomically(checkpoint, content.getvalue(), durable=True)
         network.load_state_dict(best if judge else mean, strict=False)
         return values
 
