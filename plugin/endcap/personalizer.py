@@ -119,30 +119,30 @@ class Personalizer:
         """
         started = time.perf_counter()
         if not len(ids) or not (shopper or (visit is not None and self.arranger.rules)):
-            return self._unranked(ids, "", started, query, visit)
+            return self._unranked(ids, "", started, query, visit, shopper)
         # A separate thread, because only that bounds a scorer or a store that hangs. Ranking takes a few milliseconds,
         # so of many searches at once one soon makes room for the next.
         if not self._places.acquire(timeout=self._deadline_s):
-            return self._unranked(ids, "busy", started, query, visit)
+            return self._unranked(ids, "busy", started, query, visit, shopper)
         try:
             future = self._pool.submit(
                 carried(self._rank), shopper, query, ids, engine_scores, started + self._deadline_s, visit
             )
         except RuntimeError:  # the pool is shut down: the process is stopping
             self._places.release()
-            return self._unranked(ids, "stopping", started, query, visit)
+            return self._unranked(ids, "stopping", started, query, visit, shopper)
         future.add_done_callback(lambda _: self._places.release())
         try:
             left = max(0.0, started + self._deadline_s - time.perf_counter())
             scored, inputs, arranged, interest = future.result(timeout=left)
         except FutureTimeout:
             future.cancel()
-            return self._unranked(ids, "deadline", started, query, visit)
+            return self._unranked(ids, "deadline", started, query, visit, shopper)
         except EndcapError as error:
-            return self._unranked(ids, error.kind, started, query, visit)
+            return self._unranked(ids, error.kind, started, query, visit, shopper)
         except Exception:
             log.exception("ranking failed; the engine's order stands")
-            return self._unranked(ids, "internal_error", started, query, visit)
+            return self._unranked(ids, "internal_error", started, query, visit, shopper)
         return Ranking(
             _new_id(),
             arranged.order,
@@ -212,12 +212,22 @@ class Personalizer:
         """Stop taking searches; those in flight finish."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _unranked(self, ids: Sequence[str], degraded: str, started: float, query: str, visit: Visit | None) -> Ranking:
+    def _unranked(
+        self, ids: Sequence[str], degraded: str, started: float, query: str, visit: Visit | None, shopper: str
+    ) -> Ranking:
         """The engine's order, without what is hidden."""
         order = np.arange(len(ids))
         if visit is not None and self.hiding:
             order = order[~self.hidden(query, ids, visit)]
-        return Ranking(_new_id(), order, False, "engine", degraded, _since(started), hidden=len(ids) - len(order))
+        found = Ranking(_new_id(), order, False, "engine", degraded, _since(started), hidden=len(ids) - len(order))
+        if visit is None or not degraded:
+            return found
+        # An arm that is late or fails has to answer for that, too: its shoppers' searches count in any case.
+        treatment = self.arranger.treatment(shopper, visit)
+        if treatment is not None and treatment.noted:
+            context = {"experiments": dict(treatment.noted), "took_ms": round(found.took_ms, 2)}
+            found = replace(found, context={**context, "internal": True} if visit.internal else context)
+        return found
 
     def _rank(
         self, shopper: str, query: str, ids: Sequence[str], engine_scores: np.ndarray, until: float, visit: Visit | None

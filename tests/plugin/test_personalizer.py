@@ -16,6 +16,8 @@ from endcap.errors import ScorerUnavailable
 from endcap.events import Action, Event
 from endcap.features import RankingInputs
 from endcap.personalizer import Personalizer
+from endcap.policy.arrange import Treatment
+from endcap.policy.context import Visit
 from endcap.popularity import Popularity
 from endcap.profiles import MOST_BYTES, Profile
 from endcap.scoring.baseline import BaselineScorer
@@ -140,6 +142,22 @@ def test_a_fault_leaves_the_engines_order_and_says_why(shop: Shop, fault: Except
     assert (ranking.degraded, ranking.order.tolist(), ranking.personalized) == (reason, list(range(6)), False)
     shop.personalizer.scorer = BaselineScorer()
     assert shop.personalizer.rank("ann", "honey", IDS, SCORES).degraded == ""
+
+
+def test_a_search_that_fails_stays_in_its_experiment(shop: Shop) -> None:
+    """Or an arm whose model is late would lose just those of its searches that went badly."""
+
+    class Assigned:
+        def treatment(self, shopper: str, visit: Visit) -> Treatment:
+            return Treatment(noted={"order": "new"})
+
+    shop.personalizer.arranger.assigner = Assigned()
+    shop.personalizer.scorer = Broken(ScorerUnavailable("gone"))
+    ranking = shop.personalizer.rank("ann", "honey", IDS, SCORES, Visit(internal=True))
+    assert ranking.degraded
+    assert ranking.context == {"experiments": {"order": "new"}, "took_ms": ranking.context["took_ms"], "internal": True}
+    assert not shop.personalizer.rank("ann", "honey", IDS, SCORES).context, "no search: no experiment"
+    assert not shop.personalizer.rank("", "honey", IDS, SCORES, Visit()).context
 
 
 class Brief:
