@@ -96,7 +96,8 @@ def test_a_shop_trains_on_its_photos_and_is_searched_by_photo(photos: Path, tmp_
         assert said["photos"]["products"] == 3
         assert said["metrics"]["tuned"]["product@1"] == 1.0
         assert len(said["values"]) == 1
-        assert not list((tmp_path / "data" / "training" / "photos").iterdir()), "nothing is left of the run"
+        left = [one.name for one in (tmp_path / "data" / "training" / "photos").iterdir()]
+        assert left == [".lock"], "copies and checkpoints are gone"
         indexed = CliRunner().invoke(index_photos, env={**env, "ENDCAP_IMAGE_ENCODER": str(own)})
         assert "3 pictures encoded" in indexed.output
         client = create_app(runtime).test_client()
@@ -119,12 +120,16 @@ def test_a_run_that_was_killed_goes_on_and_gives_the_same(photos: Path, tmp_path
     whole = small(photos, tmp_path / "whole").description
 
     def killed(done: float, total: float, phase: str) -> None:
+        if phase == "training" and done == 1:
+            with pytest.raises(ConfigurationError, match="another training on photos is at work"):
+                small(photos, tmp_path / "broken")
         if phase == "training" and done > total / 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         small(photos, tmp_path / "broken", killed)
     assert not (tmp_path / "broken" / "own").exists()
+    (tmp_path / "broken" / "work" / "copies").mkdir()  # as a kill leaves it
     lines: list[str] = []
     again = small(photos, tmp_path / "broken", lines=lines).description
     assert "goes on with the run before" in lines

@@ -32,8 +32,6 @@ def train_photos(
     PHOTOS is a folder with a folder for each label, or a list of lines "path<TAB>label". A label is the id of a product
     or the name of a category. A run that was killed goes on where it was when the same is asked for again.
     """
-    import shutil
-
     settings = load_settings()
     try:
         from endcap_workers.training.photos.run import Request, Tuning
@@ -41,8 +39,8 @@ def train_photos(
     except ModuleNotFoundError as error:
         raise ConfigurationError(f"{error.name} is missing: pip install 'endcap[images]'") from None
     work = settings.data_dir / "training" / "photos"
-    if fresh:
-        shutil.rmtree(work, ignore_errors=True)
+    for checkpoint in work.glob("*.checkpoint") if fresh else ():
+        checkpoint.unlink(missing_ok=True)
     folder = (out or settings.data_dir / "encoders" / "tuned").expanduser().absolute()
     request = Request(photos, folder, seed, epochs or 0, held_out, Tuning(size=NETWORKS.index(network)))
     with Bars(Console(stderr=True)) as bars:
@@ -55,6 +53,6 @@ def train_photos(
     ):  # fmt: skip
         if name in metrics["tuned"]:
             click.echo(f"  {what}: {metrics['packaged'][name]:.1%} -> {metrics['tuned'][name]:.1%}")
-    if metrics["tuned"]["photo@1"] <= metrics["packaged"]["photo@1"]:
+    if metrics["tuned"]["photo@1"] <= min(metrics["packaged"]["photo@1"], 0.999):
         click.echo("no better than the network as packaged: more photos of each label are needed")
     click.echo(f"written: {folder}\nnow: export ENDCAP_IMAGE_ENCODER={folder} && endcap photos")

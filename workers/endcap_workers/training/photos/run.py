@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-import tempfile
-from collections.abc import Callable
-from contextlib import closing
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from functools import partial
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+from filelock import FileLock, Timeout
 
 from endcap.errors import ConfigurationError, EndcapError, TooLittle
 from endcap.images.tuned import TunedEncoder, is_tuned, write_encoder
@@ -72,8 +73,8 @@ def train_photos(
     photos = _with_catalogue(settings, find_photos(request.place, settings.max_image_bytes), report)
     try:
         work.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=work) as scratch:
-            found = read_photos(photos, Path(scratch), request.tuning.judged, progress)
+        with _alone(work), _scratch(work / "copies") as scratch:
+            found = read_photos(photos, scratch, request.tuning.judged, progress)
             for name, reason in found.refused[:10]:
                 report(f"left out: {name}: {reason}")
             if len(found.refused) > 10:
@@ -85,6 +86,8 @@ def train_photos(
                 f"products' own pictures; {judging.sum():,} are held out"
             )
             graph, made = _learn(found, judging, request, work, progress, report)
+            for left in work.glob("*.checkpoint"):
+                left.unlink()
     except OSError as error:
         raise ConfigurationError(f"what training needs could not be written to {work}: {error}") from error
     return write_encoder(
@@ -107,6 +110,30 @@ def train_photos(
             **made,
         },
     )
+
+
+@contextmanager
+def _alone(work: Path) -> Iterator[None]:
+    lock = FileLock(work / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ConfigurationError(f"another training on photos is at work in {work}") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A folder for a while; what a killed run left in it goes."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_place(out: Path) -> None:
@@ -185,7 +212,6 @@ def _learn(
         "tuned": _nearest(vectors, numbers, found.numbers[held], own),
     }
     graph = to_onnx(Served(tuned.network, centre, projection), tuning.judged)
-    checkpoint.unlink(missing_ok=True)
     counts = {"training": len(training), "held_out": len(held), "products": len(own), "digest": found.digest}
     return graph, {"metrics": metrics, "values": values, "photos": counts, "tuning": asdict(tuning)}
 

@@ -112,7 +112,7 @@ class Tuned:
         """Train on pictures of ``kinds`` (int64 (n,)); the weights are then the running mean of those on the way.
 
         Args:
-            judge: asked after each epoch what that mean is worth; then the best epoch's mean is kept.
+            judge: asked after each epoch what that mean is worth; the best epoch's is kept then, of equals the last.
             patience: epochs without a better one after which it stops; 0: never.
             checkpoint: written after each epoch, and gone on from where it is there: the caller answers for it being
                 of the same pictures, seed and tuning.
@@ -154,7 +154,7 @@ class Tuned:
                 self._progress(step + 1, tuning.epochs * each, "training")
             if judge is not None:
                 values.append(self._judged(mean, judge))
-                if values[-1] > max(values[:-1], default=-np.inf):
+                if values[-1] >= max(values):  # of equals the later: it has seen more
                     best = {name: value.clone() for name, value in mean.items()}
             if checkpoint is not None:
                 state = {
