@@ -11,6 +11,7 @@ from sqlalchemy import func, select, text
 from endcap.events import Action, Event
 from endcap.profiles import MOST_BYTES
 from endcap.stores.aliases import Aliases
+from endcap.stores.background import Background
 from endcap.stores.database import Database
 from endcap.stores.erasure import Erasure
 from endcap.stores.erasures import note
@@ -152,6 +153,30 @@ def test_everything_about_a_shopper_is_given_out_and_erased(world: World) -> Non
     assert [one["kind"] for one in erasure.export("ann")] == ["shopper", "profile"]
     assert sum(erasure.erase("ann").values()) == 0
     assert world.log.count() == world.rankings.count() == 1, "others keep what is theirs"
+
+
+def test_what_was_on_its_way_at_the_erasure_is_erased_when_it_has_arrived(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profiles = LogProfiles(Restorer(world.log, world.aliases, MOST_BYTES, 50, 30.0), 8.0)
+    erasure = Erasure(world.database, world.log, world.aliases, profiles)
+    queue, refused = Background(world.rankings.append), Background(Rejects(world.database).append)
+    for who in ("ann", "bob"):
+        queue.offer(Served(f"of {who}", NOW, who, ("a",)))
+        refused.offer(reject(NOW, "product", "no product", {"client_id": who}))
+    erasure.erase("ann")
+    erasure.follow()
+    assert len(erasure._late) == 1, "others may take a while to write"
+    erasure._late.clear()
+    monkeypatch.setattr("endcap.stores.erasure.LATE_S", 0.0)
+    erasure.erase("ann")
+    queue.turn()
+    refused.turn()
+    world.shows("afterwards", at=1_000 * 365 * 24 * HOUR)
+    erasure.follow()
+    assert [one.id for one in world.rankings.since(0)] == ["of bob", "afterwards"]
+    assert [one.event for one in Rejects(world.database).latest()] == ['{"client_id":"bob"}']
+    assert not erasure._late
 
 
 def test_two_erased_at_once_are_forgotten_by_all_processes(postgres: str) -> None:

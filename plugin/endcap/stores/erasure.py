@@ -7,9 +7,10 @@ searched for his ids.
 
 from __future__ import annotations
 
+import math
 import re
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -28,6 +29,8 @@ from endcap.stores.rejects import rejects
 #: Rows deleted in one transaction: others may write in between.
 _BATCH = 2_000
 
+#: Seconds after which what was on its way to the database at the erasure has arrived, and is erased, too.
+LATE_S = 10.0
 #: Rows named in one statement.
 _CHUNK = 500
 
@@ -44,6 +47,7 @@ class Erasure:
         self._aliases = aliases
         self._profiles = profiles
         self._seen: int | None = None
+        self._late: deque[tuple[float, float, Sequence[str]]] = deque()
 
     def export(self, shopper: str) -> Iterator[dict[str, Any]]:
         """Everything about the shopper as plain JSON objects, each with its ``kind``: ``shopper``, ``profile``,
@@ -99,11 +103,7 @@ class Erasure:
         for table in _tables():
             if table is not aliases:
                 gone[table.name] += self._delete(table, ids)
-        with self._database.transaction() as connection:
-            numbers = [row.sequence for row in _refused(connection, ids)]
-            for start in range(0, len(numbers), _CHUNK):
-                connection.execute(delete(rejects).where(rejects.c.sequence.in_(numbers[start : start + _CHUNK])))
-            gone[rejects.name] += len(numbers)
+        gone[rejects.name] += self._delete_refused(ids)
         # Last, since a run that was cut short must find the ids again; and while nobody can log in.
         with self._log.writing() as connection:
             own = aliases.c.shopper.in_(ids) | aliases.c.alias.in_(ids)
@@ -118,6 +118,7 @@ class Erasure:
             concerned = {*ids, *(row.shopper for row in joined)}
             note(connection, concerned)
         self._profiles.forgotten(concerned)
+        self._late.append((time.monotonic() + LATE_S, time.time(), ids))
         return True
 
     def separate(self, anonymous: str, shopper: str) -> None:
@@ -134,11 +135,18 @@ class Erasure:
         self._profiles.forgotten((anonymous, shopper))
 
     def follow(self) -> float:
-        """Forget the profiles of those whom other processes erased or parted; called every second or so by the upkeep.
+        """Forget the profiles of those whom other processes erased or parted, and erase what came late of those whom
+        this one erased; called every second or so by the upkeep.
 
         Raises:
             LogUnavailable: the database cannot be read now.
         """
+        while self._late and time.monotonic() >= self._late[0][0]:
+            _, until, ids = self._late[0]
+            # Processes write what they showed, and refused, a moment later.
+            self._delete(rankings, ids, until)
+            self._delete_refused(ids, until)
+            self._late.popleft()
         with self._database.transaction(read_only=True) as connection:
             latest = newest(connection)
             if latest == self._seen:
@@ -157,12 +165,21 @@ class Erasure:
         with self._database.transaction(read_only=True) as connection:
             return newest(connection)
 
-    def _delete(self, table: Table, ids: Sequence[str]) -> int:
+    def _delete_refused(self, ids: Sequence[str], until: float = math.inf) -> int:
+        with self._database.transaction() as connection:
+            numbers = [row.sequence for row in _refused(connection, ids) if row.time <= until]
+            for start in range(0, len(numbers), _CHUNK):
+                connection.execute(delete(rejects).where(rejects.c.sequence.in_(numbers[start : start + _CHUNK])))
+        return len(numbers)
+
+    def _delete(self, table: Table, ids: Sequence[str], until: float | None = None) -> int:
         key = next(iter(table.primary_key.columns))
+        some = select(key).where(table.c.shopper.in_(ids)).limit(_BATCH)
+        if until is not None:
+            some = some.where(table.c.time <= until)
         total = 0
         while True:
             with self._database.transaction() as connection:
-                some = select(key).where(table.c.shopper.in_(ids)).limit(_BATCH)
                 gone = connection.execute(delete(table).where(key.in_(some))).rowcount
             total += gone
             if gone < 1:
