@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from endcap.events import Action, Event
 from endcap.stores import schema
 from endcap.stores.database import Database, LogUnavailable, declare_tables, metadata
 from endcap.stores.events import EventLog
+from tests.serving import eventually
 
 
 def differences(database: Database) -> list[Any]:
@@ -100,6 +102,31 @@ CREATE TABLE events (
 CREATE INDEX events_by_shopper ON events (shopper, sequence);
 INSERT INTO events VALUES (7, 'e7', 1750000000.0, 'ann', 3, 'p', '', '', '', 0, 1.0, 0.0, NULL);
 """
+
+
+def test_a_long_migration_by_another_process_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Longer than SQLite waits for a writer: a server whose worker does not start goes down as a whole."""
+    tried: list[Database] = []
+    upgrade = Database._upgrade_now
+
+    def counted(database: Database) -> None:
+        tried.append(database)
+        upgrade(database)
+
+    monkeypatch.setattr(Database, "_upgrade_now", counted)
+    first = Database.in_folder(tmp_path, upgrade=False)
+    opened: list[Database] = []
+    second = threading.Thread(
+        target=lambda: opened.append(Database(f"sqlite:///{tmp_path / 'endcap.sqlite'}?timeout=0.01"))
+    )
+    with first.transaction() as connection:
+        second.start()
+        assert eventually(lambda: len(tried) > 1)
+        schema.upgrade(connection)
+    second.join()
+    assert opened[0].schema().up_to_date
+    for one in (first, *opened):
+        one.close()
 
 
 def test_a_database_from_before_migrations_is_taken_over(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -33,6 +34,8 @@ from endcap.stores.schema import upgrade as upgrade_schema
 
 #: Name of the lock under which PostgreSQL's schema changes.
 _SCHEMA = 0x656E6473
+#: Most seconds to wait for another process that brings SQLite's schema up to date.
+_UPGRADE_S = 1_800.0
 #: Parameters of libpq, in seconds but for the first, which is in milliseconds: a connection whose packets nobody
 #: acknowledges is given up. The URL may name others.
 _PATIENCE = {
@@ -117,8 +120,16 @@ class Database:
             raise ConfigurationError(f"{file} cannot be written: {error}") from None
 
     def _upgrade(self) -> None:
-        if self.schema().up_to_date:
-            return
+        until = time.monotonic() + _UPGRADE_S
+        while not self.schema().up_to_date:
+            try:
+                self._upgrade_now()
+            except LogUnavailable as error:
+                # SQLite waits five seconds for a writer; another process that upgrades years of events takes longer.
+                if "database is locked" not in str(error) or time.monotonic() > until:
+                    raise
+
+    def _upgrade_now(self) -> None:
         with self.transaction() as connection:
             if self.dialect == "postgresql":
                 connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
