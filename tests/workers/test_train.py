@@ -21,6 +21,7 @@ from endcap.catalog import Product, ProductTable
 from endcap.errors import ConfigurationError, InvalidInput
 from endcap.events import Action, Event
 from endcap.features import FEATURES
+from endcap.indexing import index_products
 from endcap.jobs import load_jobs
 from endcap.popularity import Popularity
 from endcap.profiles import Profile
@@ -322,6 +323,35 @@ def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     assert "goes on after epoch" in rest
     assert "epoch 1:" not in rest
     assert "done" in rest
+
+
+class Cut(Exception):
+    """What cuts a run off."""
+
+
+def cut_off(line: str) -> None:
+    if line.startswith("epoch 2:"):
+        raise Cut
+
+
+def test_a_run_goes_on_with_its_own_products_and_codes_where_the_catalogue_has_changed(tmp_path: Path) -> None:
+    apart = Product("apart", brand="Brand 0", categories=("Shop", "elsewhere"))
+    settings = shop(tmp_path, events(shoppers=10, days=40), [apart, *products()])
+    request = Request("dnn", lists=100, epochs=2)
+    whole = train(settings, request, tmp_path / "whole")
+    assert whole is not None
+    with pytest.raises(Cut):
+        train(settings, request, tmp_path / "cut", report=cut_off)
+    runtime = open_runtime(settings, start=False)
+    try:  # what was written last the engine lists last; a brand more makes tables larger
+        index_products([replace(apart, brand="a new brand")], runtime.engine, None)
+    finally:
+        runtime.close()
+    said: list[str] = []
+    made = train(settings, request, tmp_path / "cut", report=said.append)
+    assert made is not None
+    assert said[1] == "goes on after epoch 1"
+    assert made.metrics == whole.metrics
 
 
 def _until(child: subprocess.Popen[str], found: Callable[[str], bool]) -> list[str]:
