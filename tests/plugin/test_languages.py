@@ -18,6 +18,7 @@ from endcap.settings import load_settings
 from endcap.synonyms import Expansion
 from endcap_reranker.app import create_app
 from tests.plugin.elasticsearch_support import Make, index, make, no_drain
+from tests.services.fixtures import missing
 
 __all__ = ["index", "make", "no_drain"]
 
@@ -165,6 +166,19 @@ def test_german_compounds_on_elasticsearch(make: Make) -> None:
     engine = make()
     index_products(GERMAN, engine, None)
     check_german(engine, False)
+
+
+@pytest.mark.elasticsearch
+def test_german_endings_on_elasticsearch(make: Make) -> None:
+    engine = make(analyzer="german")
+    try:
+        index_products(GERMAN, engine, None)
+    except ConfigurationError as error:
+        missing(f"elasticsearch with the analyzer german (a JDK's javac adds it): {error}")
+    check_german(engine, True)
+    shown = engine.search(SearchRequest("Anzug", highlight=True)).hits[0]
+    assert shown.highlights["title"] == ["<em>Anzüge</em> für Herren"]
+    assert [hit.id for hit in make().search(SearchRequest("Anzug")).hits] == ["suit"], "an index keeps its language"
 
 
 def test_the_setting_names_a_language_for_both_engines(tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import shutil
 import socket
 import subprocess
+import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +20,19 @@ from tests.services.process import Server, ServiceMissing, answers, free_port, s
 VERSION = "8.19.21"
 ARTIFACT = f"org.elasticsearch.distribution.integ-test-zip:elasticsearch:{VERSION}:zip"
 HEAP = "-Xms768m -Xmx768m"
+
+#: The distribution has no language's analyzer, but Lucene's classes of them, and takes plugins: this one gives it what
+#: a whole Elasticsearch calls "german".
+GERMAN = """package endcap.tests;
+
+@org.elasticsearch.plugin.NamedComponent("german")
+public class German implements org.elasticsearch.plugin.analysis.AnalyzerFactory {
+    @Override
+    public org.apache.lucene.analysis.Analyzer create() {
+        return new org.apache.lucene.analysis.de.GermanAnalyzer();
+    }
+}
+"""
 
 
 def distribution() -> Path:
@@ -38,8 +53,30 @@ def distribution() -> Path:
             packed.extractall(folder)
         for program in folder.glob("*/bin/*"):
             program.chmod(0o755)
+        add_german(folder / f"elasticsearch-{VERSION}")
 
-    return made_once(f"elasticsearch-{VERSION}", unpack) / f"elasticsearch-{VERSION}"
+    return made_once(f"elasticsearch-{VERSION}-german", unpack) / f"elasticsearch-{VERSION}"
+
+
+def add_german(home: Path) -> None:
+    """Add the plugin of :data:`GERMAN`; where Java comes without its compiler the distribution stays as it is."""
+    compiler = java_home(17) / "bin" / "javac"
+    if not compiler.is_file():
+        return
+    plugin = home / "plugins" / "endcap-german"
+    plugin.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        source = Path(scratch) / "German.java"
+        source.write_text(GERMAN)
+        libraries = f"{home / 'lib'}/*"
+        subprocess.run([compiler, "--release", "17", "-cp", libraries, "-d", scratch, source], check=True)
+        with zipfile.ZipFile(plugin / "german.jar", "w") as packed:
+            packed.write(Path(scratch) / "endcap" / "tests" / "German.class", "endcap/tests/German.class")
+    about = {"name": "endcap-german", "description": "German for the tests", "version": "1", "java.version": "17"}
+    lines = [f"{key}={value}\n" for key, value in {**about, "elasticsearch.version": VERSION}.items()]
+    (plugin / "stable-plugin-descriptor.properties").write_text("".join(lines))
+    components = {"org.elasticsearch.plugin.analysis.AnalyzerFactory": {"german": "endcap.tests.German"}}
+    (plugin / "named_components.json").write_text(json.dumps(components))
 
 
 def start(port: int | None = None, prepare: Callable[[Path], Mapping[str, str]] = lambda _: {}) -> tuple[Server, str]:

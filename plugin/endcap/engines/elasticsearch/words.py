@@ -77,11 +77,11 @@ class Words:
 
     def _written_otherwise(self, plain: Sequence[str]) -> list[dict[str, Any]]:
         """The words with two neighbours as one, with letters and figures apart, or with the last in its other number:
-        the standard analyzer does not know that laptops are what a laptop is."""
-        if len(plain) > _MAX_JOINED or not self.standard:
+        the standard analyzer does not know that laptops are what a laptop is, others strip endings themselves."""
+        if len(plain) > _MAX_JOINED:
             return []
         found = []
-        if other := _other_number(plain[-1]):
+        if self.standard and (other := _other_number(plain[-1])):
             found.append((_across([*plain[:-1], other]), 1.0))
         for at in range(len(plain) - 1):
             if plain[at].isalnum() and plain[at + 1].isalnum():
