@@ -64,6 +64,7 @@ class Upkeep:
         self._caught_up = threading.Event()
         self._loaded = threading.Event()
         self._looked = threading.Event()
+        self._told = 0  # events up to this number are no news to the profiles
         self._version = ""
         self._loading = threading.Lock()
         self._pictures = PictureSource(settings.data_dir / PICTURES)
@@ -142,7 +143,12 @@ class Upkeep:
 
     def _follow(self) -> float:
         if not self._popularity.sequence:
-            self._popularity.restore(self._snapshot, self._log.last_sequence())
+            newest = self._log.last_sequence()
+            if not self._popularity.restore(self._snapshot, newest) and not self._caught_up.is_set():
+                # All of the log is counted now, but is no news: profiles are read with what is in it. To say it all
+                # again to Redis would make a key for every shopper there ever was, and take longer than the counting.
+                self._told = newest
+                self._profiles.forgotten(self._profiles.kept())
         excluded = self._flags.excluded_shoppers()
         if excluded != self._popularity.left_out:
             self._popularity.leave_out(excluded, self._log)
@@ -150,9 +156,10 @@ class Upkeep:
             found = self._log.since(self._popularity.sequence)
             if not len(found):
                 break
-            self._profiles.touched(dict(zip(found.shoppers, found.sequence.tolist())))
-            logins = np.flatnonzero(found.actions == Action.LOGIN)
-            self._profiles.forgotten({found.shoppers[row] for row in logins.tolist()})
+            news = found.at(np.flatnonzero(found.sequence > self._told))
+            self._profiles.touched(dict(zip(news.shoppers, news.sequence.tolist())))
+            logins = np.flatnonzero(news.actions == Action.LOGIN)
+            self._profiles.forgotten({news.shoppers[row] for row in logins.tolist()})
             counted = found.at(kept(found.shoppers, excluded))
             self._popularity.add(counted.keys, counted.times, counted.actions, int(found.sequence[-1]))
         self._caught_up.set()

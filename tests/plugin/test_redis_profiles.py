@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ import redis as client
 from endcap.errors import ConfigurationError
 from endcap.events import Action, Event
 from endcap.profiles import MOST_BYTES
+from endcap.runtime import open_runtime
+from endcap.settings import load_settings
 from endcap.stores import redis_profiles
 from endcap.stores.aliases import Aliases
 from endcap.stores.database import Database
@@ -22,6 +25,7 @@ from endcap.stores.profiles import LogProfiles, Restorer
 from endcap.stores.redis_profiles import ProfilesUnavailable, RedisProfiles
 from tests.services import redis as redis_service
 from tests.services.process import Server, free_port
+from tests.serving import eventually
 
 NOW = 1_750_000_000.0
 
@@ -170,6 +174,19 @@ def test_a_log_that_was_put_back_to_an_earlier_state_is_read_anew(redis: str, lo
         connection.execute(events.delete().where(events.c.sequence > 1))
     now[0] += redis_profiles.CHECK_S
     assert len(store.get(shopper).counters) == 1
+
+
+def test_a_process_without_a_past_does_not_tell_redis_of_everybody(redis: str, log: EventLog, tmp_path: Path) -> None:
+    shoppers = [uuid.uuid4().hex for _ in range(20)]
+    for shopper in shoppers:
+        buys(log, shopper, "a")
+    settings = load_settings(data_dir=tmp_path, redis_url=redis, text_encoder="none", tail_interval_s=0.02)
+    with closing(open_runtime(settings)) as runtime, client.Redis.from_url(redis) as connection:
+        assert eventually(lambda: runtime.popularity.sequence == 20)
+        assert not connection.exists(*map(redis_profiles._key, shoppers))
+        assert len(runtime.profiles.get(shoppers[0]).counters) == 1
+        buys(log, shoppers[0], "b")  # by another process, and this is news
+        assert eventually(lambda: len(runtime.profiles.get(shoppers[0]).counters) == 2)
 
 
 def test_bytes_of_another_shape_or_none_at_all_are_read_anew(redis: str, log: EventLog, opened: Open) -> None:
