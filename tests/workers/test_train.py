@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,12 +34,15 @@ from endcap.stores.flags import Suspicion
 from endcap_workers.models import Interest, ModelSpec
 from endcap_workers.training.cases import Cases, CaseWriter
 from endcap_workers.training.export import to_onnx
+from endcap_workers.training.gate import InterestGate
 from endcap_workers.training.lists import Lists
 from endcap_workers.training.plan import Plan
 from endcap_workers.training.promotion import promote_bundle, register
 from endcap_workers.training.replay import Replay
 from endcap_workers.training.train import Request, Trained, train
-from tests.serving import eventually, search
+from tests.plugin.test_indexing import HashingEncoder
+from tests.plugin.test_publishing import bundle_without_content
+from tests.serving import DIMS, eventually, make_bundle, search
 from tests.workers.train_support import DAY_S, START, events, products, shop
 
 REQUEST = Request(lists=400, epochs=2)
@@ -170,6 +174,31 @@ def test_the_gate_lets_a_better_model_pass_and_refuses_a_worse_one(
     assert not promotion.live
     assert "NDCG@10" in promotion.reasons[0]
     assert live_bundle(settings.models_folder) == made.folder, "what was live stays"
+
+
+@pytest.mark.parametrize("dims", [DIMS, 32])
+def test_a_live_model_that_products_encoded_anew_do_not_go_with_keeps_no_other_out(
+    tmp_path: Path, dims: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = shop(tmp_path, events(shoppers=8, days=40), [])
+    settings = settings.model_copy(update={"gate_min_searches": 1})
+    encoder = HashingEncoder(dims)
+    runtime = open_runtime(settings, start=False)
+    try:
+        index_products(products(), runtime.engine, encoder, rebuild=True)
+    finally:
+        runtime.close()
+    if dims == DIMS:  # else that the vectors are of another encoder shows by their width alone
+        monkeypatch.setattr("endcap.runtime.text_encoder_at_hand", lambda settings: encoder)
+    with closing(open_database(settings)) as database:
+        registry = open_registry(settings, database)
+        registry.add_candidate("interest", "1", make_bundle(settings.models_folder, 1))
+        registry.add_candidate("interest", "2", bundle_without_content(settings.models_folder, 2))
+        live, candidate = registry.get("interest", "1"), registry.get("interest", "2")
+        assert InterestGate(settings).judge(candidate, live).numbers["against"] == "baseline"
+        verdict = InterestGate(settings).judge(live, candidate)
+        assert not verdict.passed
+        assert "content vectors" in verdict.reasons[0]
 
 
 def test_an_update_goes_on_from_the_live_bundle_and_leaves_a_pinned_one_in_force(

@@ -16,7 +16,7 @@ import numpy as np
 
 from endcap.bundles import Bundle, load_bundle
 from endcap.catalog.table import ProductTable
-from endcap.errors import BundleRefused, EndcapError, TooLittle
+from endcap.errors import BundleRefused, EndcapError, ScorerUnavailable, TooLittle
 from endcap.features import RankingInputs
 from endcap.gates import Verdict
 from endcap.interest import Calibration
@@ -75,6 +75,11 @@ class InterestGate:
     def _compared(self, runtime: Runtime, new: Bundle, old: Bundle | None, folder: Path, refused: str) -> Verdict:
         settings = self._settings
         table = ProductTable.collect(runtime.engine.scan())
+        if unfit := _unfit(new, runtime, table):
+            return Verdict(False, (unfit,))
+        if old is not None and (unfit := _unfit(old, runtime, table)):
+            # Servers score without it, too, since the products were encoded anew.
+            old, refused = None, unfit
         try:
             plan = self._plan(runtime, new)
         except TooLittle as error:
@@ -104,7 +109,7 @@ class InterestGate:
             f"held-out searches"
         ]
         if refused:
-            notes.append(f"the live version cannot be loaded ({refused}): compared with the baseline")
+            notes.append(f"the live version cannot be used ({refused}): compared with the baseline")
         return Verdict(not reasons, tuple(reasons or notes), numbers)
 
     def _reasons(
@@ -156,6 +161,18 @@ class InterestGate:
             replay.run(runtime.log, writer.add, self._progress)
         writer.finish({"window": plan.window()})
         return replay.kept_inputs
+
+
+def _unfit(bundle: Bundle, runtime: Runtime, table: ProductTable) -> str:
+    """Why a bundle does not go with the products as they are encoded now; empty where it does."""
+    encoder, spec = runtime.encoder, bundle.spec
+    if spec.content and encoder is not None and spec.encoder != encoder.id:
+        return f"{bundle.label}: its content vectors are of {spec.encoder}, the products' of {encoder.id}"
+    try:
+        Alignment(table, bundle.vocabulary, spec)
+    except ScorerUnavailable as error:
+        return f"{bundle.label}: {error}"
+    return ""
 
 
 def _scored_by(bundle: Bundle | None, cases: Cases, chosen: np.ndarray, table: ProductTable) -> Scores:
