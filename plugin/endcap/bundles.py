@@ -218,7 +218,10 @@ def _load(folder: Path, encoder_id: str | None) -> Bundle:
     checksums = description.get("files")
     if not isinstance(checksums, dict):
         raise BundleRefused(f"{DESCRIPTION} names no files")
-    for file in (MODEL, VOCABULARY, *(one for one in (AFFINITY, WEIGHTS) if one in checksums)):
+    for file in dict.fromkeys((MODEL, VOCABULARY, *checksums)):
+        # A name only: whoever copies the bundle copies these, and nothing beside or above it.
+        if file != Path(file).name or "\0" in file or file in {"", "..", DESCRIPTION}:
+            raise BundleRefused(f"{DESCRIPTION} names {file[:100]!r}, which is no file of a bundle")
         contents[file] = _read(folder, file)
         wanted = checksums.get(file)
         if hashlib.sha256(contents[file]).hexdigest() != wanted:

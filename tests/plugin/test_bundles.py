@@ -138,6 +138,14 @@ def _flip(folder: Path) -> None:
         pytest.param(lambda f: (f / "bundle.json").write_bytes(b"[]"), "not a JSON object", id="a list"),
         pytest.param(_describe(lambda d: d.update(format=2)), "format 2; this version reads format 1", id="format"),
         pytest.param(_describe(lambda d: d.pop("files")), "names no files", id="no checksums"),
+        *(
+            pytest.param(
+                _describe(lambda d, name=name: d["files"].update({name: "0"})),
+                "no file of a bundle",
+                id=f"file {name!r}",
+            )
+            for name in ("../live.json", "/etc/hostname", "..", "", "a\0", "bundle.json")
+        ),
         pytest.param(_describe(lambda d: d.update(name="../x")), "no usable name", id="a name that leads out"),
         pytest.param(_describe(lambda d: d.update(version="1")), "no usable name", id="a version in words"),
         pytest.param(
