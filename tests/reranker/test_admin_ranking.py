@@ -73,8 +73,8 @@ def test_a_rule_changes_every_search_and_says_so(client: FlaskClient, call: Any)
     pinned = call("POST", "/rules", {"name": "top", "kind": "pin", "target": {"products": [ids[3]]}, "position": 1})
     sold = {"name": "Acme's offer", "kind": "sponsor", "target": {"products": [ids[2]]}, "bid": 2, "floor": 0}
     sponsored = call("POST", "/rules", sold)
-    eventually(lambda: ids[0] not in [hit["id"] for hit in found(client)["hits"]])
-    eventually(lambda: any(hit["labels"] for hit in found(client)["hits"]))
+    assert eventually(lambda: ids[0] not in [hit["id"] for hit in found(client)["hits"]])
+    assert eventually(lambda: any(hit["labels"] for hit in found(client)["hits"]))
     for headers in ({}, {"X-Endcap-Shopper": "ann"}):
         hits = found(client, **headers)["hits"]
         assert [hit["id"] for hit in hits][:2] == [ids[2], ids[3]]
@@ -100,7 +100,7 @@ def test_a_rule_changes_every_search_and_says_so(client: FlaskClient, call: Any)
     assert len(call("GET", "/rules", role="reader").get_json()["rules"]) == 3
     for one in (number, pinned.get_json()["id"], sponsored.get_json()["id"]):
         assert call("DELETE", f"/rules/{one}").status_code == 200
-    eventually(lambda: [hit["id"] for hit in found(client)["hits"]] == ids)
+    assert eventually(lambda: [hit["id"] for hit in found(client)["hits"]] == ids)
 
 
 def test_bad_rules_and_experiments_are_refused_with_the_reason(call: Any) -> None:
@@ -143,7 +143,7 @@ def test_an_experiment_from_the_plan_to_the_verdict(
     assert (
         "salt" in call("PUT", "/experiments/order", {"name": "order", "arms": ARMS, "salt": "b"}).get_json()["detail"]
     )
-    eventually(lambda: runtime.personalizer.arranger.assigner.treatment("ann", NO_VISIT) is not None)
+    assert eventually(lambda: runtime.personalizer.arranger.assigner.treatment("ann", NO_VISIT) is not None)
     fill(runtime.database, 4_000, {"old": 0.1, "new": 0.2})
     token = Tokens(runtime.database).create("Ann", "operator")[0]
     with serving(runtime) as url, sync_playwright() as playwright:
@@ -202,7 +202,7 @@ def test_an_experiment_from_the_plan_to_the_verdict(
     assert (running["state"], running["definition"]["arms"][1]["model"]) == ("running", "baseline")
     models = dict.fromkeys(("control", "treatment"), "")
     assigner = runtime.personalizer.arranger.assigner
-    eventually(lambda: "models" in getattr(assigner.treatment("ann", NO_VISIT), "noted", {}))
+    assert eventually(lambda: "models" in getattr(assigner.treatment("ann", NO_VISIT), "noted", {}))
     for number in range(20):
         treatment = assigner.treatment(f"s{number}", NO_VISIT)
         models[treatment.noted["models"]] = treatment.model.version if treatment.model else "live"
