@@ -144,7 +144,8 @@ class Upkeep:
     def _follow(self) -> float:
         if not self._popularity.sequence:
             newest = self._log.last_sequence()
-            if not self._popularity.restore(self._snapshot, newest) and not self._caught_up.is_set():
+            self._popularity.restore(self._snapshot, newest)
+            if not self._popularity.sequence and not self._caught_up.is_set():
                 # All of the log is counted now, but is no news: profiles are read with what is in it. To say it all
                 # again to Redis would make a key for every shopper there ever was, and take longer than the counting.
                 self._told = newest
@@ -226,6 +227,8 @@ class Upkeep:
         return 0.0
 
     def _save(self) -> None:
+        if not self._popularity.sequence:  # a command that followed nothing must not replace what a server has counted
+            return
         try:
             self._popularity.save(self._snapshot)
         except OSError as error:

@@ -85,6 +85,9 @@ def test_popularity_survives_a_restart_without_counting_twice(filled: Settings) 
     first.record([purchase(number, "p1") for number in range(10)])
     assert eventually(lambda: recent(first, "p1") > 9.9)
     first.close()
+    counted = (filled.data_dir / "popularity.npz").read_bytes()
+    open_runtime(filled, start=False).close()  # as a training does
+    assert (filled.data_dir / "popularity.npz").read_bytes() == counted
     EventLog(Database.in_folder(filled.data_dir)).append([purchase(99, "p1")])
     second = open_runtime(filled)
     try:
