@@ -164,7 +164,11 @@ def adopt(folder: Path, models: Path) -> Path:
     bundle = load_bundle(folder)
     target = models / bundle.label
     if target.exists():
-        if (target / DESCRIPTION).read_bytes() != (folder / DESCRIPTION).read_bytes():
+        try:
+            same = (target / DESCRIPTION).read_bytes() == (folder / DESCRIPTION).read_bytes()
+        except OSError as error:  # a removal that was cut short
+            raise BundleRefused(f"{target} is there already, but is no whole bundle ({error}): remove it") from None
+        if not same:
             raise BundleRefused(f"{target} is there already and is another bundle")
         return target
     try:

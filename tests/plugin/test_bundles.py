@@ -298,6 +298,10 @@ def test_what_a_model_brings_along_comes_back_and_is_checked(tmp_path: Path) -> 
     assert bundle.calibration == Calibration(0.7, -1.0)
     adopted = load_bundle(publishing.adopt(folder, tmp_path / "models"))
     assert sorted(adopted.files) == sorted(one.name for one in adopted.folder.iterdir()) == sorted(bundle.files)
+    assert publishing.adopt(folder, tmp_path / "models") == adopted.folder
+    (adopted.folder / "bundle.json").unlink()
+    with pytest.raises(BundleRefused, match="no whole bundle"):
+        publishing.adopt(folder, tmp_path / "models")
     (folder / "affinity.npz").write_bytes((folder / "affinity.npz").read_bytes()[:-100])
     with pytest.raises(BundleRefused, match=r"affinity.npz does not match"):
         load_bundle(folder)
