@@ -19,7 +19,7 @@ import torch
 
 from endcap.bundles import live_bundle, load_bundle, make_live, write_bundle
 from endcap.catalog import Product, ProductTable
-from endcap.errors import ConfigurationError, InvalidInput
+from endcap.errors import ConfigurationError, InvalidInput, TooLittle
 from endcap.events import Action, Event
 from endcap.features import FEATURES
 from endcap.indexing import index_products
@@ -30,13 +30,14 @@ from endcap.registry import open_registry
 from endcap.runtime import Runtime, open_database, open_runtime
 from endcap.scoring.onnx import OnnxScorer
 from endcap.settings import Settings
+from endcap.stores.events import EventLog
 from endcap.stores.flags import Suspicion
 from endcap_workers.models import Interest, ModelSpec
 from endcap_workers.training.cases import Cases, CaseWriter
 from endcap_workers.training.export import to_onnx
 from endcap_workers.training.gate import InterestGate
 from endcap_workers.training.lists import Lists
-from endcap_workers.training.plan import Plan
+from endcap_workers.training.plan import Plan, make_plan
 from endcap_workers.training.promotion import promote_bundle, register
 from endcap_workers.training.replay import Replay
 from endcap_workers.training.train import Request, Trained, train
@@ -205,6 +206,7 @@ def test_an_update_goes_on_from_the_live_bundle_and_leaves_a_pinned_one_in_force
     installation: tuple[Settings, Trained], tmp_path: Path
 ) -> None:
     settings, made = installation
+    register(settings, made)
     make_live(made.folder)
     # Of so small a log nothing is sure; what is asked here is whether a pin counts.
     eased = settings.model_copy(
@@ -234,6 +236,13 @@ def test_an_update_goes_on_from_the_live_bundle_and_leaves_a_pinned_one_in_force
         database.close()
     about = load_bundle(settings.models_folder / result["bundle"]).description
     assert result["base"] == about["training"]["base"] == made.folder.name
+    # Going on with more days than the base was trained on must not judge by what has trained it.
+    longer = Request(lists=100, epochs=1, days=80, base=str(settings.models_folder / result["bundle"]))
+    again = trained(settings, longer).window["moments"]
+    moments = about["data_window"]["moments"]
+    assert moments["valid"] == pytest.approx(again["valid"], abs=1.0)
+    with closing(open_database(settings)) as database, pytest.raises(TooLittle, match="nothing later"):
+        make_plan(EventLog(database), seen=again["end"] + 1.0)
     assert about["model"] == load_bundle(made.folder).description["model"]
     assert result["metrics"]["held-out ndcg@10"] > 0.4
 

@@ -17,6 +17,8 @@ from endcap_workers.training.cases import TEST, TRAIN, VALID
 FEWEST_EVENTS = 50
 #: So many purchases are enough to learn from them alone; else carts and clicks count, too.
 ENOUGH_PURCHASES = 2_000
+#: Share of the time that trains.
+_TRAINS = 0.8
 _ALL_WANTED = (Action.CLICK, Action.CART, Action.PURCHASE)
 
 
@@ -54,7 +56,7 @@ def _date(moment: float) -> str:
     return datetime.fromtimestamp(moment, timezone.utc).isoformat(timespec="seconds")
 
 
-def make_plan(log: EventLog, days: float = 120.0, blocks: int = 3) -> Plan:
+def make_plan(log: EventLog, days: float = 120.0, blocks: int = 3, seen: float = 0.0) -> Plan:
     """The cases of the latest ``days``: four fifths train, a tenth validates, the last tenth judges.
 
     What lies before the first case is read, too: it makes the profiles. A log that is shorter keeps its first quarter
@@ -62,6 +64,7 @@ def make_plan(log: EventLog, days: float = 120.0, blocks: int = 3) -> Plan:
 
     Args:
         blocks: how often the affinity is learned anew while training cases are made.
+        seen: what is gone on from was trained until then: nothing before it validates or judges, however many days.
 
     Raises:
         TooLittle: there is too little to learn from.
@@ -81,8 +84,10 @@ def make_plan(log: EventLog, days: float = 120.0, blocks: int = 3) -> Plan:
     span = end - first
     if span < 60.0:
         raise TooLittle("all events lie within one minute: there is no earlier and later to learn from")
-    start = max(end - days * DAY_S, first + 0.25 * span)
+    start = max(end - days * DAY_S, first + 0.25 * span, end - (end - seen) / (1.0 - _TRAINS))
     length = end - start
-    valid, test = start + 0.8 * length, start + 0.9 * length
+    if length <= 0.0:
+        raise TooLittle("the log holds nothing later than what the model was trained on that is to be gone on from")
+    valid, test = start + _TRAINS * length, start + 0.9 * length
     renewals = (*(start + number * (valid - start) / blocks for number in range(blocks)), valid, test)
     return Plan(start, valid, test, end, renewals, tuple(map(int, wanted)), max(1, int(purchases * length / span)))

@@ -112,7 +112,7 @@ def train(
         runtime = open_runtime(settings, start=False)
         try:
             base = load_bundle(Path(request.base)) if request.base else None
-            table = _make_cases(runtime, request, folder, progress, report) if rank == 0 else None
+            table = _make_cases(runtime, request, _seen(base), folder, progress, report) if rank == 0 else None
             if world > 1:
                 distributed.barrier()
             if table is None:
@@ -146,8 +146,16 @@ def _table(runtime: Runtime, order: Sequence[str] = ()) -> ProductTable:
     return table
 
 
+def _seen(base: Bundle | None) -> float:
+    """The moment until which a bundle was trained; 0 where there is none, or it does not say."""
+    try:
+        return float(base.description["data_window"]["moments"]["valid"]) if base is not None else 0.0
+    except (KeyError, TypeError, ValueError):
+        return 0.0
+
+
 def _make_cases(
-    runtime: Runtime, request: Request, folder: Path, progress: Progress, report: Callable[[str], None]
+    runtime: Runtime, request: Request, seen: float, folder: Path, progress: Progress, report: Callable[[str], None]
 ) -> ProductTable | None:
     """Cases, the affinity as of now, the vocabulary and the products' order, in ``folder``; gives the products. None
     where all of that is there."""
@@ -165,7 +173,7 @@ def _make_cases(
         pass
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    plan = make_plan(runtime.log, request.days)
+    plan = make_plan(runtime.log, request.days, seen=seen)
     excluded = runtime.flags.excluded_shoppers()
     most = (request.lists, max(request.lists // 8, 1_000), max(request.lists // 8, 1_000))
     pages, wanted_of = impressions(
