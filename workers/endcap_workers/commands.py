@@ -22,6 +22,7 @@ EVALUATIONS = {
     "diginetica": "endcap_workers.evaluation.diginetica",
     "fraud": "endcap_workers.evaluation.fraud",
     "grocery": "endcap_workers.evaluation.grocery",
+    "grocery-shop": "endcap_workers.evaluation.grocery_shop",
     "grocery-tuned": "endcap_workers.evaluation.grocery_tuned",
     "icecat": "endcap_workers.evaluation.icecat",
     "interest-ablation": "endcap_workers.evaluation.interest_ablation",
