@@ -170,6 +170,7 @@ def test_an_experiment_from_the_plan_to_the_verdict(
         expect(page.locator("tbody")).to_contain_text("baseline")
         assert call("POST", "/experiments/order/stop").get_json()["state"] == "stopped"
         page.get_by_role("button", name="Start").click()
+        expect(page.get_by_text("models runs.")).to_be_visible()  # or what follows might be dated before the start
         now = time.time() + 1
         arms = [("control", ""), ("treatment", ""), ("treatment", ""), ("treatment", "gone")]
         noted = [{"experiments": {"models": arm}, "model_missing": why} for arm, why in arms]
