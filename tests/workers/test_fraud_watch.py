@@ -113,6 +113,21 @@ def test_suspicions_lapse_when_the_window_has_passed_but_decisions_stay(database
     assert flags.excluded_shoppers() == {"new0"}
 
 
+def test_what_is_usual_is_worked_out_once_for_all_suspects(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large farm has tens of thousands of accounts: a look at all shoppers for the reasons of each never ends."""
+    EventLog(database).append(sorted(genuine() + farm(), key=lambda event: event.time))
+    judgement = look(database, settings).judgement
+    for name in ("median", "nanmedian"):
+        monkeypatch.setattr(np, name, lambda *given, **more: pytest.fail("all shoppers were looked at"))
+    said = [judgement.reasons(row) for row in np.flatnonzero(judgement.suspected).tolist()]
+    assert len(said) >= 40
+    assert all(said)
+    assert judgement._label_free is not None
+    judgement._label_free.reasons(judgement._judged.rows([0]))
+
+
 def test_labels_teach_the_detector(database: Database, settings: Settings) -> None:
     EventLog(database).append(genuine() + farm() + bot())
     assert look(database, settings).judgement.detector == "label-free"

@@ -66,6 +66,7 @@ class Judgement:
     detector: str
     accomplices: np.ndarray
     _quantities: np.ndarray
+    _middles: tuple[np.ndarray, np.ndarray]  # medians over all rows, of the quantities and of the features
     _judged: Features
     _label_free: LabelFreeDetector | None
     _supervised: SupervisedDetector | None
@@ -116,7 +117,7 @@ class Judgement:
     def _strained(self, row: int) -> list[str]:
         order = np.argsort(-self.strain[row], kind="stable")
         words = list(QUANTITIES.values())
-        middle = np.median(self._quantities, axis=0)
+        middle = self._middles[0]
         return [
             f"{words[place]}: {self._quantities[row, place]:,.0f}, usually {middle[place]:.1f}; "
             f"once in 10^{self.strain[row, place]:.0f} by what is usual"
@@ -129,8 +130,7 @@ class Judgement:
         word = self.behaviour.features.word(reason.feature)
         if not word.endswith("(log)") or not np.isfinite(reason.value):
             return reason.text
-        column = self.behaviour.features.values[:, self.behaviour.features.names.index(reason.feature)]
-        middle = np.expm1(np.nanmedian(column))
+        middle = np.expm1(self._middles[1][self.behaviour.features.names.index(reason.feature)])
         return f"{word.removesuffix(' (log)')}: {np.expm1(reason.value):,.3g}, usually {middle:,.3g}"
 
 
@@ -168,7 +168,16 @@ def judge(
         suspected = (score >= thresholds.probability) | (suspected & (score >= thresholds.cleared))
     name = "label-free" if supervised is None else "supervised"
     also = accomplices(behaviour, thresholds.woken)
-    return Judgement(behaviour, score, suspected, tails, strange, name, also, amounts, judged, label_free, supervised)
+    middles = _medians(amounts), _medians(features.values)
+    return Judgement(
+        behaviour, score, suspected, tails, strange, name, also, amounts, middles, judged, label_free, supervised
+    )
+
+
+def _medians(values: np.ndarray) -> np.ndarray:
+    """Of each column, of what is known: once for all suspects, of whom an attack makes many."""
+    known = (column[~np.isnan(column)] for column in values.T)
+    return np.array([float(np.median(column)) if len(column) else np.nan for column in known])
 
 
 def beyond(behaviour: Behaviour, thresholds: Thresholds) -> np.ndarray:

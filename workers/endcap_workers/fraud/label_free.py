@@ -20,6 +20,7 @@ class Ecod:
         """``values``: float64 (rows, features)."""
         self._sorted = [np.sort(column[~np.isnan(column)]) for column in values.T]
         self._left_skewed = np.array([_skewness(column) < 0 for column in self._sorted])
+        self._typical = np.array([np.median(column) if len(column) else np.nan for column in self._sorted])
         return self
 
     def tails(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -43,7 +44,7 @@ class Ecod:
 
     def typical(self) -> np.ndarray:
         """Each feature's median, NaN where no row had a value."""
-        return np.array([np.median(column) if len(column) else np.nan for column in self._sorted])
+        return self._typical
 
     def position(self, index: int, value: float) -> float:
         """Share of the rows whose value of that feature is smaller."""
