@@ -66,8 +66,6 @@ class Definition(BaseModel):
     @model_validator(mode="after")
     def _whole(self) -> Definition:
         self.experiment()
-        if self.name == CONTROL:
-            raise ValueError(f"{CONTROL} is what the log calls the permanent control group: take another name")
         if self.design == "interleaving" and len(self.arms) != 2:
             raise ValueError("interleaving compares exactly two arms")
         if len({(arm.profile, arm.model) for arm in self.arms}) < len(self.arms):

@@ -52,6 +52,8 @@ class Experiments:
             InvalidInput: what is wrong with it. ExperimentConflict: its name was used before.
         """
         found = definition_of(raw, self._profiles)
+        if found.name == CONTROL:
+            raise InvalidInput(f"{CONTROL} is what the log calls the permanent control group: take another name")
         self._check(found.models)
         return self.store.add(found.name, found.model_dump(mode="json"), by)
 
