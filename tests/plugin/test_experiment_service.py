@@ -1,6 +1,7 @@
 """Experiments as they are run: defined, started beside others, changed, assigned, measured, judged."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -236,6 +237,12 @@ def test_metrics_of_a_shopper() -> None:
     assert means == pytest.approx(
         {"conversion": 0.5, "ctr": 0.25, "revenue": 1.25, "ndcg": 0.25 / np.log2(3), "latency_ms": 2.5}
     )
+    back = Measured(definition_of(raw()))
+    (shown,) = [outcome(1, "old", Action.PURCHASE, Action.RETURN)]
+    for worth in (2.0, -2.0):
+        returned = replace(shown.reactions[1], value=worth)
+        back.add([replace(shown, reactions=(shown.reactions[0], returned))])
+    assert back.sample("revenue", "old").mean == 3.0, "5 less 2, whichever sign the refund has"
     assert measured.sample("conversion", "new").count == 0
     assert measured.moved == {"ann"}
     nothing = Served("r8", 1e9 + 8, "bob", ())

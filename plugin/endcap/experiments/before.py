@@ -35,7 +35,7 @@ def bought_before(
         LogUnavailable: the database cannot be read.
     """
     found: dict[str, Before] = {}
-    worth = events.c.value  # of the whole line
+    worth = func.abs(events.c.value)  # of the whole line; below 0 of a refund, with some storefronts
     bought = events.c.action == int(Action.PURCHASE)
     totals = (
         events.c.shopper,

@@ -166,9 +166,9 @@ def _count(one: _Shopper, outcome: Outcome) -> None:
     one.clicked += bool(clicks)
     one.bought = one.bought or Action.PURCHASE in actions
     for reaction in outcome.reactions:
-        worth = max(reaction.value, 0.0)  # of the whole line, however many pieces
-        one.revenue += worth if reaction.action is Action.PURCHASE else 0.0
-        one.revenue -= worth if reaction.action is Action.RETURN else 0.0
+        # The money of the whole line, however many pieces; of a refund some storefronts send it below 0.
+        one.revenue += max(reaction.value, 0.0) if reaction.action is Action.PURCHASE else 0.0
+        one.revenue -= abs(reaction.value) if reaction.action is Action.RETURN else 0.0
     places = sorted({position for position in clicks if position > 0})
     if places:
         ideal = float((1 / np.log2(1 + np.arange(1, len(places) + 1))).sum())
