@@ -18,10 +18,11 @@ from click.testing import CliRunner
 
 from endcap.attach import following
 from endcap.attach.config import remove_attachment, tomllib, write_attachment
+from endcap.attach.field import VectorField
 from endcap.attach.following import SyncReport, synchronise
 from endcap.attach.source import Source
 from endcap.commands.attach import attach, detach
-from endcap.errors import ConfigurationError, EngineUnavailable, UnknownIndex
+from endcap.errors import ConfigurationError, EngineError, EngineUnavailable, UnknownIndex
 from endcap.events import Action, Event
 from endcap.jobs import load_jobs
 from endcap.runtime import open_database, open_engine, open_runtime
@@ -362,6 +363,36 @@ def test_vectors_in_a_field_of_the_index_itself_where_asked_for(
     assert stored(first) == documents[0]
     for _ in removed(elasticsearch, name):
         pass
+
+
+@pytest.mark.elasticsearch
+@pytest.mark.parametrize("kept", [{"excludes": ["own"]}, {"includes": ["title"]}, {"enabled": False}])
+def test_an_index_that_keeps_only_parts_of_its_documents_is_not_written_to(
+    elasticsearch: str, name: str, kept: dict[str, Any], folder: Path
+) -> None:
+    own = {"type": "dense_vector", "dims": 2}
+    call("PUT", f"{elasticsearch}/{name}", {"mappings": {"_source": kept, "properties": {"own": own}}})
+    with closing(Source(load_settings(engine_url=elasticsearch), name)) as source:
+        with pytest.raises(ConfigurationError, match="would be lost"):
+            VectorField(source, "meaning").ensure(2)
+        assert list(source.fields()) == ["own"]
+    call("DELETE", f"{elasticsearch}/{name}")
+
+
+@pytest.mark.elasticsearch
+def test_documents_that_come_without_their_vectors_are_not_written_back(
+    elasticsearch: str, name: str, folder: Path
+) -> None:
+    vector = {"type": "dense_vector", "dims": 2}
+    mappings = {"_source": {"excludes": ["meaning"]}, "properties": {"meaning": vector}}
+    call("PUT", f"{elasticsearch}/{name}", {"mappings": mappings})
+    bulk(elasticsearch, name, [{"index": {"_id": "1"}}, {"title": "here", "meaning": [1, 2]}])
+    before = call("GET", f"{elasticsearch}/{name}/_doc/1")
+    with closing(Source(load_settings(engine_url=elasticsearch), name)) as source:
+        with pytest.raises(EngineError):
+            VectorField(source, "meaning").remove()
+    assert call("GET", f"{elasticsearch}/{name}/_doc/1") == before
+    call("DELETE", f"{elasticsearch}/{name}")
 
 
 def run_job() -> Any:

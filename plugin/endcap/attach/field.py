@@ -31,10 +31,19 @@ class VectorField:
         """Add the field to the mappings, if it is not there.
 
         Raises:
-            ConfigurationError: it is there and holds something else.
+            ConfigurationError: it is there and holds something else; or the index does not keep whole documents, and
+                writing a field would lose what it does not keep.
             EngineError: the credentials may not.
         """
-        for index, mappings in self._source.mappings().items():
+        every = self._source.mappings()
+        for index, mappings in every.items():
+            kept = mappings.get("_source", {})
+            if kept.get("excludes") or kept.get("includes") or kept.get("enabled", True) in (False, "false"):
+                raise ConfigurationError(
+                    f"source_vector_field: [{index}] keeps only parts of its documents (`_source` in its mappings): "
+                    "the other parts would be lost with the first write: leave --into-field out"
+                )
+        for index, mappings in every.items():
             have = mappings.get("properties", {}).get(self.name)
             if have is None:
                 field = {"type": "dense_vector", "dims": dims, "index": True, "similarity": "cosine"}
@@ -64,7 +73,7 @@ class VectorField:
         """Take the vectors out of all documents; the field's name stays in the mappings, where nothing can be removed.
 
         Raises:
-            EngineError: others keep writing the same documents.
+            EngineError: others keep writing the same documents; or the server gives no whole ones.
         """
         removed = 0
         for _ in range(_ATTEMPTS):

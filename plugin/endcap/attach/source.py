@@ -96,10 +96,19 @@ class Source:
         return {hit["_id"] for hit in hits}
 
     def with_field(self, field: str, size: int) -> list[Document]:
-        """Some documents that have a value in a field, whole."""
+        """Some documents that have a vector in a field, whole.
+
+        Raises:
+            EngineError: the server leaves vectors out of them.
+        """
         query = {"exists": {"field": field}}
         body = {"size": size, "query": query, "seq_no_primary_term": True, "track_total_hits": False}
-        return list(self.ask("POST", f"/{quote(self.name, safe='')}/_search", body)["hits"]["hits"])
+        # From 9.2 on vectors have to be asked for; servers before that do not know the words.
+        for more in ({}, {"_source": {"exclude_vectors": False}}):
+            hits = list(self.ask("POST", f"/{quote(self.name, safe='')}/_search", {**body, **more})["hits"]["hits"])
+            if all(field in hit.get("_source", {}) for hit in hits):
+                return hits
+        raise EngineError(f"[{self.name}] does not give its documents whole: they cannot be written back")
 
     def refresh(self) -> None:
         """Make what was written visible."""
