@@ -85,7 +85,7 @@ def lost_units(sales: SalesLog, plan: Plan, rows: Sequence[Item]) -> np.ndarray:
     found = np.zeros(len(rows))
     recent = sales.units[:, -_MOST_LOST_DAYS:] > 0
     # Before its first sale a product was not missing, but not there.
-    began = np.clip(sales.first - (sales.units.shape[1] - recent.shape[1]), 0, recent.shape[1])
+    began = np.clip(sales.first - (sales.units.shape[1] - recent.shape[1]), 0, recent.shape[1] - 1)
     for row, item in enumerate(rows):
         rate = float(plan.mean[row].mean()) / 7
         if rate <= 0:
