@@ -22,7 +22,7 @@ _MOST_TEXT = 32_000
 #: What XML cannot hold, beside control characters: a workbook with it cannot be opened.
 _NO_XML = re.compile("[\ud800-\udfff\ufffe\uffff]")
 #: Where the computer's language has it so, a semicolon in a CSV file begins a cell, whatever quotes say.
-_INNER = re.compile(rf"([;\t\r\n]\s*)(?=[{re.escape(''.join(_STARTERS).strip())}])")
+_INNER = re.compile(rf"([;\t\r\n] *)(?=[{re.escape(''.join(_STARTERS).strip())}])")
 
 
 def safe_text(value: Any) -> str:
