@@ -179,18 +179,18 @@ def test_a_login_while_the_profile_is_being_read_is_not_lost(world: World, name:
     def slowly(shopper: str, old: Profile | None) -> tuple[Profile, list[str]]:
         found = read(shopper, old)
         reading.set()
-        attached.wait(10)
+        attached.wait(90)
         return found
 
     restorer.caught_up = slowly
     thread = threading.Thread(target=world.store.get, args=(name,))
     thread.start()
-    reading.wait(10)
+    assert reading.wait(90)
     restorer.caught_up = read
     world.aliases.attach(f"v {name}", name, NOW)
     world.store.forgotten({name})
     attached.set()
-    thread.join(10)
+    thread.join(90)
     assert products(world.store.get(name)) == 2
 
 
