@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from filelock import FileLock
 
 from endcap.catalog import Product
 from endcap.errors import BundleRefused, ConfigurationError, TooLittle
 from endcap.events import Action, Event
-from endcap.settings import Settings
+from endcap.settings import Settings, settings_environment
 from endcap_workers.training.cases import CaseWriter
+from endcap_workers.training.command import train as train_command
 from endcap_workers.training.train import Request, Trained, train
 from tests.workers.train_support import START, events, products, shop
 
@@ -64,6 +67,20 @@ def test_one_shopper_odd_prices_and_vanished_products_still_give_a_model(tmp_pat
     ]  # fmt: skip
     made = trained(shop(tmp_path, events(shoppers=1, days=300), stock))
     assert np.isfinite(made.metrics["held-out ndcg@10"])
+
+
+def test_two_commands_do_not_train_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = shop(tmp_path, [])
+    for name, value in settings_environment(settings).items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "training").mkdir()
+    with FileLock(tmp_path / "training" / "interest-0.lock"):
+        other = CliRunner().invoke(train_command, ["--fresh"])
+    assert isinstance(other.exception, ConfigurationError)
+    assert "another `endcap train` is at work" in str(other.exception)
+    assert isinstance(CliRunner().invoke(train_command, ["--fresh"]).exception, TooLittle), (
+        "the lock goes with its holder"
+    )
 
 
 def test_a_full_disk_while_cases_are_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

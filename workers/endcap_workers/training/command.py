@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -47,6 +50,25 @@ class Bars:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
+@contextmanager
+def _alone(folder: Path, first: bool) -> Iterator[None]:
+    """Two that write cases and checkpoints into one folder would spoil both. The lock goes with its process; of several
+    that train together the ``first`` holds it."""
+    lock = FileLock(folder.with_name(f"{folder.name}.lock"), timeout=0)
+    try:
+        if first:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+    except Timeout:
+        raise ConfigurationError(f"another `endcap train` is at work in {folder}; another --seed has its own") from None
+    except OSError as error:
+        raise ConfigurationError(f"{folder} cannot be written: {error}") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 @click.command()
 @click.option("--model", type=click.Choice(MODELS), default="interest", show_default=True)
 @click.option("--seed", default=0, show_default=True, help="Of everything random.")
@@ -85,10 +107,11 @@ def train(
     wanted = tuple(part.strip() for part in parts.split(","))
     request = Request(model, seed, days, lists, epochs or 0, parts=wanted, loss=loss)
     folder = settings.data_dir / "training" / f"{model}-{seed}"
-    if fresh and os.environ.get("RANK", "0") == "0":
-        shutil.rmtree(folder, ignore_errors=True)
     console = Console(stderr=True)
-    with Bars(console) as bars:
+    first = os.environ.get("RANK", "0") == "0"
+    with _alone(folder, first), Bars(console) as bars:
+        if fresh and first:
+            shutil.rmtree(folder, ignore_errors=True)
         made = run(settings, request, Path(folder), bars.progress, bars.report)
     if made is None:
         return
