@@ -20,7 +20,7 @@ from tests.services import opensearch as opensearch_service
 from tests.services import postgres as postgres_service
 from tests.services import redis as redis_service
 from tests.services import triton as triton_service
-from tests.services.process import Server, ServiceMissing
+from tests.services.process import Server, ServiceFailed, ServiceMissing
 
 
 def on_ci() -> bool:
@@ -41,7 +41,10 @@ def _serve(name: str, start: Callable[[], tuple[Server, str]]) -> Iterator[str]:
         yield running
         return
     try:
-        server, url = start()
+        try:
+            server, url = start()
+        except ServiceFailed:  # another program took the port between looking and starting, say
+            server, url = start()
     except ServiceMissing as reason:
         missing(f"{name}: {reason}")
         return
