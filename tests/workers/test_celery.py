@@ -187,11 +187,11 @@ sys.stdin.read()
 
 
 def test_a_database_that_is_away_ends_no_run_and_a_worker_that_comes_up_before_it_waits(tmp_path: Path) -> None:
-    settings = load_settings(
-        data_dir=tmp_path, redis_url="redis://127.0.0.1:1/0", embedded_worker=False, schedule=QUIET
-    )
-    away = tmp_path / "endcap.sqlite"
-    away.mkdir()
+    data, ready, there = tmp_path / "data", tmp_path / "ready", tmp_path / "there"
+    settings = load_settings(data_dir=data, redis_url="redis://127.0.0.1:1/0", embedded_worker=False, schedule=QUIET)
+    Database.in_folder(ready).close()
+    data.mkdir()
+    (data / "endcap.sqlite").symlink_to(there / "endcap.sqlite")  # which is not there yet
     command = [sys.executable, "-c", EARLY]
     with subprocess.Popen(
         command, env=environment(settings, tmp_path), stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -200,8 +200,8 @@ def test_a_database_that_is_away_ends_no_run_and_a_worker_that_comes_up_before_i
         assert worker.stderr is not None
         assert "the progress of a run under way could not be told" in worker.stderr.readline()
         assert "cannot open the event log" in worker.stderr.readline()
-        away.rmdir()
-        database = Database.in_folder(tmp_path)
+        ready.rename(there)
+        database = Database.in_folder(there)
         assert eventually(lambda: [one.kind for one in Workers(database).alive()] == ["celery"])
         database.close()
         worker.stdin.close()
