@@ -1,9 +1,22 @@
 """The logit that the baseline's weights come from finds the weights that made the choices."""
 
+import json
+from importlib.resources import files
+
 import numpy as np
 import pytest
 
-from endcap_workers.training.baseline import fit_logit
+import endcap.scoring
+from endcap.features import AFFINITY
+from endcap.scoring.baseline import WEIGHTS_FILE
+from endcap_workers.training.baseline import FITTED, PRIORS, fit_logit
+
+
+def test_the_weights_that_ship_are_those_that_the_command_fits() -> None:
+    shipped = json.loads(files(endcap.scoring).joinpath(WEIGHTS_FILE).read_text())
+    assert set(shipped["weights"]) == {*FITTED, *PRIORS}
+    assert shipped["priors"] == PRIORS
+    assert not set(FITTED) & set(AFFINITY), "the baseline has no model that would fill these in"
 
 
 def test_it_recovers_the_weights_behind_choices() -> None:
