@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -62,7 +63,12 @@ def registry(settings: Settings) -> Registry:
 
 def test_a_gate_that_refuses_keeps_the_live_version_and_says_why(settings: Settings, registry: Registry) -> None:
     registry.promote(INTEREST, "11", force=True)
+    killed, under_way = (settings.data_dir / f"endcap-gate-{name}" for name in ("killed", "under-way"))
+    for folder in (killed, under_way):
+        folder.mkdir()
+    os.utime(killed, (1.0, 1.0))
     [judged] = run(judging.PROMOTE, settings, kind=INTEREST)["judged"]
+    assert sorted(settings.data_dir.glob("endcap-gate-*")) == [under_way]
     assert (judged["version"], judged["passed"], judged["promoted"], judged["against"]) == ("12", False, False, "11")
     assert "the log holds 0 clicks" in judged["reasons"][0]
     assert live_bundle(settings.models_folder) == settings.models_folder / "interest-11"

@@ -6,8 +6,10 @@ as training makes them, with an affinity as of their beginning. A live model tha
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from endcap.features import RankingInputs
 from endcap.gates import Verdict
 from endcap.interest import Calibration
 from endcap.popularity import Popularity
+from endcap.profiles import DAY_S
 from endcap.runtime import Runtime, open_runtime
 from endcap.scoring.base import Scorer
 from endcap.scoring.baseline import BaselineScorer
@@ -38,6 +41,7 @@ from endcap_workers.training.segments import calibration_error, drift, segments
 MOST_LISTS = 6_000
 #: Searches that latency is measured on, each as if the shopper had just done something.
 _TIMED = 200
+_SCRATCH = "endcap-gate-"
 _SEGMENTS = ("new_shoppers", "new_products", "heavy_shoppers")
 #: A segment of fewer wanted products says nothing.
 _FEWEST_IN_SEGMENT = 50
@@ -67,7 +71,8 @@ class InterestGate:
                 refused = str(error)
         runtime = open_runtime(self._settings, start=False)
         try:
-            with tempfile.TemporaryDirectory(prefix="endcap-gate-", dir=self._settings.data_dir) as folder:
+            _clear(self._settings.data_dir)
+            with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=self._settings.data_dir) as folder:
                 return self._compared(runtime, new, old, Path(folder), refused)
         finally:
             runtime.close()
@@ -161,6 +166,14 @@ class InterestGate:
             replay.run(runtime.log, writer.add, self._progress)
         writer.finish({"window": plan.window()})
         return replay.kept_inputs
+
+
+def _clear(folder: Path) -> None:
+    """Remove what judgements that were killed have left behind."""
+    for one in folder.glob(f"{_SCRATCH}*"):
+        with suppress(OSError):
+            if one.stat().st_mtime < time.time() - DAY_S:
+                shutil.rmtree(one)
 
 
 def _unfit(bundle: Bundle, runtime: Runtime, table: ProductTable) -> str:
