@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import numpy as np
 import orjson
@@ -28,6 +28,7 @@ from endcap.stores.rankings import Rankings, Served, rankings
 if TYPE_CHECKING:
     import pyarrow
 
+_Made = TypeVar("_Made")
 Kind = Literal["events", "rankings"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -139,11 +140,10 @@ def restore(
         total += rows_there
     for (kind, file), day in zip(files, days, strict=True):
         for rows in _batches(parquet, file, _PAGE[kind]):
-            try:
-                read = [_event(row) if kind == "events" else _ranking(row) for row in rows]
-            except (KeyError, TypeError, ValueError) as error:
-                raise InvalidInput(f"{file} holds what this Endcap cannot read, a newer one's?: {error!r}") from None
-            new = _restore_events(log, aliases, read) if kind == "events" else served.append(read)
+            if kind == "events":
+                new = _restore_events(log, aliases, _made(_event, rows, file))
+            else:
+                new = served.append(_made(_ranking, rows, file))
             counts[kind]["new"] += new
             counts[kind]["known"] += len(rows) - new
             done += len(rows)
@@ -159,6 +159,13 @@ def _batches(parquet: Any, file: Path, size: int) -> Iterator[list[dict[str, Any
                 yield batch.to_pylist()
     except (OSError, ValueError) as error:
         raise InvalidInput(f"{file} is damaged, what stood before the damage was restored: {error}") from None
+
+
+def _made(make: Callable[[dict[str, Any]], _Made], rows: Sequence[dict[str, Any]], file: Path) -> list[_Made]:
+    try:
+        return [make(row) for row in rows]
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidInput(f"{file} holds what this Endcap cannot read, a newer one's?: {error!r}") from None
 
 
 def _restore_events(log: EventLog, aliases: Aliases, batch: Sequence[Event]) -> int:

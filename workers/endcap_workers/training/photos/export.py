@@ -8,8 +8,9 @@ category where labels are categories.
 from __future__ import annotations
 
 import copy
-import io
+import tempfile
 import warnings
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -80,17 +81,17 @@ class Served(nn.Module):
 
 def to_onnx(served: Served, side: int) -> bytes:
     """The graph: ``image`` float32 (n, 3, side, side) -> ``vector`` and ``logits``."""
-    stream = io.BytesIO()
-    with warnings.catch_warnings(), torch.no_grad():
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
+        file = Path(folder) / "network.onnx"
         torch.onnx.export(
             served.eval(),
             (torch.zeros(1, 3, side, side),),
-            stream,
+            str(file),
             input_names=["image"],
             output_names=["vector", "logits"],
             dynamic_axes={name: {0: "n"} for name in ("image", "vector", "logits")},
             opset_version=OPSET,
             dynamo=False,
         )
-    return stream.getvalue()
+        return file.read_bytes()
