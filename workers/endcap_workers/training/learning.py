@@ -39,6 +39,9 @@ def processes() -> Iterator[tuple[int, int]]:
         yield 0, 1
         return
     backend = "nccl" if torch.cuda.is_available() else "gloo"
+    if backend == "nccl":
+        # What names no GPU (a barrier, the random state of a checkpoint) means this process's.
+        torch.cuda.set_device(best_device())
     # The first process makes the cases while the others wait.
     distributed.init_process_group(backend, timeout=timedelta(hours=6))
     try:
