@@ -81,7 +81,7 @@ def test_training_knows_a_visitor_from_the_log_in_on_and_not_before(runtime: Run
 def test_fraud_is_looked_for_in_shoppers_and_not_in_their_devices(runtime: Runtime) -> None:
     try:
         found = _streamed(runtime.log.database, runtime.settings, lambda *_: None, False, START + 10 * DAY_S)
-        assert dict(zip(found.names, found.seen.tolist(), strict=True)) == {"ann": 7, "bob": 1}  # the log-in is no behaviour
+        assert dict(zip(found.names, found.seen.tolist(), strict=True)) == {"ann": 7, "bob": 1}  # no log-in
     finally:
         runtime.close()
 
