@@ -134,7 +134,7 @@ class Database:
             if self.dialect == "postgresql":
                 connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
                 connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
-                connection.execute(select(func.pg_advisory_xact_lock(_SCHEMA)))
+            take_turns(connection, _SCHEMA)
             upgrade_schema(connection)
 
     @property
@@ -209,6 +209,13 @@ def declare_tables() -> None:
     for module in pkgutil.iter_modules(stores.__path__, f"{stores.__name__}."):
         if not module.ispkg:
             importlib.import_module(module.name)
+
+
+def take_turns(connection: Connection, lock: int) -> None:
+    """Wait until no other process is in a transaction that has said this number, and keep all others waiting until the
+    end of this one. SQLite's writers are in turn anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(lock)))
 
 
 class Transaction:

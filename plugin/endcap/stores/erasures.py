@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from sqlalchemy import Column, Connection, Float, String, Table, func, insert, select
 
-from endcap.stores.database import NUMBER, metadata
+from endcap.stores.database import NUMBER, metadata, take_turns
 
 erasures = Table(
     "erasures",
@@ -30,9 +30,7 @@ def digest(shopper: str) -> str:
 
 def note(connection: Connection, ids: Iterable[str]) -> None:
     """Say, as the last thing in a transaction, that what is kept of these ids is no longer so."""
-    if connection.dialect.name == "postgresql":
-        # As in the event log: who has seen a number has missed none before it.
-        connection.execute(select(func.pg_advisory_xact_lock(_WRITERS)))
+    take_turns(connection, _WRITERS)  # as in the event log: who has seen a number has missed none before it
     now = time.time()
     connection.execute(insert(erasures), [{"time": now, "digest": digest(one)} for one in ids])
 

@@ -29,7 +29,7 @@ from sqlalchemy import (
 
 from endcap.catalog.product import is_generated, product_keys
 from endcap.events import Action, Event
-from endcap.stores.database import NUMBER, Database, LogUnavailable, metadata
+from endcap.stores.database import NUMBER, Database, LogUnavailable, metadata, take_turns
 
 __all__ = ["Columns", "EventLog", "Lines", "LogUnavailable", "events", "kept"]
 
@@ -129,9 +129,8 @@ class EventLog:
             LogUnavailable: nothing of it was stored.
         """
         with self._write_lock, self.database.transaction() as connection:
-            if self.database.dialect == "postgresql":
-                # Numbers become visible in their order: a reader that has seen one has missed none before it.
-                connection.execute(select(func.pg_advisory_xact_lock(_WRITERS)))
+            # Numbers become visible in their order: a reader that has seen one has missed none before it.
+            take_turns(connection, _WRITERS)
             yield connection
 
     def append_many(self, source: Iterable[Event], batch: int = 20_000) -> Iterator[int]:

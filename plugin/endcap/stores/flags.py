@@ -17,7 +17,7 @@ import orjson
 from sqlalchemy import Connection, func, insert, select, update
 
 from endcap.stores.aliases import aliases
-from endcap.stores.database import Database
+from endcap.stores.database import Database, take_turns
 from endcap.stores.flag_records import (
     CONFIRMED,
     DISMISSED,
@@ -212,8 +212,7 @@ class Flags:
     def _writing(self) -> Iterator[Connection]:
         """A transaction in which this process alone writes flags."""
         with self._database.transaction() as connection:
-            if self._database.dialect == "postgresql":
-                connection.execute(select(func.pg_advisory_xact_lock(_WRITERS)))
+            take_turns(connection, _WRITERS)
             yield connection
 
 

@@ -30,7 +30,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
-from endcap.stores.database import NUMBER, Database, metadata
+from endcap.stores.database import NUMBER, Database, metadata, take_turns
 
 rankings = Table(
     "rankings",
@@ -138,9 +138,7 @@ class Rankings:
         dialect = postgresql if self._database.dialect == "postgresql" else sqlite
         lists = {feature_digest(one.feature_names): one.feature_names for one in batch if one.features is not None}
         with self._database.transaction() as connection:
-            if self._database.dialect == "postgresql":
-                # As in the event log: numbers become visible in their order.
-                connection.execute(select(func.pg_advisory_xact_lock(_WRITERS)))
+            take_turns(connection, _WRITERS)  # as in the event log: numbers become visible in their order
             unknown = [
                 {"digest": digest, "names": orjson.dumps(names).decode()}
                 for digest, names in lists.items()

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, and_, delete, exists, func, insert, or_, select, update
 
 from endcap.jobs import Job
-from endcap.stores.database import Database
+from endcap.stores.database import Database, take_turns
 from endcap.stores.run_table import (
     CANCELLED,
     DONE,
@@ -84,7 +84,7 @@ class Runs:
         A job that is still waiting from an earlier slot is not queued twice: the slot is spent, None is given.
         """
         with self._database.transaction() as connection:
-            self._take_turns(connection)
+            take_turns(connection, _CLAIMS)
             last = connection.execute(select(firings.c.last).where(firings.c.job == job.name)).scalar()
             if last is None:
                 # Seen for the first time: from now on, not for what the past would have asked for.
@@ -148,7 +148,7 @@ class Runs:
         Runs of dead owners are taken up again, up to ``attempts``; a job that runs alone waits for its other run.
         """
         with self._database.transaction() as connection:
-            self._take_turns(connection)
+            take_turns(connection, _CLAIMS)
             now = self._now(connection)
             self._reap(connection, now)
             chosen = select(runs).where(_ready(now), _not_held()).order_by(runs.c.due, runs.c.id).limit(1)
@@ -253,7 +253,7 @@ class Runs:
         Runs that wait for another run of their job are left out until it has ended.
         """
         with self._database.transaction() as connection:
-            self._take_turns(connection)
+            take_turns(connection, _CLAIMS)
             now = self._now(connection)
             self._reap(connection, now)
             ready = select(runs).where(_ready(now), _not_held())
@@ -324,10 +324,6 @@ class Runs:
     def _stale(self, now: float) -> Any:
         silent = or_(runs.c.heartbeat < now - self.lease_s, runs.c.heartbeat > now + _WRONG_S)
         return and_(runs.c.state == RUNNING, silent)
-
-    def _take_turns(self, connection: Connection) -> None:
-        if self._database.dialect == "postgresql":
-            connection.execute(select(func.pg_advisory_xact_lock(_CLAIMS)))
 
     def _now(self, connection: Connection) -> float:
         # One clock for all machines: the database's. SQLite's is that of the one machine it can be on.

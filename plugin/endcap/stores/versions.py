@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import orjson
-from sqlalchemy import Boolean, Column, Connection, Float, Integer, String, Table, Text, func, insert, select, update
+from sqlalchemy import Boolean, Column, Connection, Float, Integer, String, Table, Text, insert, select, update
 
 from endcap.errors import EndcapError
-from endcap.stores.database import Database, metadata
+from endcap.stores.database import Database, metadata, take_turns
 
 versions = Table(
     "model_versions",
@@ -136,8 +136,7 @@ class Versions:
             LogUnavailable: nothing of it was stored.
         """
         with self._database.transaction() as connection:
-            if self._database.dialect == "postgresql":
-                connection.execute(select(func.pg_advisory_xact_lock(_CHANGES)))
+            take_turns(connection, _CHANGES)
             yield connection
 
     @staticmethod

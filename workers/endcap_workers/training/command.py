@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
-from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from endcap.errors import ConfigurationError
 from endcap.settings import load_settings
+from endcap_workers.training.alone import alone
 
 MODELS = ("interest", "dnn", "lstm", "transformer")
 LOSSES = ("listwise", "pointwise")
@@ -50,23 +49,13 @@ class Bars:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-@contextmanager
-def _alone(folder: Path, first: bool) -> Iterator[None]:
-    """Two that write cases and checkpoints into one folder would spoil both. The lock goes with its process; of several
-    that train together the ``first`` holds it."""
-    lock = FileLock(folder.with_name(f"{folder.name}.lock"), timeout=0)
+def _enter_alone(until: ExitStack, folder: Path) -> None:
+    taken = f"another `endcap train` is at work in {folder}; another --seed has its own"
     try:
-        if first:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-    except Timeout:
-        raise ConfigurationError(f"another `endcap train` is at work in {folder}; another --seed has its own") from None
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        until.enter_context(alone(folder.with_name(f"{folder.name}.lock"), taken))
     except OSError as error:
         raise ConfigurationError(f"{folder} cannot be written: {error}") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @click.command()
@@ -109,8 +98,10 @@ def train(
     folder = settings.data_dir / "training" / f"{model}-{seed}"
     console = Console(stderr=True)
     first = os.environ.get("RANK", "0") == "0"
-    with _alone(folder, first), Bars(console) as bars:
-        if fresh and first:
+    with ExitStack() as until, Bars(console) as bars:
+        if first:  # of several that train together
+            _enter_alone(until, folder)
+        if first and fresh:
             shutil.rmtree(folder, ignore_errors=True)
         made = run(settings, request, Path(folder), bars.progress, bars.report)
     if made is None:

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 import orjson
-from filelock import FileLock, Timeout
 
 from endcap.errors import ConfigurationError, EndcapError, TooLittle
 from endcap.images.tuned import TunedEncoder, is_tuned, write_encoder
 from endcap.runtime import open_engine, open_fetcher
 from endcap.settings import Settings
+from endcap_workers.training.alone import alone
 from endcap_workers.training.photos.export import Served, discriminant, rooted, to_onnx, vectors_of
 from endcap_workers.training.photos.labelled import Labelled, Photo, find_photos, held_out, read_photos
 from endcap_workers.training.photos.network import weights_file
@@ -73,7 +73,8 @@ def train_photos(
     photos = _with_catalogue(settings, find_photos(request.place, settings.max_image_bytes), report)
     try:
         work.mkdir(parents=True, exist_ok=True)
-        with _alone(work), _scratch(work / "copies") as scratch:
+        taken = f"another training on photos is at work in {work}"
+        with alone(work / ".lock", taken), _scratch(work / "copies") as scratch:
             found = read_photos(photos, scratch, request.tuning.judged, progress)
             for name, reason in found.refused[:10]:
                 report(f"left out: {name}: {reason}")
@@ -110,19 +111,6 @@ def train_photos(
             **made,
         },
     )
-
-
-@contextmanager
-def _alone(work: Path) -> Iterator[None]:
-    lock = FileLock(work / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise ConfigurationError(f"another training on photos is at work in {work}") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager
