@@ -51,10 +51,21 @@ def start() -> tuple[Server, str]:
             lambda: _is(url, cluster),
             timeout_s=600,
         )
+        _ignore_the_disk(url)
     except BaseException:
         server.stop()
         raise
     return server, url
+
+
+def _ignore_the_disk(url: str) -> None:
+    # On a disk that is nearly full it refuses new indices, however small.
+    settings = {"persistent": {"cluster.routing.allocation.disk.threshold_enabled": False}}
+    request = urllib.request.Request(
+        f"{url}/_cluster/settings", json.dumps(settings).encode(), {"Content-Type": "application/json"}, method="PUT"
+    )
+    with urllib.request.urlopen(request, timeout=60):
+        pass
 
 
 def _free_port() -> int:
